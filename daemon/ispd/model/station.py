@@ -1,0 +1,87 @@
+"""The station as clients see it: programmers, slots and their states."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ispd.model.job import Failure
+
+__all__ = ["Probe", "Programmer", "Slot", "SlotState", "Station"]
+
+
+class SlotState(StrEnum):
+    """State of a slot; the legal changes stand in ``station/slot_state.py``."""
+
+    VACANT = "vacant"
+    IDLE = "idle"
+    WAITING = "waiting"
+    BUSY = "busy"
+    PASSED = "passed"
+    FAILED = "failed"
+    REMOVED = "removed"
+    QUARANTINED = "quarantined"
+    DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programmer:
+    """A programmer on the station. ``port`` is where it is reached now; ``path`` is its USB topology path, if any."""
+
+    kind: str
+    port: str
+    slot: str
+    path: str | None = None
+    usb_id: str | None = None
+    firmware: str | None = None
+    is_open: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """What a slot shows now. ``progress`` runs 0..1 over the current unit; ``step`` names what it does."""
+
+    name: str
+    state: SlotState
+    programmer: str | None = None
+    port: str | None = None
+    job: int | None = None
+    unit: int | None = None
+    part: str | None = None
+    signature: str | None = None
+    step: str | None = None
+    progress: float = 0.0
+    bytes_done: int = 0
+    bytes_total: int = 0
+    sck_hz: int | None = None
+    failure: Failure | None = None
+    note: str = ""
+    passed: int = 0
+    failed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """What a slot's target answered. ``signature`` None with a ``failure`` where nothing sensible answered."""
+
+    slot: str
+    signature: str | None
+    parts: tuple[str, ...] = ()
+    fuses: dict[str, int] | None = None
+    lock: int | None = None
+    calibration: int | None = None
+    clock: str | None = None
+    sck_hz: int | None = None
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Station:
+    """The daemon itself."""
+
+    version: str
+    started: str
+    socket: str
+    state_dir: str
+    bench: bool
+    slots: int
+    jobs_open: int
+    units: int

@@ -1,0 +1,1 @@
+"""Programmers: one file each, found by scanning this package (floor 3)."""

@@ -14,8 +14,8 @@ class Bootloader:
     """One bootloader build.
 
     ``fuses`` are the bytes to write; ``fuse_alternatives`` are further values of the same byte that are just as good
-    (JTAG left enabled). ``lock`` is the byte to write last, None where none is recommended. ``unverified`` names the
-    facts nobody confirmed.
+    (JTAG left enabled). ``lock`` is the byte its vendor writes last, None where none is recommended. ``image_sha256`` is
+    the digest of the vendor's file, where known. ``unverified`` names the facts nobody confirmed.
     """
 
     id: str
@@ -32,5 +32,6 @@ class Bootloader:
     usb_application: tuple[str, ...]
     image_file: str
     image_is_combined: bool
+    image_sha256: str = ""
     note: str = ""
     unverified: tuple[str, ...] = ()

@@ -133,6 +133,7 @@ class Part:
     """A chip model.
 
     ``clock`` and ``bod_mv`` are indexed by CKSEL and BODLEVEL; in ``bod_mv`` 0 means off and -1 reserved.
+    ``factory_variants`` are further sets of factory bytes, in the order of ``fuses`` (order codes with RC oscillator).
     ``bits`` holds the named fuse bit groups (lower-case data sheet names: ``cksel``, ``bootrst``, ``rstdisbl`` ..).
     """
 
@@ -155,6 +156,7 @@ class Part:
     stk500_code: int
     note: str = ""
     twins: tuple[str, ...] = field(default=())
+    factory_variants: tuple[tuple[int, ...], ...] = ()
 
     def fuse(self, memory: MemoryKind) -> FuseByte | None:
         """Return the fuse byte called ``memory``, or None where the part has none."""

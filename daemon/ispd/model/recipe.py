@@ -30,6 +30,7 @@ class Recipe:
     :param force_fuses: accept what the fuse guard refuses.
     :param accept_fuses: accept what the fuse guard would ask.
     :param sck_hz: fixed SCK, or None for the programmer's choice.
+    :param supply_mv: supply of the boards in millivolts, or None where unknown; only the fuse guard uses it.
     :param warnings: findings that do not stop the job, shown with its result.
     """
 
@@ -43,5 +44,6 @@ class Recipe:
     force_fuses: bool = False
     accept_fuses: bool = False
     sck_hz: int | None = None
+    supply_mv: int | None = None
     sources: tuple[SourceFile, ...] = ()
     warnings: tuple[str, ...] = ()

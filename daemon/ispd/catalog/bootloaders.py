@@ -1,0 +1,181 @@
+"""The bootloaders: one file each in ``bootloaders/``, checked against their parts at load.
+
+Fuse bytes are those of the QMK ISP flashing guide; lock bytes those of the vendors' boards.txt.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from ispd.catalog.datafile import decode_toml, named_files
+from ispd.catalog.parts import Parts
+from ispd.errors import ConfigError, ErrorCode, RefusedError
+from ispd.model.bootloader import Bootloader
+from ispd.model.part import MemoryKind, Part
+from ispd.model.span import Span
+
+__all__ = ["Bootloaders", "load_bootloaders"]
+
+_USB_ID = re.compile(r"[0-9A-F]{4}:[0-9A-F]{4}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class _BootloaderFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    family: str
+    qmk: str
+    title: str
+    parts: list[str]
+    usb: list[str]
+    usb_application: list[str] = []
+    section_start: int | None = None
+    section_bytes: int | None = None
+    application_max_bytes: int | None = None
+    lock: int | None = None
+    image_file: str = ""
+    image_is_combined: bool = False
+    image_sha256: str = ""
+    note: str = ""
+    unverified: list[str] = []
+    fuses: dict[MemoryKind, int] = {}
+    fuse_alternatives: dict[MemoryKind, list[int]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Bootloaders:
+    """All known bootloaders, sorted by id. Immutable."""
+
+    _by_id: Mapping[str, Bootloader]
+
+    def __iter__(self) -> Iterator[Bootloader]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def presets(self, part: Part) -> tuple[Bootloader, ...]:
+        """Return the bootloaders of a part or of its same-signature twins, sorted by id."""
+        names = {part.id, *part.twins}
+        return tuple(bootloader for bootloader in self if names & set(bootloader.parts))
+
+    def get(self, name: str, part: Part | None = None) -> Bootloader:
+        """Return a bootloader by id, or by the name QMK uses where only one of that name suits ``part``.
+
+        Raises ``RefusedError`` (unknown-bootloader) listing the candidates.
+        """
+        wanted = name.strip().lower()
+        exact = self._by_id.get(wanted)
+        if exact is not None:
+            return exact
+        suits = tuple(self) if part is None else self.presets(part)
+        candidates = [bootloader for bootloader in suits if bootloader.qmk == wanted]
+        match candidates:
+            case [only]:
+                return only
+            case []:
+                near = get_close_matches(wanted, [b.id for b in self] + [b.qmk for b in self], n=4, cutoff=0.5)
+                on_part = "" if part is None else f" for {part.name}"
+                hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "`ispctl bootloaders` lists them"
+                raise RefusedError(
+                    ErrorCode.UNKNOWN_BOOTLOADER,
+                    f"there is no bootloader called {name!r}{on_part} in the catalog",
+                    hint=hint,
+                )
+            case _:
+                listed = ", ".join(f"{b.id} ({b.title})" for b in candidates)
+                raise RefusedError(
+                    ErrorCode.UNKNOWN_BOOTLOADER, f"{name!r} is more than one bootloader", hint=f"name one of {listed}"
+                )
+
+
+def load_bootloaders(parts: Parts, overlay: Path | None = None) -> Bootloaders:
+    """Return the shipped bootloaders, with those of the ``overlay`` folder added or put in their place.
+
+    Raises ``ConfigError`` naming the file and the failed check.
+    """
+    found: dict[str, Bootloader] = {}
+    for stem, content in named_files("bootloaders", overlay):
+        data = decode_toml(f"bootloaders/{stem}.toml", content, _BootloaderFile)
+        problems = [problem for check in _CHECKS for problem in check(data, parts)]
+        if problems:
+            raise ConfigError(f"catalog file bootloaders/{stem}.toml: {'; '.join(problems)}")
+        found[stem] = _bootloader(stem, data)
+    return Bootloaders(MappingProxyType({key: found[key] for key in sorted(found)}))
+
+
+def _bootloader(stem: str, data: _BootloaderFile) -> Bootloader:
+    section = None
+    if data.section_start is not None and data.section_bytes is not None:
+        section = Span(data.section_start, data.section_start + data.section_bytes)
+    return Bootloader(
+        id=stem,
+        family=data.family,
+        qmk=data.qmk,
+        title=data.title,
+        parts=tuple(data.parts),
+        fuses=MappingProxyType(data.fuses),
+        fuse_alternatives=MappingProxyType({kind: tuple(values) for kind, values in data.fuse_alternatives.items()}),
+        lock=data.lock,
+        section=section,
+        application_max_bytes=data.application_max_bytes,
+        usb=tuple(data.usb),
+        usb_application=tuple(data.usb_application),
+        image_file=data.image_file,
+        image_is_combined=data.image_is_combined,
+        image_sha256=data.image_sha256,
+        note=data.note,
+        unverified=tuple(data.unverified),
+    )
+
+
+def _check_identity(data: _BootloaderFile, _parts: Parts) -> Iterator[str]:
+    for usb in (*data.usb, *data.usb_application):
+        if not _USB_ID.fullmatch(usb):
+            yield f"{usb!r} is not a USB id like 03EB:2FF4"
+    if data.image_sha256 and not _SHA256.fullmatch(data.image_sha256):
+        yield "image_sha256 is not 64 lower-case hex digits"
+
+
+def _check_bytes(data: _BootloaderFile, _parts: Parts) -> Iterator[str]:
+    values = [*data.fuses.values(), *(v for values in data.fuse_alternatives.values() for v in values), data.lock or 0]
+    if any(not 0 <= value <= 0xFF for value in values):
+        yield "a fuse or lock value is not a byte"
+    if not set(data.fuse_alternatives) <= set(data.fuses):
+        yield "fuse_alternatives names a fuse that fuses does not"
+
+
+def _check_parts(data: _BootloaderFile, parts: Parts) -> Iterator[str]:
+    for name in data.parts:
+        try:
+            part = parts.get(name)
+        except RefusedError as error:
+            yield error.message
+            continue
+        if part.id != name:
+            yield f"{name!r} is not a part id"
+        if data.fuses and set(data.fuses) != {fuse.memory for fuse in part.fuses}:
+            yield f"fuses does not name each fuse byte of {part.name}"
+        else:
+            yield from _check_section(data, part)
+
+
+def _check_section(data: _BootloaderFile, part: Part) -> Iterator[str]:
+    if (data.section_start is None) != (data.section_bytes is None):
+        yield "section_start and section_bytes go together"
+    if data.section_start is None or data.section_bytes is None:
+        return
+    if data.section_start + data.section_bytes != part.flash.size_bytes:
+        yield f"the section does not end with the flash of {part.name}"
+    if data.application_max_bytes not in (None, data.section_start):
+        yield "application_max_bytes is not what lies below the section"
+    if part.boot is not None and data.fuses:
+        size_bytes = part.boot.size_bytes(data.fuses[part.boot.bits.memory])
+        if size_bytes != data.section_bytes:
+            yield f"the fuses of {part.name} make a section of {size_bytes} bytes"
+
+
+_CHECKS = (_check_identity, _check_bytes, _check_parts)

@@ -1,0 +1,133 @@
+"""Reports: what the catalog has to say about parts, fuses, bootloaders and images, as clients get it.
+
+Everything is plain: numbers, text, lists and dictionaries keyed by memory name. Addresses are byte addresses; ends are
+exclusive.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ispd.model.part import MemoryKind
+
+__all__ = [
+    "BootloaderReport",
+    "FindingLevel",
+    "FuseBitReport",
+    "FuseFinding",
+    "FuseReport",
+    "ImageReport",
+    "PartReport",
+    "SegmentReport",
+]
+
+
+class FindingLevel(StrEnum):
+    """How the fuse guard treats a finding."""
+
+    REFUSE = "refuse"
+    CONFIRM = "confirm"
+    CHECK = "check"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuseFinding:
+    """One thing the fuse guard has to say. ``bits`` names the bit group, or is empty where it is about the whole byte."""
+
+    level: FindingLevel
+    memory: MemoryKind
+    bits: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuseBitReport:
+    """One group of fuse bits in words. ``value`` is shifted down; ``programmed`` means all its bits are 0."""
+
+    name: str
+    memory: MemoryKind
+    value: int
+    programmed: bool
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FuseReport:
+    """Fuse bytes explained. ``clock_hz`` None: the source's frequency is not in the fuses. ``preset`` None: no known set."""
+
+    part: str
+    fuses: dict[str, int]
+    bits: tuple[FuseBitReport, ...]
+    clock: str
+    clock_hz: int | None
+    brown_out: str
+    boot_section: str
+    preset: str | None
+    findings: tuple[FuseFinding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentReport:
+    """Consecutive bytes of an image."""
+
+    start: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReport:
+    """Facts about an image file. ``sha256`` is of the file as it came, ``image_sha256`` of the bytes it means."""
+
+    name: str
+    format: str
+    sha256: str
+    image_sha256: str
+    size_bytes: int
+    start: int
+    end: int
+    segments: tuple[SegmentReport, ...]
+    parts_that_fit: tuple[str, ...]
+    looks_like: str
+    findings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartReport:
+    """A part of the catalog. ``boot_sizes`` are bytes, smallest first; ``isp_pins`` are keyed sck, copi, cipo."""
+
+    id: str
+    name: str
+    avrdude_id: str
+    signature: str
+    flash_bytes: int
+    flash_page_bytes: int
+    eeprom_bytes: int
+    fuses: dict[str, int]
+    fuse_masks: dict[str, int]
+    lock_mask: int
+    boot_sizes: tuple[int, ...]
+    isp_pins: dict[str, str]
+    twins: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootloaderReport:
+    """A bootloader of the catalog. ``section_start`` and ``section_bytes`` None: not bound to one place."""
+
+    id: str
+    qmk: str
+    family: str
+    title: str
+    parts: tuple[str, ...]
+    fuses: dict[str, int]
+    lock: int | None
+    section_start: int | None
+    section_bytes: int | None
+    application_max_bytes: int | None
+    usb: tuple[str, ...]
+    usb_application: tuple[str, ...] = ()
+    image_file: str = ""
+    image_is_combined: bool = False
+    note: str = ""
+    unverified: tuple[str, ...] = ()
+    fuse_alternatives: dict[str, tuple[int, ...]] = field(default_factory=dict)

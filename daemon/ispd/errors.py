@@ -42,6 +42,10 @@ __all__ = [
 class ErrorCode(StrEnum):
     """What went wrong, in one word that clients may rely on. The list only grows."""
 
+    # requests that are none
+    PARSE_ERROR = "parse-error"
+    INVALID_REQUEST = "invalid-request"
+    UNKNOWN_METHOD = "unknown-method"
     # refused input
     INVALID_PARAMETER = "invalid-parameter"
     IMAGE_INVALID = "image-invalid"

@@ -10,11 +10,12 @@ __all__ = ["Attempt", "Failure", "Job", "JobState", "StepRecord", "Unit", "Verdi
 
 
 class JobState(StrEnum):
-    """Life of a job. The last four are final."""
+    """Life of a job. ``cancelling``: no unit starts any more, running ones stop at their next page."""
 
     QUEUED = "queued"
     RUNNING = "running"
     PAUSED = "paused"
+    CANCELLING = "cancelling"
     DONE = "done"
     EMPTY = "empty"
     CANCELLED = "cancelled"

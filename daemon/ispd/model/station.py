@@ -5,7 +5,7 @@ from enum import StrEnum
 
 from ispd.model.job import Failure
 
-__all__ = ["Probe", "Programmer", "Slot", "SlotState", "Station"]
+__all__ = ["Probe", "Programmer", "Slot", "SlotAction", "SlotState", "Station"]
 
 
 class SlotState(StrEnum):
@@ -20,6 +20,14 @@ class SlotState(StrEnum):
     REMOVED = "removed"
     QUARANTINED = "quarantined"
     DISABLED = "disabled"
+
+
+class SlotAction(StrEnum):
+    """What may be done to a slot by hand. ``identify`` makes its programmer show itself, where it can."""
+
+    ENABLE = "enable"
+    DISABLE = "disable"
+    IDENTIFY = "identify"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +90,5 @@ class Station:
     socket: str
     state_dir: str
     bench: bool
-    slots: int
-    jobs_open: int
-    units: int
+    slots: int = 0
+    jobs_open: int = 0

@@ -6,7 +6,7 @@ from typing import Protocol
 
 import anyio
 
-__all__ = ["Clock", "SystemClock"]
+__all__ = ["Clock", "SystemClock", "timestamp"]
 
 
 class Clock(Protocol):
@@ -36,3 +36,8 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         """Sleep on the event loop."""
         await anyio.sleep(seconds)
+
+
+def timestamp(clock: Clock) -> str:
+    """Return the wall time as records and events hold it: ISO 8601 with milliseconds, UTC."""
+    return clock.wall().isoformat(timespec="milliseconds")

@@ -1,0 +1,151 @@
+"""The daemon's configuration: one TOML file of station facts, read once, unknown keys refused by name."""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from ispd.errors import ConfigError
+from ispd.station.spec import SlotSpec
+
+__all__ = ["Config", "default_config_path", "load_config"]
+
+_USB_PREFIX = "usb:"
+
+
+class _Daemon(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    socket: str | None = None
+    state_dir: str | None = None
+
+
+class _Hotplug(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    udev: bool = True
+
+
+class _Slot(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    name: str
+    programmer: str
+    port: str
+    baud: int | None = None
+    target_usb: str | None = None
+
+
+class _Bench(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    file: str
+
+
+class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    daemon: _Daemon = msgspec.field(default_factory=_Daemon)
+    hotplug: _Hotplug = msgspec.field(default_factory=_Hotplug)
+    slot: list[_Slot] = msgspec.field(default_factory=list)
+    bench: _Bench | None = None
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True):
+    """What the daemon runs with. ``bench`` is the file describing virtual hardware, None for the machine's own."""
+
+    socket: Path
+    state_dir: Path
+    watch_udev: bool
+    slots: tuple[SlotSpec, ...]
+    bench: Path | None
+
+
+def default_config_path() -> Path:
+    """Return the file read when none is named."""
+    return Path("/etc/ispd/ispd.toml")
+
+
+def load_config(path: Path | None, *, environ: Mapping[str, str] = os.environ, is_root: bool | None = None) -> Config:
+    """Read a configuration file.
+
+    :param path: None reads ``/etc/ispd/ispd.toml``, or does without where that does not exist.
+    :param is_root: decides the default places; None asks the system.
+    :raises ConfigError: the file cannot be read, or names something impossible.
+    """
+    file = _read(path)
+    root = os.geteuid() == 0 if is_root is None else is_root
+    base = path.parent if path is not None else Path("/etc/ispd")
+    return Config(
+        socket=_place(file.daemon.socket, base) or _default_socket(environ, is_root=root),
+        state_dir=_place(file.daemon.state_dir, base) or _default_state_dir(environ, is_root=root),
+        watch_udev=file.hotplug.udev,
+        slots=_slots(file.slot),
+        bench=_place(file.bench.file, base) if file.bench is not None else None,
+    )
+
+
+def _read(path: Path | None) -> _File:
+    actual = path if path is not None else default_config_path()
+    try:
+        text = actual.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is None:
+            return _File()
+        raise ConfigError(f"there is no configuration file {path}", hint="check the path after --config") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{actual} cannot be read: {error}", hint="check its permissions and encoding") from error
+    try:
+        return msgspec.convert(tomllib.loads(text), _File)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{actual} is not TOML: {error}", hint="correct that line") from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{actual}: {error}", hint="see the commented config/ispd.toml for all keys") from error
+
+
+def _place(text: str | None, base: Path) -> Path | None:
+    return None if text is None else (base / Path(text).expanduser()).absolute()
+
+
+def _default_socket(environ: Mapping[str, str], *, is_root: bool) -> Path:
+    if is_root:
+        return Path("/run/ispd/ispd.sock")
+    runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
+    return Path(runtime) / "ispd.sock"
+
+
+def _default_state_dir(environ: Mapping[str, str], *, is_root: bool) -> Path:
+    if is_root:
+        return Path("/var/lib/ispd")
+    state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
+    return Path(state) / "ispd"
+
+
+def _slots(slots: list[_Slot]) -> tuple[SlotSpec, ...]:
+    specs: list[SlotSpec] = []
+    for slot in slots:
+        spec = _slot(slot)
+        for other in specs:
+            if other.name == spec.name:
+                raise ConfigError(f"two slots are called {spec.name}", hint="give each slot a name of its own")
+            if (other.port, other.path) == (spec.port, spec.path):
+                raise ConfigError(
+                    f"slots {other.name} and {spec.name} share the port {slot.port}", hint="one slot a port"
+                )
+        specs.append(spec)
+    return tuple(specs)
+
+
+def _slot(slot: _Slot) -> SlotSpec:
+    if not slot.name or not slot.name.isprintable() or any(c in slot.name for c in " ,/"):
+        raise ConfigError(f"slot name {slot.name!r} cannot be used", hint="use letters, digits, dots and dashes")
+    if slot.baud is not None and slot.baud <= 0:
+        raise ConfigError(
+            f"slot {slot.name}: baud {slot.baud} is not a speed", hint="19200 suits the shipped ArduinoISP"
+        )
+    is_usb = slot.port.startswith(_USB_PREFIX)
+    if not is_usb and not slot.port.startswith("/"):
+        raise ConfigError(
+            f"slot {slot.name}: port {slot.port!r} is neither a device path nor a USB path",
+            hint='write "/dev/ttyACM0", or "usb:1-1.4" for a USB topology path',
+        )
+    return SlotSpec(
+        name=slot.name,
+        programmer=slot.programmer,
+        port=None if is_usb else slot.port,
+        path=slot.port.removeprefix(_USB_PREFIX) if is_usb else None,
+        baud=slot.baud,
+        target_usb=slot.target_usb,
+    )

@@ -1,0 +1,1 @@
+"""Many slots at once: presence, gang, job queue, journal (floor 5)."""

@@ -1,0 +1,97 @@
+"""Keeps one slot's programmer open, and opens it again after it was lost."""
+
+from collections.abc import Mapping
+
+from ispd.errors import ErrorCode, ProgrammerError, TransportError
+from ispd.model.station import Programmer
+from ispd.programmers.contract import Driver, IspProgrammer
+from ispd.station.spec import SlotSpec
+from ispd.transport.contract import Hardware, UsbIdentity
+
+__all__ = ["ProgrammerHost"]
+
+
+class ProgrammerHost:
+    """The port of one slot: where it is now, which driver speaks to it, and the open programmer.
+
+    The port stays open between boards: opening it again would reset an Uno.
+    """
+
+    def __init__(self, spec: SlotSpec, drivers: Mapping[str, Driver], hardware: Hardware) -> None:
+        self._spec = spec
+        self._drivers = drivers
+        self._hardware = hardware
+        self._usb: UsbIdentity | None = None
+        self._open: IspProgrammer | None = None
+        self.port = spec.port
+
+    @property
+    def is_open(self) -> bool:
+        """True while the port is held."""
+        return self._open is not None
+
+    @property
+    def is_fixed(self) -> bool:
+        """True for a port named in the configuration, which gives no plug events."""
+        return self._spec.port is not None
+
+    def plugged(self, port: str, usb: UsbIdentity) -> None:
+        """Take note that the slot's port is there, under this node."""
+        self.port, self._usb = port, usb
+
+    async def unplugged(self) -> None:
+        """Take note that the port is gone."""
+        if not self.is_fixed:
+            self.port = None
+        await self.drop()
+
+    async def programmer(self) -> IspProgrammer:
+        """Return the open programmer, opening it first where needed.
+
+        Raises ``TransportError`` or ``ProgrammerError`` when nothing suitable answers.
+        """
+        if self._open is None:
+            if self.port is None:
+                raise TransportError(
+                    ErrorCode.PORT_NOT_FOUND,
+                    f"no programmer is connected to slot {self._spec.name}",
+                    hint="plug the programmer into this USB port",
+                )
+            self._open = await self._driver().open(self._hardware, self.port, baud=self._spec.baud, usb=self._usb)
+        return self._open
+
+    async def drop(self) -> None:
+        """Close the programmer, if open; the next :meth:`programmer` opens it anew."""
+        programmer, self._open = self._open, None
+        if programmer is not None:
+            await programmer.aclose()
+
+    def describe(self) -> Programmer | None:
+        """Return the programmer for the clients, None while no port is there."""
+        if self.port is None:
+            return None
+        return Programmer(
+            kind=self._driver_kind() or "unknown",
+            port=self.port,
+            slot=self._spec.name,
+            path=self._spec.path,
+            usb_id=str(self._usb) if self._usb else None,
+            firmware=self._open.identity.firmware if self._open else None,
+            is_open=self.is_open,
+        )
+
+    def _driver_kind(self) -> str | None:
+        if self._spec.programmer is not None:
+            return self._spec.programmer
+        usb = self._usb
+        return next((kind for kind, driver in self._drivers.items() if usb is not None and driver.claims(usb)), None)
+
+    def _driver(self) -> Driver:
+        kind = self._driver_kind()
+        if kind is None or kind not in self._drivers:
+            raise ProgrammerError(
+                ErrorCode.PROGRAMMER_CANNOT,
+                f"no driver for programmer {kind or self._usb} on slot {self._spec.name}",
+                hint=f"known programmers: {', '.join(sorted(self._drivers))}",
+            )
+        return self._drivers[kind]

@@ -1,0 +1,176 @@
+"""The job queue: which job a slot works for, how many boards are still wanted, and what is recorded about it.
+
+In memory are only the jobs that are not final; every change is in the journal before anybody hears of it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ispd.errors import ErrorCode, JobError
+from ispd.model.job import Job, JobState, Unit, Verdict
+from ispd.model.recipe import Recipe
+from ispd.station.events import EventHub
+from ispd.station.journal import Journal
+from ispd.station.pulse import Pulse
+from ispd.transport.clock import Clock, timestamp
+
+__all__ = ["JobQueue", "OpenJob"]
+
+
+class OpenJob:
+    """A job that is not final: its record, its recipe, and what its slots did so far.
+
+    ``served`` are the slots a job without ``count`` is through with; ``last_units`` holds per slot the newest unit,
+    which survives a restart: a board that has its verdict stays untouched until it was taken out.
+    """
+
+    def __init__(self, job: Job, recipe: Recipe, last_units: Mapping[str, Unit]) -> None:
+        self.job = job
+        self.recipe = recipe
+        self.last_units = dict(last_units)
+        self.served = {slot for slot, unit in last_units.items() if unit.verdict is not Verdict.INTERRUPTED}
+        self.in_flight = 0
+
+    @property
+    def is_once(self) -> bool:
+        """True for a job that flashes each board present now, once."""
+        return self.job.count is None
+
+    def wants(self, slot: str) -> bool:
+        """Tell whether ``slot`` should work for this job now."""
+        if slot not in self.job.slots or self.job.state not in (JobState.QUEUED, JobState.RUNNING):
+            return False
+        if self.job.count is None:
+            return slot not in self.served
+        return self.job.passed < self.job.count
+
+    def may_start(self) -> bool:
+        """Tell whether one more board may be begun: never more than are still needed to reach ``count`` passes."""
+        running = self.job.state in (JobState.QUEUED, JobState.RUNNING)
+        return running and (self.job.count is None or self.job.passed + self.in_flight < self.job.count)
+
+
+class JobQueue:
+    """All open jobs, oldest first. ``changed`` fires whenever a slot should look again."""
+
+    def __init__(self, journal: Journal, events: EventHub, clock: Clock) -> None:
+        self._journal = journal
+        self._events = events
+        self._clock = clock
+        self._open: dict[int, OpenJob] = {}
+        self.changed = Pulse()
+
+    async def load(self) -> None:
+        """Take up the jobs an earlier run left open; one that was being cancelled ends now."""
+        for job, recipe in await self._journal.open_jobs():
+            entry = OpenJob(job, recipe, await self._journal.last_units(job.id))
+            self._open[job.id] = entry
+            await self._settle(entry)
+
+    @property
+    def open_jobs(self) -> Sequence[OpenJob]:
+        """Jobs that are not final, oldest first."""
+        return tuple(self._open.values())
+
+    def next_for(self, slot: str) -> OpenJob | None:
+        """Return the oldest job that ``slot`` should work for."""
+        return next((entry for entry in self._open.values() if entry.wants(slot)), None)
+
+    async def add(self, job: Job, recipe: Recipe) -> Job:
+        """Record a new job and return it with its id."""
+        stored = await self._journal.add_job(job, recipe)
+        self._open[stored.id] = OpenJob(stored, recipe, {})
+        self._events.publish(stored)
+        self.changed.fire()
+        return stored
+
+    async def cancel(self, job_id: int) -> Job:
+        """Start no further unit; running ones stop at their next page."""
+        entry = self._entry(job_id)
+        await self._change(entry, state=JobState.CANCELLING)
+        await self._settle(entry)
+        return entry.job
+
+    async def pause(self, job_id: int) -> Job:
+        """Hold the job: running units wait between two pages, no further unit starts."""
+        entry = self._entry(job_id)
+        if entry.job.state in (JobState.QUEUED, JobState.RUNNING):
+            await self._change(entry, state=JobState.PAUSED)
+        return entry.job
+
+    async def resume(self, job_id: int) -> Job:
+        """Let a paused job go on."""
+        entry = self._entry(job_id)
+        if entry.job.state is JobState.PAUSED:
+            await self._change(entry, state=JobState.RUNNING)
+        return entry.job
+
+    async def begin(self, entry: OpenJob, slot: str) -> None:
+        """Count a unit as running; the caller has asked :meth:`OpenJob.may_start` without waiting in between."""
+        entry.in_flight += 1
+        entry.served.add(slot)
+        if entry.job.state is JobState.QUEUED:
+            await self._change(entry, state=JobState.RUNNING, running=entry.in_flight)
+        else:
+            entry.job = replace(entry.job, running=entry.in_flight)
+
+    async def finish(self, entry: OpenJob, unit: Unit) -> None:
+        """Record a unit's verdict together with the job's counters, then see whether the job is through."""
+        entry.in_flight -= 1
+        entry.last_units[unit.slot] = unit
+        job = replace(
+            entry.job,
+            passed=entry.job.passed + (unit.verdict is Verdict.PASSED),
+            failed=entry.job.failed + (unit.verdict is Verdict.FAILED),
+            running=entry.in_flight,
+        )
+        entry.job = job
+        await self._journal.finish_unit(unit, job)
+        self._events.publish(unit)
+        self._events.publish(entry.job)
+        await self._settle(entry)
+
+    async def abandon(self, entry: OpenJob) -> None:
+        """Take back a :meth:`begin` whose unit could not even be recorded."""
+        entry.in_flight -= 1
+        entry.job = replace(entry.job, running=entry.in_flight)
+        self.changed.fire()
+
+    async def note_seen(self, entry: OpenJob, slot: str, text: str) -> None:
+        """Record what a job without ``count`` found on a slot where no unit came about."""
+        entry.served.add(slot)
+        await self._change(entry, seen={**entry.job.seen, slot: text})
+        await self._settle(entry)
+
+    def _entry(self, job_id: int) -> OpenJob:
+        if job_id not in self._open:
+            raise JobError(
+                ErrorCode.JOB_ENDED, f"job {job_id} has ended or does not exist", hint="`ispctl jobs` lists them"
+            )
+        return self._open[job_id]
+
+    async def _change(self, entry: OpenJob, **fields: object) -> None:
+        entry.job = replace(entry.job, **fields)  # type: ignore[arg-type]  # field names are this module's own
+        await self._journal.save_job(entry.job)
+        self._events.publish(entry.job)
+        self.changed.fire()
+
+    async def _settle(self, entry: OpenJob) -> None:
+        """End the job when nothing is left to do for it."""
+        state = self._final_state(entry)
+        if state is not None and entry.job.id in self._open:
+            del self._open[entry.job.id]
+            await self._change(entry, state=state, finished=timestamp(self._clock), running=0)
+        self.changed.fire()
+
+    @staticmethod
+    def _final_state(entry: OpenJob) -> JobState | None:
+        if entry.in_flight:
+            return None
+        if entry.job.state is JobState.CANCELLING:
+            return JobState.CANCELLED
+        if entry.job.count is not None:
+            return JobState.DONE if entry.job.passed >= entry.job.count else None
+        if not entry.served.issuperset(entry.job.slots):
+            return None
+        return JobState.DONE if entry.last_units else JobState.EMPTY

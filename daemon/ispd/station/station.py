@@ -1,0 +1,308 @@
+"""The station: all slots, the queue and the journal behind one door for the API."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from ispd.catalog.bootloaders import Bootloaders
+from ispd.catalog.parts import Parts
+from ispd.errors import ErrorCode, JobError
+from ispd.flashing.target import probe, read_memory
+from ispd.model import station as model
+from ispd.model.job import Job, JobState, Unit
+from ispd.model.part import MemoryKind
+from ispd.model.recipe import Recipe
+from ispd.model.station import Probe, Programmer, Slot, SlotAction, SlotState
+from ispd.programmers.contract import Driver, IspProgrammer
+from ispd.station.events import EventHub
+from ispd.station.hotplug import spec_for
+from ispd.station.journal import Journal
+from ispd.station.programmer_host import ProgrammerHost
+from ispd.station.queue import JobQueue
+from ispd.station.slot_runner import Floor, SlotRunner
+from ispd.station.spec import SlotSpec
+from ispd.transport.clock import Clock
+from ispd.transport.contract import Hardware, PortChange, PortEvent
+
+__all__ = ["Knowledge", "Station"]
+
+T = TypeVar("T")
+
+_STOP_DEADLINE_S = 20.0  # the longest page plus leaving programming mode, generously
+_IDENTIFY_BLINKS = 5
+
+
+class _NoMonitor:
+    """Watches a read that nobody stops."""
+
+    stop_requested = False
+
+    def advance(self, done_bytes: int) -> None:
+        """Nobody shows this progress."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """What a station knows before it sees any device."""
+
+    parts: Parts
+    bootloaders: Bootloaders
+    drivers: Mapping[str, Driver]
+
+
+class Station:
+    """Owns the slots and serves the API's handlers; one task per slot runs inside :meth:`run`.
+
+    :param about: what :meth:`describe` says besides the counts.
+    """
+
+    def __init__(
+        self,
+        hardware: Hardware,
+        journal: Journal,
+        *,
+        knowledge: Knowledge,
+        clock: Clock,
+        specs: Sequence[SlotSpec] = (),
+        watch_hotplug: bool = True,
+        about: model.Station,
+    ) -> None:
+        self.parts = knowledge.parts
+        self.bootloaders = knowledge.bootloaders
+        self.events = EventHub(clock)
+        self._hardware = hardware
+        self._journal = journal
+        self._drivers = knowledge.drivers
+        self._watch_hotplug = watch_hotplug or any(spec.path is not None for spec in specs)
+        self._makes_slots = watch_hotplug
+        self._about = about
+        self._is_stopping = False
+        self._runners: dict[str, SlotRunner] = {}
+        self._tasks: TaskGroup | None = None
+        self._hotplug_scope = anyio.CancelScope()
+        self._ended = anyio.Event()
+        self._floor = Floor(
+            parts=knowledge.parts,
+            bootloaders=knowledge.bootloaders,
+            queue=JobQueue(journal, self.events, clock),
+            journal=journal,
+            events=self.events,
+            clock=clock,
+            is_stopping=lambda: self._is_stopping,
+        )
+        for spec in specs:
+            self._add(spec)
+
+    # ------------------------------------------------------------------ life
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Take up open jobs and run all slots until :meth:`stop`; started once the slots are at work."""
+        await self._floor.queue.load()
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                for runner in self._runners.values():
+                    tasks.start_soon(runner.run, name=f"slot {runner.spec.name}")
+                if self._watch_hotplug:
+                    tasks.start_soon(self._follow_hotplug, name="hotplug")
+                task_status.started()
+        finally:
+            self._tasks = None
+            with anyio.CancelScope(shield=True):
+                for runner in self._runners.values():
+                    await runner.host.drop()
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Let running units stop at their next page, with their targets out of reset, then end all slots."""
+        self._is_stopping = True
+        self._hotplug_scope.cancel()
+        self._floor.queue.changed.fire()
+        if self._tasks is not None:
+            with anyio.move_on_after(_STOP_DEADLINE_S):
+                await self._ended.wait()
+                return
+            self._tasks.cancel_scope.cancel()
+
+    def _add(self, spec: SlotSpec) -> SlotRunner:
+        runner = SlotRunner(spec, ProgrammerHost(spec, self._drivers, self._hardware), self._floor)
+        self._runners[spec.name] = runner
+        return runner
+
+    async def _follow_hotplug(self) -> None:
+        with self._hotplug_scope:
+            async with self._hardware.hotplug() as changes:
+                async for change in changes:
+                    await self._port_changed(change)
+
+    async def _port_changed(self, change: PortEvent) -> None:
+        known = [runner.spec for runner in self._runners.values()]
+        spec = spec_for(change, known, self._drivers)
+        if spec is None or (spec.name not in self._runners and not self._makes_slots):
+            return
+        runner = self._runners.get(spec.name)
+        if change.change is PortChange.REMOVED:
+            if runner is not None:
+                gone = runner.host.describe()
+                await runner.unplugged()
+                if gone is not None:
+                    self.events.publish(gone)
+            return
+        if runner is None:
+            runner = self._add(spec)
+            if self._tasks is not None:
+                self._tasks.start_soon(runner.run, name=f"slot {spec.name}")
+        runner.plugged(change.port, change.usb)
+        programmer = runner.host.describe()
+        if programmer is not None:
+            self.events.publish(programmer)
+
+    # ------------------------------------------------------------------ jobs
+
+    async def enqueue(self, recipe: Recipe, *, slots: Sequence[str] | None, count: int | None) -> Job:
+        """Record a job; its slots start on it at once.
+
+        :param slots: names, or None for all idle slots (all slots, where none is idle).
+        :param count: passes wanted, or None for each board present now, once.
+        :raises JobError: unknown-slot, no-slot.
+        """
+        chosen = self._choose(slots)
+        job = Job(
+            id=0,
+            state=JobState.QUEUED,
+            created=self._floor.now(),
+            slots=chosen,
+            count=count,
+            part=recipe.part,
+            bootloader=recipe.bootloader,
+            image_sha256=recipe.flash.sha256,
+            sources=recipe.sources,
+            warnings=recipe.warnings,
+        )
+        return await self._floor.queue.add(job, recipe)
+
+    def _choose(self, slots: Sequence[str] | None) -> tuple[str, ...]:
+        if slots:
+            return tuple(dict.fromkeys(self._runner(name).spec.name for name in slots))
+        usable = [r for r in self._runners.values() if r.view.state not in (SlotState.DISABLED, SlotState.VACANT)]
+        resting = (SlotState.IDLE, SlotState.PASSED, SlotState.FAILED)
+        idle = [r for r in usable if r.view.state in resting and self._floor.queue.next_for(r.spec.name) is None]
+        chosen = tuple(runner.spec.name for runner in idle or usable)
+        if not chosen:
+            raise JobError(
+                ErrorCode.NO_SLOT,
+                "no slot has a programmer that answers",
+                hint="plug in a programmer, or see `ispctl slots` and `ispctl doctor`",
+            )
+        return chosen
+
+    async def jobs(self, limit: int, before: int | None) -> list[Job]:
+        """Return jobs, newest first."""
+        open_now = {entry.job.id: entry.job for entry in self._floor.queue.open_jobs}
+        return [open_now.get(job.id, job) for job in await self._journal.jobs(limit=limit, before=before)]
+
+    async def job(self, job_id: int) -> Job:
+        """Return one job; ``JobError`` unknown-job."""
+        for entry in self._floor.queue.open_jobs:
+            if entry.job.id == job_id:
+                return entry.job
+        job = await self._journal.job(job_id)
+        if job is None:
+            raise JobError(ErrorCode.UNKNOWN_JOB, f"there is no job {job_id}", hint="`ispctl jobs` lists them")
+        return job
+
+    async def cancel(self, job_id: int) -> Job:
+        """Stop a job between pages; units it was flashing end ``cancelled``."""
+        await self.job(job_id)
+        return await self._floor.queue.cancel(job_id)
+
+    async def pause(self, job_id: int) -> Job:
+        """Hold a job between pages."""
+        await self.job(job_id)
+        return await self._floor.queue.pause(job_id)
+
+    async def resume(self, job_id: int) -> Job:
+        """Let a paused job go on."""
+        await self.job(job_id)
+        return await self._floor.queue.resume(job_id)
+
+    async def units(self, *, job: int | None, limit: int, before: int | None) -> list[Unit]:
+        """Return unit records, newest first."""
+        return await self._journal.units(job=job, limit=limit, before=before)
+
+    async def unit(self, unit_id: int) -> Unit:
+        """Return one unit record; ``JobError`` unknown-unit."""
+        unit = await self._journal.unit(unit_id)
+        if unit is None:
+            raise JobError(ErrorCode.UNKNOWN_UNIT, f"there is no unit {unit_id}", hint="`ispctl units` lists them")
+        return unit
+
+    # ------------------------------------------------------------------ slots
+
+    def slots(self) -> list[Slot]:
+        """Return all slots, by name."""
+        return [self._runners[name].view for name in sorted(self._runners)]
+
+    def slot(self, name: str) -> Slot:
+        """Return one slot; ``JobError`` unknown-slot."""
+        return self._runner(name).view
+
+    async def set_slot(self, name: str, action: SlotAction) -> Slot:
+        """Switch a slot on or off, or make its programmer blink."""
+        runner = self._runner(name)
+        match action:
+            case SlotAction.ENABLE:
+                runner.enable()
+            case SlotAction.DISABLE:
+                runner.disable()
+            case SlotAction.IDENTIFY:
+                await self._use(name, self._blink)
+        return runner.view
+
+    async def probe(self, name: str) -> Probe:
+        """Look at a slot's target: signature, fuses, lock, clock. A silent target is an answer, not an error."""
+        facts = await self._use(name, lambda programmer: probe(programmer, self.parts))
+        return Probe(
+            slot=name,
+            signature=str(facts.signature) if facts.signature is not None else None,
+            parts=tuple(part.id for part in facts.parts),
+            fuses={memory.value: value for memory, value in facts.fuses.items()} if facts.parts else None,
+            lock=facts.lock,
+            calibration=facts.calibration,
+            clock=facts.clock,
+            sck_hz=facts.sck_hz,
+            failure=facts.failure,
+        )
+
+    async def read(self, name: str, memory: MemoryKind) -> bytes:
+        """Read a whole memory of a slot's target."""
+        return await self._use(name, lambda programmer: read_memory(programmer, self.parts, memory, _NoMonitor()))
+
+    def programmers(self) -> list[Programmer]:
+        """Return the programmers that are connected now."""
+        found = (self._runners[name].host.describe() for name in sorted(self._runners))
+        return [programmer for programmer in found if programmer is not None]
+
+    def describe(self) -> model.Station:
+        """Return what the daemon says about itself."""
+        return replace(self._about, slots=len(self._runners), jobs_open=len(self._floor.queue.open_jobs))
+
+    async def _use(self, name: str, use: Callable[[IspProgrammer], Awaitable[T]]) -> T:
+        return await self._runner(name).use_programmer(use)
+
+    async def _blink(self, programmer: IspProgrammer) -> None:
+        """Show which programmer this is: its programming light goes on and off."""
+        for _ in range(_IDENTIFY_BLINKS):
+            await programmer.enter(None, None)
+            await self._floor.clock.sleep(0.25)
+            await programmer.leave()
+            await self._floor.clock.sleep(0.25)
+
+    def _runner(self, name: str) -> SlotRunner:
+        if name not in self._runners:
+            known = ", ".join(sorted(self._runners)) or "none"
+            raise JobError(ErrorCode.UNKNOWN_SLOT, f"there is no slot {name}", hint=f"slots: {known}")
+        return self._runners[name]

@@ -1,0 +1,126 @@
+"""One unit while it is flashed: what the executor reports goes to the journal first, then to everybody who watches."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ispd.errors import ErrorCode, JobError
+from ispd.flashing.execute import UnitOutcome
+from ispd.flashing.plan import Plan, Step
+from ispd.flashing.target import TargetState
+from ispd.model.job import JobState, StepRecord, Unit, Verdict
+from ispd.model.part import Part, Signature
+from ispd.station.journal import Journal
+from ispd.station.queue import JobQueue, OpenJob
+from ispd.transport.clock import Clock
+
+__all__ = ["UnitRun"]
+
+_PROGRESS_INTERVAL_S = 0.2  # at most five progress events a second and unit
+
+
+class UnitRun:
+    """Observer of one run of :func:`ispd.flashing.execute.flash_unit`.
+
+    :param show: called with what the slot should show now: field values of :class:`ispd.model.station.Slot`.
+    :param is_stopping: true once the daemon is shutting down.
+    """
+
+    def __init__(
+        self,
+        unit: Unit,
+        entry: OpenJob,
+        *,
+        journal: Journal,
+        queue: JobQueue,
+        clock: Clock,
+        show: Callable[..., None],
+        is_stopping: Callable[[], bool],
+    ) -> None:
+        self.unit = unit
+        self._entry = entry
+        self._journal = journal
+        self._queue = queue
+        self._clock = clock
+        self._show = show
+        self._is_stopping = is_stopping
+        self._shown_at = clock.monotonic() - _PROGRESS_INTERVAL_S
+
+    async def identified(self, signature: Signature, part: Part, sck_hz: int) -> None:
+        """Both looks agreed on a known part."""
+        self.unit = replace(self.unit, signature=str(signature), part=part.id, sck_hz=sck_hz)
+        self._show(part=part.id, signature=str(signature), sck_hz=sck_hz)
+
+    async def about_to_write(self, before: TargetState, plan: Plan, warnings: tuple[str, ...]) -> None:
+        """Commit everything known about the board before its first byte changes."""
+        self.unit = replace(
+            self.unit,
+            fuses_before={memory.value: value for memory, value in before.fuses.items()},
+            lock_before=before.lock,
+            warnings=(*self.unit.warnings, *warnings),
+        )
+        await self._journal.save_unit(self.unit)
+
+    async def step_started(self, step: Step) -> None:
+        """Show what is going on."""
+        self._show(step=step.name)
+
+    async def step_finished(self, record: StepRecord) -> None:
+        """Commit a step's result before the next one begins."""
+        await self._journal.add_step(self.unit.id, self.unit.attempts[-1].number, record)
+        attempt = self.unit.attempts[-1]
+        attempt = replace(attempt, steps=(*attempt.steps, record))
+        self.unit = replace(self.unit, attempts=(*self.unit.attempts[:-1], attempt))
+
+    def progress(self, done_bytes: int, total_bytes: int) -> None:
+        """Show progress, at most five times a second."""
+        now = self._clock.monotonic()
+        if now - self._shown_at < _PROGRESS_INTERVAL_S and done_bytes < total_bytes:
+            return
+        self._shown_at = now
+        share = done_bytes / total_bytes if total_bytes else 1.0
+        self._show(progress=round(share, 4), bytes_done=done_bytes, bytes_total=total_bytes)
+
+    @property
+    def stop_requested(self) -> bool:
+        """True when :meth:`checkpoint` has something to do."""
+        return self._is_stopping() or self._entry.job.state in (JobState.PAUSED, JobState.CANCELLING)
+
+    async def checkpoint(self) -> None:
+        """Wait while the job is paused; raise ``JobError`` when it was cancelled or the daemon stops."""
+        while True:
+            if self._is_stopping():
+                raise JobError(ErrorCode.INTERRUPTED, "the daemon was stopped", hint="the board is flashed again")
+            match self._entry.job.state:
+                case JobState.CANCELLING:
+                    raise JobError(
+                        ErrorCode.CANCELLED, "the job was cancelled", hint="the board is not usable as it is"
+                    )
+                case JobState.PAUSED:
+                    self._show(note="paused")
+                    await self._queue.changed.wait()  # nothing was awaited since the state was read
+                    self._show(note="")
+                case _:
+                    return
+
+    def close(self, outcome: UnitOutcome, finished: str) -> Unit:
+        """Return the unit's final record."""
+        verdict = outcome.verdict
+        if outcome.failure is not None and outcome.failure.code == ErrorCode.INTERRUPTED:
+            verdict = Verdict.INTERRUPTED
+        attempt = replace(self.unit.attempts[-1], finished=finished, verdict=verdict, failure=outcome.failure)
+        self.unit = replace(
+            self.unit,
+            part=outcome.part or self.unit.part,
+            signature=outcome.signature or self.unit.signature,
+            sck_hz=outcome.sck_hz if outcome.sck_hz is not None else self.unit.sck_hz,
+            verdict=verdict,
+            failure=outcome.failure,
+            finished=finished,
+            fuses_before={memory.value: value for memory, value in outcome.fuses_before.items()},
+            fuses_after={memory.value: value for memory, value in outcome.fuses_after.items()},
+            lock_before=outcome.lock_before,
+            lock=outcome.lock_after,
+            warnings=tuple(dict.fromkeys((*self.unit.warnings, *outcome.warnings))),
+            attempts=(*self.unit.attempts[:-1], attempt),
+        )
+        return self.unit

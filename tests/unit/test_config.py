@@ -1,0 +1,90 @@
+"""The configuration file: typed, strict, and clear about what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from ispd.config import load_config
+from ispd.errors import ConfigError
+from ispd.station.spec import SlotSpec
+
+FULL = """
+[daemon]
+socket = "/run/x/ispd.sock"
+state_dir = "state"
+[hotplug]
+udev = false
+[[slot]]
+name = "A1"
+programmer = "stk500v1"
+port = "/dev/ttyACM0"
+baud = 19200
+target_usb = "1-2.1"
+[[slot]]
+name = "A2"
+programmer = "stk500v1"
+port = "usb:1-1.4"
+[bench]
+file = "bench.toml"
+"""
+
+
+def write(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "ispd.toml"
+    path.write_text(text)
+    return path
+
+
+def test_every_key_arrives(tmp_path):
+    config = load_config(write(tmp_path, FULL), is_root=True)
+    assert config.socket == Path("/run/x/ispd.sock")
+    assert config.state_dir == tmp_path / "state"
+    assert config.watch_udev is False
+    assert config.bench == tmp_path / "bench.toml"
+    assert config.slots == (
+        SlotSpec(name="A1", programmer="stk500v1", port="/dev/ttyACM0", baud=19200, target_usb="1-2.1"),
+        SlotSpec(name="A2", programmer="stk500v1", path="1-1.4"),
+    )
+
+
+def test_the_shipped_file_is_valid_and_says_the_defaults():
+    shipped = load_config(Path("config/ispd.toml"), is_root=True)
+    assert shipped.socket == Path("/run/ispd/ispd.sock")
+    assert shipped.state_dir == Path("/var/lib/ispd")
+    assert shipped.watch_udev is True
+    assert shipped.slots == ()
+    assert shipped.bench is None
+
+
+def test_a_user_without_root_gets_places_of_their_own(tmp_path):
+    environ = {"XDG_RUNTIME_DIR": "/run/user/7", "XDG_STATE_HOME": "/home/u/.state"}
+    config = load_config(write(tmp_path, ""), environ=environ, is_root=False)
+    assert config.socket == Path("/run/user/7/ispd.sock")
+    assert config.state_dir == Path("/home/u/.state/ispd")
+
+
+SLOT = '[[slot]]\nname = "A1"\nprogrammer = "stk500v1"\nport = "/dev/x"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        pytest.param("[daemon]\nsokcet = 1", "sokcet", id="unknown-key"),
+        pytest.param("[daemon]\nsocket = 1", "socket", id="wrong-type"),
+        pytest.param("[daemon", "not TOML", id="broken-toml"),
+        pytest.param(SLOT + SLOT, "two slots are called A1", id="same-name"),
+        pytest.param(SLOT + SLOT.replace("A1", "A2"), "share the port", id="same-port"),
+        pytest.param(SLOT.replace("/dev/x", "COM3"), "COM3", id="no-port"),
+        pytest.param(SLOT + "baud = 0", "baud 0", id="no-baud"),
+        pytest.param(SLOT.replace("A1", "a,b"), "'a,b'", id="no-name"),
+        pytest.param('[[slot]]\nname = "A1"', "programmer", id="missing-key"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, named):
+    with pytest.raises(ConfigError, match=named):
+        load_config(write(tmp_path, text), is_root=True)
+
+
+def test_a_missing_file_is_only_an_error_when_it_was_asked_for(tmp_path):
+    with pytest.raises(ConfigError, match="no configuration file"):
+        load_config(tmp_path / "none.toml", is_root=True)

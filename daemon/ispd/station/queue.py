@@ -44,10 +44,19 @@ class OpenJob:
             return slot not in self.served
         return self.job.passed < self.job.count
 
-    def may_start(self) -> bool:
-        """Tell whether one more board may be begun: never more than are still needed to reach ``count`` passes."""
-        running = self.job.state in (JobState.QUEUED, JobState.RUNNING)
-        return running and (self.job.count is None or self.job.passed + self.in_flight < self.job.count)
+    def reserve(self, slot: str) -> bool:
+        """Take one board of the job for ``slot``; False where it wants no more than are running already.
+
+        Never more boards run than passes are still needed, so the job stops at its count exactly.
+        """
+        if self.job.state not in (JobState.QUEUED, JobState.RUNNING):
+            return False
+        if self.job.count is not None and self.job.passed + self.in_flight >= self.job.count:
+            return False
+        self.in_flight += 1
+        self.served.add(slot)
+        self.job = replace(self.job, running=self.in_flight)
+        return True
 
 
 class JobQueue:
@@ -65,7 +74,7 @@ class JobQueue:
         for job, recipe in await self._journal.open_jobs():
             entry = OpenJob(job, recipe, await self._journal.last_units(job.id))
             self._open[job.id] = entry
-            await self._settle(entry)
+            await self.settle(entry)
 
     @property
     def open_jobs(self) -> Sequence[OpenJob]:
@@ -88,7 +97,7 @@ class JobQueue:
         """Start no further unit; running ones stop at their next page."""
         entry = self._entry(job_id)
         await self._change(entry, state=JobState.CANCELLING)
-        await self._settle(entry)
+        await self.settle(entry)
         return entry.job
 
     async def pause(self, job_id: int) -> Job:
@@ -105,17 +114,20 @@ class JobQueue:
             await self._change(entry, state=JobState.RUNNING)
         return entry.job
 
-    async def begin(self, entry: OpenJob, slot: str) -> None:
-        """Count a unit as running; the caller has asked :meth:`OpenJob.may_start` without waiting in between."""
-        entry.in_flight += 1
-        entry.served.add(slot)
+    async def begin(self, entry: OpenJob, intent: Unit) -> Unit:
+        """Commit the intent to flash a reserved board: a new unit, or a further attempt on one that was interrupted."""
+        last = entry.last_units.get(intent.slot)
         if entry.job.state is JobState.QUEUED:
-            await self._change(entry, state=JobState.RUNNING, running=entry.in_flight)
+            await self._change(entry, state=JobState.RUNNING)
+        if last is not None and last.verdict is Verdict.INTERRUPTED:
+            unit = await self._journal.begin_attempt(last.id, intent.started)
         else:
-            entry.job = replace(entry.job, running=entry.in_flight)
+            unit = await self._journal.begin_unit(intent)
+        self._events.publish(unit)
+        return unit
 
     async def finish(self, entry: OpenJob, unit: Unit) -> None:
-        """Record a unit's verdict together with the job's counters, then see whether the job is through."""
+        """Record a unit's verdict together with the job's counters; :meth:`settle` comes next."""
         entry.in_flight -= 1
         entry.last_units[unit.slot] = unit
         job = replace(
@@ -128,11 +140,11 @@ class JobQueue:
         await self._journal.finish_unit(unit, job)
         self._events.publish(unit)
         self._events.publish(entry.job)
-        await self._settle(entry)
 
-    async def abandon(self, entry: OpenJob) -> None:
-        """Take back a :meth:`begin` whose unit could not even be recorded."""
+    def abandon(self, entry: OpenJob, slot: str) -> None:
+        """Take back a reservation whose unit was never recorded."""
         entry.in_flight -= 1
+        entry.served.discard(slot)
         entry.job = replace(entry.job, running=entry.in_flight)
         self.changed.fire()
 
@@ -140,7 +152,7 @@ class JobQueue:
         """Record what a job without ``count`` found on a slot where no unit came about."""
         entry.served.add(slot)
         await self._change(entry, seen={**entry.job.seen, slot: text})
-        await self._settle(entry)
+        await self.settle(entry)
 
     def _entry(self, job_id: int) -> OpenJob:
         if job_id not in self._open:
@@ -155,7 +167,7 @@ class JobQueue:
         self._events.publish(entry.job)
         self.changed.fire()
 
-    async def _settle(self, entry: OpenJob) -> None:
+    async def settle(self, entry: OpenJob) -> None:
         """End the job when nothing is left to do for it."""
         state = self._final_state(entry)
         if state is not None and entry.job.id in self._open:

@@ -1,10 +1,12 @@
 """One slot at work: waits for a job, for a board, flashes it, waits for its removal. Its trouble stays its own."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import anyio
+import structlog
 
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
@@ -29,6 +31,8 @@ from ispd.transport.contract import UsbIdentity
 __all__ = ["Floor", "SlotRunner"]
 
 T = TypeVar("T")
+
+log = structlog.get_logger()
 
 _LOOK_INTERVAL_S = 0.15  # between two looks at a settled slot; a look itself takes about 0.1 s on an ArduinoISP
 _CONFIRM_INTERVAL_S = 0.02  # a change is confirmed at once
@@ -56,7 +60,7 @@ class Floor:
 
 
 class SlotRunner:
-    """Runs one slot until its task is cancelled."""
+    """Runs one slot. ``settled`` is set once the programmer was tried for the first time."""
 
     def __init__(self, spec: SlotSpec, host: ProgrammerHost, floor: Floor) -> None:
         self.spec = spec
@@ -65,12 +69,13 @@ class SlotRunner:
         self._programmer_lock = anyio.Lock()
         self._is_disabled = False
         self._troubles = 0
+        self.settled = anyio.Event()
         self.view = Slot(name=spec.name, state=SlotState.VACANT, programmer=spec.programmer, port=host.port)
 
     # ------------------------------------------------------------------ what others may do
 
     async def run(self) -> None:
-        """Serve jobs for ever."""
+        """Serve jobs until the daemon stops."""
         while not self._floor.is_stopping():
             await self._turn()
 
@@ -78,12 +83,23 @@ class SlotRunner:
         """Let the slot work again; also ends a quarantine."""
         self._is_disabled = False
         self._troubles = 0
+        if self.view.state in (SlotState.DISABLED, SlotState.QUARANTINED):
+            self._to(SlotState.IDLE if self.host.is_open else SlotState.VACANT, failure=None, note="")
         self._floor.queue.changed.fire()
 
     def disable(self) -> None:
         """Take no further board; one that is being flashed is finished first."""
         self._is_disabled = True
+        if self.view.state is not SlotState.BUSY:
+            self._to(SlotState.DISABLED, job=None, note="disabled by hand")
         self._floor.queue.changed.fire()
+
+    @property
+    def is_usable(self) -> bool:
+        """True where a job may count on this slot: it has a programmer, or one is just being opened."""
+        if self.view.state is SlotState.VACANT:
+            return self.host.port is not None and not self.settled.is_set()
+        return self.view.state is not SlotState.DISABLED
 
     def plugged(self, port: str, usb: UsbIdentity) -> None:
         """Take note that the programmer is there, under this device node."""
@@ -114,36 +130,42 @@ class SlotRunner:
                 await self.host.drop()
                 raise
 
-    def forget_board(self) -> None:
-        """Show the slot as idle again (the board on it was touched by hand)."""
-        if self.view.state in (SlotState.PASSED, SlotState.FAILED):
-            self._to(SlotState.IDLE, failure=None, note="")
-
     # ------------------------------------------------------------------ one turn
 
     async def _turn(self) -> None:
         """Do the one thing that is next; every kind of trouble with the programmer ends here."""
         queue = self._floor.queue
         if self._is_disabled:
-            self._to(SlotState.DISABLED, job=None, note="disabled by hand")
-            await self._wait_for_change()
+            await self._stand_by()
             return
         try:
-            async with self._programmer_lock:
-                self._opened(await self.host.programmer())
-            entry = queue.next_for(self.spec.name)
-            if entry is None:
-                self._rest()
-                await self._wait_for_change()
-            elif entry.is_once:
-                await self._serve_once(entry)
-            else:
-                await self._serve_count(entry)
+            with _wall(self.spec.name):
+                async with self._programmer_lock:
+                    self._opened(await self.host.programmer())
+                entry = queue.next_for(self.spec.name)
+                if entry is None:
+                    self._rest()
+                    await self._wait_for_change()
+                elif entry.is_once:
+                    await self._serve_once(entry)
+                else:
+                    await self._serve_count(entry)
             self._troubles = 0
         except IspdError as error:
             await self._trouble(error)
 
+    async def _stand_by(self) -> None:
+        """Wait while disabled; a job without count is told not to wait for this slot."""
+        if self.view.state is not SlotState.DISABLED:
+            self._to(SlotState.DISABLED, job=None, note="disabled by hand")
+        entry = self._floor.queue.next_for(self.spec.name)
+        if entry is not None and entry.is_once:
+            await self._floor.queue.note_seen(entry, self.spec.name, "the slot is disabled")
+        else:
+            await self._wait_for_change()
+
     def _opened(self, programmer: IspProgrammer) -> None:
+        self.settled.set()
         identity = programmer.identity
         if self.view.state in (SlotState.VACANT, SlotState.QUARANTINED, SlotState.DISABLED):
             self._to(SlotState.IDLE, programmer=identity.kind, port=identity.port, failure=None, note="")
@@ -155,6 +177,7 @@ class SlotRunner:
     async def _trouble(self, error: IspdError) -> None:
         """The programmer is missing or failing: show it, tell a job without count, and wait before trying again."""
         await self.host.drop()
+        self.settled.set()
         self._troubles += 1
         failure = failure_of(error)
         is_gone = error.code in (ErrorCode.LINK_CLOSED, ErrorCode.PORT_NOT_FOUND)
@@ -193,7 +216,9 @@ class SlotRunner:
             sighting = await self._look()
             if presence.feed(sighting.signature) is PresenceChange.INSERTED:
                 break
-        if presence.board is not None and entry.may_start():
+        if self._is_disabled:
+            return
+        if presence.board is not None and entry.reserve(self.spec.name):
             await self._flash(entry, presence.board)
         elif entry.wants(self.spec.name):
             await self._floor.queue.note_seen(entry, self.spec.name, describe(sighting))
@@ -215,7 +240,7 @@ class SlotRunner:
                 if self.view.state in (SlotState.PASSED, SlotState.FAILED):
                     self._to(SlotState.REMOVED)
                 self._arm(entry)
-            if presence.board is not None and not is_held and entry.may_start():
+            if presence.board is not None and not is_held and not self._is_disabled and entry.reserve(self.spec.name):
                 is_held = True
                 await self._flash(entry, presence.board)
             with anyio.move_on_after(_LOOK_INTERVAL_S if presence.is_settled else _CONFIRM_INTERVAL_S):
@@ -241,13 +266,12 @@ class SlotRunner:
             return await look(await self.host.programmer())
 
     async def _flash(self, entry: OpenJob, signature: Signature) -> None:
-        """Flash one board, with its record around it."""
+        """Flash one reserved board, with its record around it."""
         floor = self._floor
+        self._to(SlotState.BUSY, job=entry.job.id, signature=str(signature))
         async with self._programmer_lock:
-            programmer = await self.host.programmer()
-            unit = await self._begin_unit(entry, signature)
-            self._to(SlotState.BUSY, job=entry.job.id, unit=unit.id, signature=str(signature))
-            floor.events.publish(unit)
+            programmer, unit = await self._begin_unit(entry, signature)
+            self._show(unit=unit.id)
             run = UnitRun(
                 unit,
                 entry,
@@ -268,31 +292,27 @@ class SlotRunner:
         unit = run.close(outcome, floor.now())
         await floor.queue.finish(entry, unit)
         self._show_verdict(unit)
+        await floor.queue.settle(entry)
         if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:
             raise LinkClosedError(self.host.port or self.spec.name)
 
-    async def _begin_unit(self, entry: OpenJob, signature: Signature) -> Unit:
-        """Commit the intent: a new unit, or a further attempt on one that was interrupted."""
+    async def _begin_unit(self, entry: OpenJob, signature: Signature) -> tuple[IspProgrammer, Unit]:
+        """Make sure of the programmer, then commit the intent; give the reservation back where either fails."""
         floor = self._floor
-        await floor.queue.begin(entry, self.spec.name)
-        last = entry.last_units.get(self.spec.name)
+        intent = Unit(
+            id=0,
+            job=entry.job.id,
+            slot=self.spec.name,
+            started=floor.now(),
+            signature=str(signature),
+            image_sha256=entry.job.image_sha256,
+            sources=entry.job.sources,
+            warnings=entry.job.warnings,
+        )
         try:
-            if last is not None and last.verdict is Verdict.INTERRUPTED:
-                return await floor.journal.begin_attempt(last.id, floor.now())
-            return await floor.journal.begin_unit(
-                Unit(
-                    id=0,
-                    job=entry.job.id,
-                    slot=self.spec.name,
-                    started=floor.now(),
-                    signature=str(signature),
-                    image_sha256=entry.job.image_sha256,
-                    sources=entry.job.sources,
-                    warnings=entry.job.warnings,
-                )
-            )
+            return await self.host.programmer(), await floor.queue.begin(entry, intent)
         except IspdError:
-            await floor.queue.abandon(entry)
+            floor.queue.abandon(entry, self.spec.name)
             raise
 
     def _show_verdict(self, unit: Unit) -> None:
@@ -347,3 +367,19 @@ def board_of(unit: Unit | None) -> Signature | None:
     if unit is None or unit.signature is None or unit.verdict in (None, Verdict.INTERRUPTED):
         return None
     return Signature(bytes.fromhex(unit.signature))
+
+
+@contextmanager
+def _wall(slot: str) -> Iterator[None]:
+    """The wall between slots: what nobody foresaw becomes this slot's trouble, and is logged in full."""
+    try:
+        yield
+    except IspdError:
+        raise
+    except Exception as error:
+        log.exception("internal error on a slot", slot=slot)
+        raise IspdError(
+            ErrorCode.INTERNAL,
+            f"internal error on slot {slot} ({type(error).__name__})",
+            hint="see the daemon's log, and report this",
+        ) from error

@@ -32,6 +32,7 @@ __all__ = ["Knowledge", "Station"]
 T = TypeVar("T")
 
 _STOP_DEADLINE_S = 20.0  # the longest page plus leaving programming mode, generously
+_SETTLE_DEADLINE_S = 5.0  # an Uno that was reset by opening its port answers after 1.7 s
 _IDENTIFY_BLINKS = 5
 
 
@@ -108,6 +109,9 @@ class Station:
                     tasks.start_soon(runner.run, name=f"slot {runner.spec.name}")
                 if self._watch_hotplug:
                     tasks.start_soon(self._follow_hotplug, name="hotplug")
+                with anyio.move_on_after(_SETTLE_DEADLINE_S):
+                    for runner in tuple(self._runners.values()):
+                        await runner.settled.wait()
                 task_status.started()
         finally:
             self._tasks = None
@@ -187,7 +191,7 @@ class Station:
     def _choose(self, slots: Sequence[str] | None) -> tuple[str, ...]:
         if slots:
             return tuple(dict.fromkeys(self._runner(name).spec.name for name in slots))
-        usable = [r for r in self._runners.values() if r.view.state not in (SlotState.DISABLED, SlotState.VACANT)]
+        usable = [r for r in self._runners.values() if r.is_usable]
         resting = (SlotState.IDLE, SlotState.PASSED, SlotState.FAILED)
         idle = [r for r in usable if r.view.state in resting and self._floor.queue.next_for(r.spec.name) is None]
         chosen = tuple(runner.spec.name for runner in idle or usable)

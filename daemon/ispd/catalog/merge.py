@@ -1,0 +1,133 @@
+"""The production merge: firmware and bootloader in one image, as the QMK ISP flashing guide joins them by hand.
+
+Where the guide's readers let the later line win, two files that want different bytes at one address are refused here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ispd.catalog.imagefile import ImageFile
+from ispd.catalog.lint import find_bootloader
+from ispd.errors import ErrorCode, Facts, RefusedError
+from ispd.model.image import Image, Segment
+from ispd.model.part import Part
+from ispd.model.recipe import SourceFile
+from ispd.model.span import Span
+
+__all__ = ["MergeResult", "merge_files", "merge_images"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeResult:
+    """Two files in one image. ``warnings`` tells what was dropped or found twice."""
+
+    image: Image
+    sources: tuple[SourceFile, ...]
+    warnings: tuple[str, ...] = ()
+
+
+def merge_images(first: ImageFile, second: ImageFile, part: Part | None, *, strip_sketch: bool = False) -> MergeResult:
+    """Join two files; see :func:`merge_files`."""
+    return merge_files((first, second), part, strip_sketch=strip_sketch)
+
+
+def merge_files(files: Sequence[ImageFile], part: Part | None, *, strip_sketch: bool = False) -> MergeResult:
+    """Join files; their order does not matter. Start records are left out: they mean nothing to an AVR.
+
+    :param part: tells where a boot section can begin; without it the files' start records must.
+    :param strip_sketch: of a combined file (bootloader and sketch) that is in another's way, take the bootloader only.
+    Raises ``RefusedError`` (image-overlap) naming both files and the range, unless the bytes are the same.
+    """
+    taken: list[ImageFile] = []
+    notes: list[str] = []
+    for file in files:
+        fresh = file
+        for index, stands in enumerate(taken):
+            earlier = stands
+            if strip_sketch and _clash(earlier, fresh) is not None:
+                earlier, fresh = _stripped(earlier, part), _stripped(fresh, part)
+                taken[index] = earlier
+            _refuse_clash(earlier, fresh, part)
+            both = earlier.image.overlaps(fresh.image)
+            notes += [f"{earlier.name} and {fresh.name} both hold {span}, with the same bytes" for span in both]
+        taken.append(fresh)
+    return MergeResult(
+        image=_join(taken),
+        sources=tuple(file.source for file in files),
+        warnings=(*dict.fromkeys(warning for file in taken for warning in file.warnings), *notes),
+    )
+
+
+def _clash(first: ImageFile, second: ImageFile) -> Span | None:
+    ranges = first.image.overlaps(second.image)
+    return next((span for span in ranges if first.image.bytes_in(span) != second.image.bytes_in(span)), None)
+
+
+def _refuse_clash(first: ImageFile, second: ImageFile, part: Part | None) -> None:
+    span = _clash(first, second)
+    if span is None:
+        return
+    sides = f"{first.name} ({_outline(first.image)}) and {second.name} ({_outline(second.image)})"
+    raise RefusedError(
+        ErrorCode.IMAGE_OVERLAP,
+        f"{sides} want different bytes in {span}",
+        hint=_cure(first, second, part),
+        facts=Facts(address=span.start),
+    )
+
+
+def _join(files: Sequence[ImageFile]) -> Image:
+    """Return all bytes of files that agree where they overlap."""
+    image = Image(())
+    for file in files:
+        ranges = list(file.image.overlaps(image))
+        image = image.merged(Image(tuple(p for segment in file.image.segments for p in _outside(segment, ranges))))
+    return image
+
+
+def _combined_at(file: ImageFile, part: Part | None) -> int | None:
+    """Return where the bootloader of a combined file begins; None for any other file."""
+    start = file.start_record if part is None else find_bootloader(part, file.image, file.start_record)
+    return start if start is not None and file.image.span.start < start < file.image.span.stop else None
+
+
+def _stripped(file: ImageFile, part: Part | None) -> ImageFile:
+    """Return only the bootloader of a combined file: what lies below it is dropped, filler bytes too."""
+    start = _combined_at(file, part)
+    if start is None:
+        return file
+    keep = Span(start, file.image.span.stop)
+    above = (segment.span.overlap(keep) for segment in file.image.segments)
+    image = Image(tuple(Segment(span.start, file.image.bytes_in(span)) for span in above if len(span)))
+    note = f"{file.name}: only the bootloader from 0x{start:04X} on was taken, not what the file holds below it"
+    return replace(file, image=image, warnings=(*file.warnings, note))
+
+
+def _cure(first: ImageFile, second: ImageFile, part: Part | None) -> str:
+    """Say what to do about an overlap: mostly, one file is a bootloader that was built together with a sketch."""
+    for file in (second, first):
+        start = _combined_at(file, part)
+        if start is not None:
+            return (
+                f"{file.name} is a combined file, a bootloader at 0x{start:04X} and a sketch or firmware below it:"
+                f" cut away what lies below 0x{start:04X}, or flash it alone"
+            )
+    return "only one of them can be in flash: name the firmware and the bootloader that belong together"
+
+
+def _outside(segment: Segment, ranges: list[Span]) -> list[Segment]:
+    """Return what is left of ``segment`` when ``ranges``, in address order, are taken out."""
+    pieces: list[Segment] = []
+    start = segment.start
+    for span in ranges:
+        common = segment.span.overlap(span)
+        if len(common):
+            pieces.append(Segment(start, segment.data[start - segment.start : common.start - segment.start]))
+            start = common.stop
+    pieces.append(Segment(start, segment.data[start - segment.start :]))
+    return [piece for piece in pieces if piece.data]
+
+
+def _outline(image: Image) -> str:
+    spans = [str(segment.span) for segment in image.segments]
+    return ", ".join(spans if len(spans) <= 3 else [*spans[:2], f"{len(spans) - 3} more", spans[-1]])

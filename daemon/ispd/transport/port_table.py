@@ -1,0 +1,103 @@
+"""Which USB serial ports are there: events and listings in, changes out. Pure; ``udev`` feeds it.
+
+Ports are keyed by their sysfs path, because that is all that a removal still tells: udev's records of vendor and serial
+number are gone by then. The slot is the place in the USB tree (``1-1.4.2``), taken from the same path.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from ispd.transport.contract import PortChange, PortEvent, UsbIdentity
+
+__all__ = ["PortTable", "SeenPort", "topology_path", "usb_identity"]
+
+_TOPOLOGY = re.compile(r"/(\d+-\d+(?:\.\d+)*)(?=/)")
+_INTERFACE = re.compile(r"/\d+-\d+(?:\.\d+)*:\d+\.(\d+)(?=/)")
+
+
+def topology_path(sysfs_path: str) -> str | None:
+    """Return where in the USB tree a port hangs: bus, root port, hub ports. None for a port that is not on USB.
+
+    ``/devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1.4/1-1.4:1.0/tty/ttyACM0`` gives ``1-1.4``, the same ports in the
+    same order as udev's ``ID_PATH``.
+    """
+    found = _TOPOLOGY.findall(sysfs_path)
+    return found[-1] if found else None
+
+
+def usb_identity(properties: Mapping[str, str]) -> UsbIdentity | None:
+    """Return the identity from udev's properties (``ID_VENDOR_ID``, ``ID_MODEL_ID`` and texts), None without them."""
+    try:
+        vendor, product = int(properties["ID_VENDOR_ID"], 16), int(properties["ID_MODEL_ID"], 16)
+    except (KeyError, ValueError):
+        return None
+    return UsbIdentity(
+        vendor_id=vendor,
+        product_id=product,
+        manufacturer=properties.get("ID_VENDOR", ""),
+        product=properties.get("ID_MODEL", ""),
+        serial=properties.get("ID_SERIAL_SHORT", ""),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPort:
+    """A port as udev shows it."""
+
+    sysfs_path: str
+    port: str
+    properties: Mapping[str, str]
+
+
+class PortTable:
+    """The ports known to be there. Each method returns the events that lead from what was known to what is."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, PortEvent] = {}
+
+    def add(self, seen: SeenPort) -> list[PortEvent]:
+        """Take note of a port; a port that is known already, unchanged, gives nothing."""
+        known = self._known.get(seen.sysfs_path)
+        event = self._event(seen)
+        if event is None or event == known:
+            return []
+        self._known[seen.sysfs_path] = event
+        return [event] if known is None else [_removed(known), event]
+
+    def remove(self, sysfs_path: str) -> list[PortEvent]:
+        """Take note that a port went; an unknown one gives nothing."""
+        known = self._known.pop(sysfs_path, None)
+        return [] if known is None else [_removed(known)]
+
+    def reconcile(self, present: Iterable[SeenPort]) -> list[PortEvent]:
+        """Compare with a full listing: what is missing went, what is new came, in this order."""
+        listing = sorted(present, key=lambda seen: seen.sysfs_path)
+        gone = self._known.keys() - {seen.sysfs_path for seen in listing}
+        events = [event for path in sorted(gone) for event in self.remove(path)]
+        return events + [event for seen in listing for event in self.add(seen)]
+
+    def _event(self, seen: SeenPort) -> PortEvent | None:
+        """Return the ``added`` event of a USB serial port, None for any other port."""
+        path, usb = topology_path(seen.sysfs_path), usb_identity(seen.properties)
+        if path is None or usb is None:
+            return None
+        return PortEvent(
+            change=PortChange.ADDED,
+            path=self._own_path(path, seen.sysfs_path),
+            port=seen.port,
+            usb=usb,
+            properties=dict(seen.properties),
+        )
+
+    def _own_path(self, path: str, sysfs_path: str) -> str:
+        """Tell several ports of one USB device apart: the first keeps the device's path, others add their interface."""
+        taken = {event.path for known, event in self._known.items() if known != sysfs_path}
+        interface = _INTERFACE.search(sysfs_path)
+        return path if path not in taken or interface is None else f"{path}:{interface[1]}"
+
+
+def _removed(known: PortEvent) -> PortEvent:
+    return PortEvent(
+        change=PortChange.REMOVED, path=known.path, port=known.port, usb=known.usb, properties=known.properties
+    )

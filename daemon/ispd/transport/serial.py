@@ -1,0 +1,284 @@
+"""Real serial ports. The only module that knows pyserial and its asyncio transport.
+
+Opening runs in a worker thread, because a wedged USB device can hold ``open`` or its line coding for seconds. A port is
+taken for this process alone twice over: ``flock`` keeps other users of pyserial out, ``TIOCEXCL`` everyone else but
+root. ``HUPCL`` is cleared so that closing does not drop DTR and the next open does not reset an Uno.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import termios
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import serial
+import serial_asyncio_fast
+
+from ispd.errors import ErrorCode, LinkClosedError, TransportError
+from ispd.transport.contract import BytePort, SerialSettings
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+__all__ = ["SerialPort", "open_serial_port", "port_holders"]
+
+_WRITE_BUFFER_BYTES = 4096
+"""Above this, sending waits. One window of any driver is far smaller."""
+
+_CFLAG = 2
+"""Index of the control flags in what ``termios.tcgetattr`` returns."""
+
+_NO_SUCH_IOCTL = frozenset({errno.ENOTTY, errno.EINVAL})
+"""What a pseudo-terminal answers to modem line requests, and only these may pass."""
+
+_GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENXIO, errno.EIO})
+_BUSY = frozenset({errno.EBUSY, errno.EAGAIN})
+_DENIED = frozenset({errno.EACCES, errno.EPERM})
+
+
+class _Tty(serial.Serial):
+    """pyserial's port with reads and writes that never wait.
+
+    Its own non-blocking ``write`` spins while the driver's buffer is full, which a wedged USB device would turn into a
+    frozen event loop, and its ``read`` uses ``select``, which ends at descriptor 1023.
+    """
+
+    def read(self, size: int = 1) -> bytes:
+        """Return what is there, at most ``size`` bytes. Raises ``SerialException`` on a hang-up."""
+        try:
+            data = os.read(self.fileno(), size)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise serial.SerialException(error.errno, f"read failed: {error}") from error
+        if not data:
+            raise serial.SerialException(errno.EIO, "hang-up")
+        return data
+
+    def write(self, data: "ReadableBuffer", /) -> int | None:
+        """Hand over as much as fits. Raises ``BlockingIOError`` where nothing does, ``SerialException`` on a hang-up."""
+        try:
+            return os.write(self.fileno(), data)
+        except BlockingIOError:
+            raise
+        except OSError as error:
+            raise serial.SerialException(error.errno, f"write failed: {error}") from error
+
+
+class SerialPort(asyncio.Protocol):
+    """A tty as a :class:`~ispd.transport.contract.BytePort`. Made by :func:`open_serial_port`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._buffer = bytearray()
+        self._news = asyncio.Event()
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._lost = asyncio.Event()
+        self._transport: serial_asyncio_fast.SerialTransport | None = None
+
+    @property
+    def name(self) -> str:
+        """Path of the port."""
+        return self._name
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport."""
+        self._transport = cast("serial_asyncio_fast.SerialTransport", transport)
+        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
+
+    def data_received(self, data: bytes) -> None:
+        """Keep what arrived and wake the reader."""
+        self._buffer += data
+        self._news.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the hang-up says nothing but "gone"
+        """Wake everyone who waits: the port is closed, by us or by a hang-up."""
+        self._lost.set()
+        self._news.set()
+        self._writable.set()
+
+    def pause_writing(self) -> None:
+        """Hold senders back."""
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        """Let senders go on."""
+        self._writable.set()
+
+    async def send(self, data: bytes) -> None:
+        """Hand ``data`` to the port, in order. Raises ``LinkClosedError`` once the port is gone."""
+        await self._writable.wait()
+        transport = self._open_transport()
+        transport.write(data)
+        await anyio.lowlevel.cancel_shielded_checkpoint()
+
+    async def receive(self) -> bytes:
+        """Return the next bytes, at least one. Raises ``LinkClosedError`` once the port is gone and read empty."""
+        while not self._buffer:
+            self._open_transport()
+            self._news.clear()
+            await self._news.wait()
+        return self.take()
+
+    def take(self) -> bytes:
+        """Return what has arrived and was not received yet, without waiting."""
+        data = bytes(self._buffer)
+        self._buffer.clear()
+        return data
+
+    async def aclose(self) -> None:
+        """Close the port without waiting for unsent bytes; never raises."""
+        if self._transport is None or self._lost.is_set():
+            return
+        port = self._transport.serial
+        if port is not None and port.is_open:
+            _release(port.fileno())
+        self._transport.abort()
+        with anyio.CancelScope(shield=True):
+            await self._lost.wait()
+
+    def _open_transport(self) -> serial_asyncio_fast.SerialTransport:
+        """Return the transport; raises ``LinkClosedError`` where there is none any more."""
+        if self._transport is None or self._transport.is_closing():
+            raise LinkClosedError(self._name)
+        return self._transport
+
+
+async def open_serial_port(settings: SerialSettings) -> BytePort:
+    """Open a tty for this process alone.
+
+    Raises ``TransportError`` with ``port-not-found``, ``permission-denied``, ``port-busy`` or ``invalid-parameter``.
+    """
+    tty = await anyio.to_thread.run_sync(_open_tty, settings)
+    port = SerialPort(settings.port)
+    await serial_asyncio_fast.connection_for_serial(asyncio.get_running_loop(), lambda: port, tty)
+    await anyio.lowlevel.cancel_shielded_checkpoint()
+    return port
+
+
+def port_holders(port: str) -> tuple[str, ...]:
+    """Return the processes that have ``port`` open, as ``name (pid)``, as far as we may look into them."""
+    target = os.path.realpath(port)
+    others = (process for process in Path("/proc").glob("[0-9]*") if int(process.name) != os.getpid())
+    return tuple(
+        sorted(f"{_process_name(process)} ({process.name})" for process in others if _has_open(process, target))
+    )
+
+
+def _has_open(process: Path, target: str) -> bool:
+    """Tell whether a process has a file open; no where it is gone or not ours to look into."""
+    try:
+        return any(_link(entry) == target for entry in (process / "fd").iterdir())
+    except OSError:
+        return False
+
+
+def _link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:
+        return ""
+
+
+def _process_name(process: Path) -> str:
+    try:
+        return (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
+    except OSError:
+        return "a process"
+
+
+def _open_tty(settings: SerialSettings) -> serial.Serial:
+    """Open and set up the tty; runs in a worker thread."""
+    try:
+        tty = _Tty(settings.port, settings.baud, timeout=0, write_timeout=0, exclusive=True)
+    except serial.SerialException as error:
+        raise _open_error(settings.port, _errno_of(error)) from error
+    except (ValueError, OverflowError) as error:
+        raise TransportError(
+            ErrorCode.INVALID_PARAMETER,
+            f"{settings.port} cannot run at {settings.baud} baud",
+            hint="use the baud rate the programmer's firmware was built for; ArduinoISP as shipped uses 19200",
+        ) from error
+    try:
+        _set_up(tty)
+    except (OSError, termios.error) as error:
+        tty.close()
+        raise _open_error(settings.port, error.args[0]) from error
+    return tty
+
+
+def _set_up(tty: serial.Serial) -> None:
+    """Claim the tty, keep DTR when it is closed, assert both lines, and ask for short latency."""
+    descriptor = tty.fileno()
+    fcntl.ioctl(descriptor, termios.TIOCEXCL)
+    attributes = termios.tcgetattr(descriptor)
+    attributes[_CFLAG] &= ~termios.HUPCL
+    termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
+    try:
+        tty.dtr = True
+        tty.rts = True
+    except OSError as error:
+        if error.errno not in _NO_SUCH_IOCTL:
+            raise
+    try:
+        tty.set_low_latency_mode(low_latency_settings=True)
+    except ValueError:
+        # pyserial's word for "this driver has no such setting"; FTDI's has, and goes from 16 ms down to 1 ms
+        return
+
+
+def _release(descriptor: int) -> None:
+    """Give up ``TIOCEXCL``: on a pseudo-terminal the mark outlives us as long as its other end is open."""
+    try:
+        fcntl.ioctl(descriptor, termios.TIOCNXCL)
+    except OSError as error:
+        if error.errno not in _GONE | _NO_SUCH_IOCTL:
+            raise
+
+
+def _errno_of(error: BaseException) -> int | None:
+    """Return the error number behind pyserial's exception, which wraps some of them without one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            return cause.errno
+        if isinstance(cause, termios.error):
+            return cast("int", cause.args[0])
+        cause = cause.__context__
+    return None
+
+
+def _open_error(port: str, number: int | None) -> TransportError:
+    """Return the error an operator understands."""
+    if number in _BUSY:
+        return _busy_error(port)
+    if number in _DENIED:
+        return TransportError(
+            ErrorCode.PERMISSION_DENIED,
+            f"{port} may not be opened by this user",
+            hint="add the user to group dialout (plugdev on some systems), or install the udev rules of ispd",
+        )
+    if number in _GONE:
+        return TransportError(
+            ErrorCode.PORT_NOT_FOUND, f"there is no serial port {port}", hint="check the cable and the port's name"
+        )
+    return TransportError(
+        ErrorCode.PORT_NOT_FOUND, f"{port} is not a serial port", hint="name a tty, for example /dev/ttyACM0"
+    )
+
+
+def _busy_error(port: str) -> TransportError:
+    """Name who holds the port, as far as it can be seen."""
+    holders = port_holders(port)
+    if any("ModemManager" in holder for holder in holders):
+        hint = "install the udev rules of ispd, which keep ModemManager off, or stop it: systemctl stop ModemManager"
+    else:
+        hint = "close the other program; ModemManager lets go by itself after some seconds"
+    by = f" by {', '.join(holders)}" if holders else ""
+    return TransportError(ErrorCode.PORT_BUSY, f"{port} is in use{by}", hint=hint)

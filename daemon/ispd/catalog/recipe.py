@@ -92,7 +92,7 @@ def admit(
 ) -> tuple[str, ...]:
     """Make every check that needs the part, before anything of the board is touched; return warnings.
 
-    :param current_fuses: bytes the board has now, where they were read. They answer questions of the fuse guard, and
+    :param current_fuses: bytes the board has now (the lock byte among them), where they were read. They answer questions of the fuse guard, and
         tell where the board will start when the recipe does not set the fuses.
     Raises ``RefusedError``: image-does-not-fit, image-fuse-mismatch, fuse-refused, fuse-confirm (naming every question),
     unknown-bootloader where the bootloader is not for this part, invalid-parameter.
@@ -105,7 +105,7 @@ def admit(
         part, recipe.fuses, current_fuses, known_presets(part, bootloaders), supply_mv=recipe.supply_mv
     )
     if recipe.lock is not None:
-        findings += judge_lock(part, recipe.lock)
+        findings += judge_lock(part, recipe.lock, (current_fuses or {}).get(MemoryKind.LOCK), erase=recipe.erase)
     _decide(recipe, part, findings)
     in_force = {**(current_fuses or {}), **recipe.fuses}
     told = check_image(part, recipe.flash, in_force, erase=recipe.erase, force=recipe.force_fuses)

@@ -4,6 +4,7 @@ Three waves run over a 5 x 12 key field, gamma-corrected. The table is what give
 firmware.
 """
 
+# ruff: noqa: INP001 -- a script beside its Makefile, not part of a package
 import math
 import sys
 

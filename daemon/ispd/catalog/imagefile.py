@@ -34,7 +34,8 @@ class ImageFile:
 
     :param sha256: digest of the file as it came.
     :param start_record: address of a type 03 or 05 record; never written to a part, but it tells where a loader starts.
-    :param warnings: what was accepted although it is unusual.
+    :param notes: harmless oddities of the file's form (line ends, blank lines), for who inspects it.
+    :param warnings: what was done to the file beyond reading it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class ImageFile:
     sha256: str
     image: Image
     start_record: int | None = None
+    notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -103,7 +105,7 @@ def _read_hex(name: str, content: bytes) -> ImageFile:
         sha256=hashlib.sha256(content).hexdigest(),
         image=_parse(name, scan.text),
         start_record=starts.pop() if len(starts) == 1 else None,
-        warnings=tuple(f"{name}: {note}" for note in scan.notes),
+        notes=tuple(scan.notes),
     )
 
 

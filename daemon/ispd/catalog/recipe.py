@@ -78,7 +78,7 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
         sck_hz=options.sck_hz,
         supply_mv=options.supply_mv,
         sources=flash.sources + (() if eeprom is None else (eeprom.source,)),
-        warnings=(*flash.warnings, *(() if eeprom is None else eeprom.warnings), *fuse_warnings),
+        warnings=(*flash.warnings, *fuse_warnings),
     )
     _check_purpose(recipe)
     if part is None:

@@ -86,7 +86,7 @@ def describe_bootloader(bootloader: Bootloader) -> BootloaderReport:
 def inspect_image(file: ImageFile, parts: Parts, bootloaders: Bootloaders | None = None) -> ImageReport:
     """Return facts about an image file and what it seems to be; ``bootloaders`` lets known files be recognised."""
     image = file.image
-    findings = list(file.warnings)
+    findings = [*file.notes, *file.warnings]
     if file.start_record is not None:
         findings.append(f"a start record names 0x{file.start_record:04X}; it is not written to a part")
     if image.span.start == 0 and not has_jump(image, 0) and not _is_eeprom(file):

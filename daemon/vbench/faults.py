@@ -1,0 +1,132 @@
+"""What can be wrong with a board or its wiring, as data. A target takes any number of these.
+
+Locked parts, missing crystals and disabled reset pins are states rather than faults: give the target its lock byte,
+fuses and clocks instead.
+"""
+
+from dataclasses import dataclass
+
+from ispd.model.part import MemoryKind
+
+__all__ = [
+    "BusyForever",
+    "Fault",
+    "GoesSilent",
+    "LostPage",
+    "MisoStuck",
+    "MosiMisoShort",
+    "NoisyReplies",
+    "ReadFlips",
+    "SckCeiling",
+    "Silent",
+    "SlowWrites",
+    "StuckBits",
+    "WrongSignature",
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StuckBits:
+    """Bits of one cell that keep a level whatever is written. ``address`` is 0 for fuse and lock bytes."""
+
+    memory: MemoryKind
+    address: int
+    mask: int
+    level: int
+    """1 or 0: what the stuck bits read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadFlips:
+    """Flash reads that come back with ``mask`` flipped, although the cell is right.
+
+    ``reads`` are counted from 0 over the target's life; ``rate`` is the share of all reads (0..1), chosen by the seed.
+    """
+
+    mask: int = 0x01
+    reads: tuple[int, ...] = ()
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WrongSignature:
+    """The part answers another signature than its type has."""
+
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Silent:
+    """The target never drives MISO (broken RESET or SCK wire, no supply); ``level`` is what the open line reads."""
+
+    level: int = 0x00
+
+
+@dataclass(frozen=True, slots=True)
+class GoesSilent:
+    """A loose contact: everything works until this many instructions were clocked, then nothing does."""
+
+    after_instructions: int
+
+
+@dataclass(frozen=True, slots=True)
+class MisoStuck:
+    """MISO is shorted to ground (00) or to the supply (FF); the target itself still listens."""
+
+    level: int
+
+
+@dataclass(frozen=True, slots=True)
+class MosiMisoShort:
+    """MOSI and MISO touch: every reply byte is the byte that was sent, undelayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class NoisyReplies:
+    """Long wires: this share of all reply bytes (0..1) has a flipped bit, signature and fuses included."""
+
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class SckCeiling:
+    """Poor wiring fails above this SCK, whatever the fuses would allow."""
+
+    hz: float
+
+
+@dataclass(frozen=True, slots=True)
+class BusyForever:
+    """The busy bit never clears after this many write or erase operations (1 = after the first)."""
+
+    after_writes: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SlowWrites:
+    """Erase and writes take this many times what the data sheet allows at most."""
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class LostPage:
+    """Writing the flash page that holds this byte address has no effect (supply dip)."""
+
+    address: int
+
+
+Fault = (
+    StuckBits
+    | ReadFlips
+    | WrongSignature
+    | Silent
+    | GoesSilent
+    | MisoStuck
+    | MosiMisoShort
+    | NoisyReplies
+    | SckCeiling
+    | BusyForever
+    | SlowWrites
+    | LostPage
+)

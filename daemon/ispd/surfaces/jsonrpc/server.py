@@ -1,0 +1,107 @@
+"""The JSON-RPC surface as a whole: a listening socket and its connections."""
+
+import errno
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import structlog
+from anyio import CapacityLimiter
+from anyio.abc import SocketListener, SocketStream, TaskStatus
+
+from ispd.api.call import Allows, Peer, StationPort
+from ispd.api.declare import Privilege
+from ispd.api.handlers import load_handlers
+from ispd.surfaces.jsonrpc.connection import Connection, Limits
+from ispd.surfaces.jsonrpc.dispatch import Dispatcher
+from ispd.surfaces.jsonrpc.socketfile import listen
+
+__all__ = ["Limits", "serve_jsonrpc"]
+
+_LOG = structlog.get_logger("ispd.jsonrpc")
+
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
+_RETRY_S = 0.2  # a pause that lets other work free what accept() was short of
+
+
+def _whoever_may_connect(_peer: Peer, _privilege: Privilege) -> bool:
+    """Leave the decision to the socket's mode: who may open it may do everything."""
+    return True
+
+
+async def serve_jsonrpc(
+    at: Path | SocketListener,
+    station: StationPort,
+    *,
+    allows: Allows = _whoever_may_connect,
+    limits: Limits | None = None,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``station`` until cancelled; started once clients can connect.
+
+    :param at: path of the socket to make (removed at the end), or a listener that is already bound.
+    :raises ConfigError: the socket can not be made, or another daemon serves it.
+    """
+    surface = _Surface(station, allows, limits or Limits())
+    async with _listener(at) as listener, anyio.create_task_group() as tasks:
+        task_status.started()
+        while True:
+            stream = await _accept(listener)
+            tasks.start_soon(surface.serve, stream)
+
+
+class _Surface:
+    """What all connections share."""
+
+    def __init__(self, station: StationPort, allows: Allows, limits: Limits) -> None:
+        self._dispatcher = Dispatcher(load_handlers())
+        self._station = station
+        self._allows = allows
+        self._limits = limits
+        self._open = 0
+        self._workers = CapacityLimiter(limits.parsers)
+
+    async def serve(self, stream: SocketStream) -> None:
+        """Serve one connection; whatever happens to it stays with it."""
+        if self._open >= self._limits.connections:
+            _LOG.warning("connection refused: too many", open=self._open)
+            await stream.aclose()
+            return
+        self._open += 1
+        try:
+            connection = Connection(
+                stream,
+                self._dispatcher,
+                self._station,
+                allows=self._allows,
+                workers=self._workers,
+                limits=self._limits,
+            )
+            await connection.run()
+        except Exception as error:  # noqa: BLE001 - a bug met over one connection must not end the boards in work
+            _LOG.exception("connection ended by an error of ours", exc_info=error)
+        finally:
+            self._open -= 1
+
+
+@asynccontextmanager
+async def _listener(at: Path | SocketListener) -> AsyncIterator[SocketListener]:
+    if isinstance(at, Path):
+        async with listen(at) as listener:
+            yield listener
+    else:
+        async with at:
+            yield at
+
+
+async def _accept(listener: SocketListener) -> SocketStream:
+    """Return the next client, waiting where the system is out of descriptors or memory for the moment."""
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+            _LOG.warning("no further client for the moment", reason=error.strerror)
+            await anyio.sleep(_RETRY_S)

@@ -1,0 +1,95 @@
+"""The socket's place in the file system: there when the daemon is ready, never two daemons on one."""
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+
+import anyio
+from anyio.abc import SocketListener
+
+from ispd.errors import ConfigError
+
+__all__ = ["SOCKET_MODE", "listen"]
+
+SOCKET_MODE = 0o660
+"""Owner and group may connect: whoever is in the daemon's group operates the station."""
+
+_BACKLOG = 64
+
+
+@asynccontextmanager
+async def listen(path: Path) -> AsyncIterator[SocketListener]:
+    """Listen on a Unix socket at ``path`` inside the context.
+
+    The socket is made under another name, given its mode, and moved into place, so that whoever sees it can use it. A
+    dead daemon's socket is replaced; that of a living one raises ``ConfigError``.
+    """
+    with _alone(path):
+        _refuse_living(path)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.unlink(missing_ok=True)
+        try:
+            listener = await anyio.create_unix_listener(draft, mode=SOCKET_MODE, backlog=_BACKLOG)
+        except OSError as error:
+            raise _unusable(path, error) from error
+        async with listener:
+            identity = draft.stat().st_ino
+            draft.replace(path)
+            try:
+                yield listener
+            finally:
+                _remove(path, identity)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock file beside the socket, so that of two daemons started at once only one goes on."""
+    try:
+        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unusable(path, error) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise _in_use(path) from error
+    finally:
+        os.close(lock)
+
+
+def _refuse_living(path: Path) -> None:
+    """Raise where ``path`` is something other than a socket that nobody serves."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ConfigError(f"{path} exists and is not a socket", hint="remove it, or name another daemon.socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        failure = probe.connect_ex(str(path))
+    if failure in (0, errno.EAGAIN, errno.EINPROGRESS):
+        raise _in_use(path)
+
+
+def _remove(path: Path, inode: int) -> None:
+    """Remove the socket, unless something else stands at its place by now."""
+    with suppress(FileNotFoundError):
+        if path.lstat().st_ino == inode:
+            path.unlink()
+
+
+def _in_use(path: Path) -> ConfigError:
+    return ConfigError(f"another ispd is running on {path}", hint="stop it first, or name another daemon.socket")
+
+
+def _unusable(path: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"no socket can be made at {path}: {error.strerror or error}",
+        hint="the directory must exist, be writable, and the whole path shorter than 108 bytes",
+    )

@@ -1,0 +1,202 @@
+"""A station without slots of its own: it keeps what it is told and answers what a test put there."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import anyio
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
+from ispd.catalog.parts import Parts, load_parts
+from ispd.errors import ErrorCode, JobError
+from ispd.model.job import Failure, Job, JobState, Unit, Verdict
+from ispd.model.part import MemoryKind
+from ispd.model.recipe import Recipe
+from ispd.model.station import Probe, Programmer, Slot, SlotAction, SlotState, Station
+from ispd.station.events import EventHub
+from ispd.surfaces.jsonrpc import Limits, serve_jsonrpc
+from ispd.transport.clock import SystemClock
+
+NOW = "2026-11-21T08:00:00.000+00:00"
+PARTS = load_parts()
+BOOTLOADERS = load_bootloaders(PARTS)
+
+SLOTS = (
+    Slot(name="A1", state=SlotState.IDLE, programmer="stk500v1", port="/dev/ttyACM0"),
+    Slot(
+        name="A2", state=SlotState.FAILED, failure=Failure(code="verify-mismatch", message="wrong", hint="replace it")
+    ),
+)
+
+
+@dataclass
+class FakeStation:
+    """Jobs end when a test says so, by :meth:`finish`."""
+
+    parts: Parts = PARTS
+    bootloaders: Bootloaders = BOOTLOADERS
+    events: EventHub = field(default_factory=lambda: EventHub(SystemClock()))
+    recipes: dict[int, Recipe] = field(default_factory=dict)
+    jobs_by_id: dict[int, Job] = field(default_factory=dict)
+    units_by_id: dict[int, Unit] = field(default_factory=dict)
+    when_enqueued: Callable[["FakeStation", int], None] | None = None
+    probes_running: int = 0
+    most_probes_running: int = 0
+    may_probe: anyio.Event | None = None
+    explode: Exception | None = None
+
+    async def enqueue(self, recipe: Recipe, *, slots: Sequence[str] | None, count: int | None) -> Job:
+        for name in slots or ():
+            self.slot(name)
+        job = Job(
+            id=len(self.jobs_by_id) + 1,
+            state=JobState.RUNNING,
+            created=NOW,
+            slots=tuple(slots or ("A1", "A2")),
+            count=count,
+            part=recipe.part,
+            sources=recipe.sources,
+            warnings=recipe.warnings,
+        )
+        self.recipes[job.id] = recipe
+        self._store(job)
+        if self.when_enqueued is not None:
+            self.when_enqueued(self, job.id)
+        return job
+
+    def finish(self, job_id: int, *codes: str | None, state: JobState = JobState.DONE) -> None:
+        """End a job with one unit per code; None passed."""
+        for code in codes:
+            unit = Unit(
+                id=len(self.units_by_id) + 1,
+                job=job_id,
+                slot="A1",
+                started=NOW,
+                finished=NOW,
+                part="atmega32u4",
+                verdict=Verdict.PASSED if code is None else Verdict.FAILED,
+                failure=None if code is None else Failure(code=code, message=f"it was {code}", hint="do better"),
+            )
+            self.units_by_id[unit.id] = unit
+            self.events.publish(unit)
+        passed = sum(code is None for code in codes)
+        job = self.jobs_by_id[job_id]
+        self._store(replace(job, state=state, passed=passed, failed=len(codes) - passed, finished=NOW))
+
+    def _store(self, job: Job) -> None:
+        self.jobs_by_id[job.id] = job
+        self.events.publish(job)
+
+    async def jobs(self, limit: int, before: int | None) -> list[Job]:
+        found = [job for job in self.jobs_by_id.values() if before is None or job.id < before]
+        return sorted(found, key=lambda job: -job.id)[:limit]
+
+    async def job(self, job_id: int) -> Job:
+        if job_id not in self.jobs_by_id:
+            raise JobError(ErrorCode.UNKNOWN_JOB, f"there is no job {job_id}", hint="`ispctl jobs` lists them")
+        return self.jobs_by_id[job_id]
+
+    async def cancel(self, job_id: int) -> Job:
+        return await self._change(job_id, JobState.CANCELLED)
+
+    async def pause(self, job_id: int) -> Job:
+        return await self._change(job_id, JobState.PAUSED)
+
+    async def resume(self, job_id: int) -> Job:
+        return await self._change(job_id, JobState.RUNNING)
+
+    async def _change(self, job_id: int, state: JobState) -> Job:
+        job = await self.job(job_id)
+        if job.state.is_final:
+            raise JobError(ErrorCode.JOB_ENDED, f"job {job_id} has ended")
+        self._store(replace(job, state=state))
+        return self.jobs_by_id[job_id]
+
+    async def units(self, *, job: int | None, limit: int, before: int | None) -> list[Unit]:
+        found = [unit for unit in self.units_by_id.values() if job in (None, unit.job)]
+        return sorted((u for u in found if before is None or u.id < before), key=lambda u: -u.id)[:limit]
+
+    async def unit(self, unit_id: int) -> Unit:
+        if unit_id not in self.units_by_id:
+            raise JobError(ErrorCode.UNKNOWN_UNIT, f"there is no unit {unit_id}")
+        return self.units_by_id[unit_id]
+
+    def slots(self) -> list[Slot]:
+        if self.explode is not None:
+            raise self.explode
+        return list(SLOTS)
+
+    def slot(self, name: str) -> Slot:
+        found = next((slot for slot in SLOTS if slot.name == name), None)
+        if found is None:
+            raise JobError(ErrorCode.UNKNOWN_SLOT, f"there is no slot {name}", hint="slots: A1, A2")
+        return found
+
+    async def set_slot(self, name: str, action: SlotAction) -> Slot:
+        state = SlotState.DISABLED if action is SlotAction.DISABLE else SlotState.IDLE
+        return replace(self.slot(name), state=state)
+
+    async def probe(self, name: str) -> Probe:
+        """Wait for the test's leave, where it gave an event to wait for."""
+        self.slot(name)
+        self.probes_running += 1
+        self.most_probes_running = max(self.most_probes_running, self.probes_running)
+        try:
+            if self.may_probe is not None:
+                await self.may_probe.wait()
+        finally:
+            self.probes_running -= 1
+        return Probe(slot=name, signature="1E 95 87", parts=("atmega32u4",), fuses={"lfuse": 0x5E}, lock=0x3F)
+
+    async def read(self, name: str, memory: MemoryKind) -> bytes:
+        self.slot(name)
+        return bytes(range(256)) if memory is MemoryKind.FLASH else b"\x1e\x95\x87"
+
+    def programmers(self) -> list[Programmer]:
+        return [Programmer(kind="stk500v1", port="/dev/ttyACM0", slot="A1", path="1-1.4", usb_id="2341:8036")]
+
+    def describe(self) -> Station:
+        return Station(
+            version="0.1.0", started=NOW, socket="s", state_dir="d", bench=True, slots=len(SLOTS), jobs_open=0
+        )
+
+
+class ServedStation:
+    """A fake station on a real socket, in a thread of its own, for clients that block."""
+
+    def __init__(self, path: Path, portal: BlockingPortal, station: FakeStation, limits: Limits) -> None:
+        self.path = path
+        self.station = station
+        self._portal = portal
+        self._limits = limits
+        self.start()
+
+    def start(self) -> None:
+        """Listen; returns once clients can connect."""
+        self._serving, _ = self._portal.start_task(self._serve)
+
+    def stop(self) -> None:
+        """End the server as a stopped daemon would: every connection is cut."""
+        self._portal.call(self._scope.cancel)
+        self._serving.result(timeout=10)
+
+    def call(self, function: Callable[..., object], *args: object) -> object:
+        """Run ``function`` on the server's event loop."""
+        return self._portal.call(function, *args)
+
+    async def _serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        with anyio.CancelScope() as self._scope:
+            await serve_jsonrpc(self.path, self.station, limits=self._limits, task_status=task_status)
+
+
+@contextmanager
+def served(path: Path, station: FakeStation | None = None, limits: Limits | None = None) -> Iterator[ServedStation]:
+    """Serve a fake station at ``path`` inside the context."""
+    with start_blocking_portal() as portal:
+        server = ServedStation(path, portal, station or FakeStation(), limits or Limits())
+        try:
+            yield server
+        finally:
+            server.stop()

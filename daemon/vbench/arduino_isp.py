@@ -44,6 +44,8 @@ class ArduinoIsp:
         self.error = 0
         self.pmode = False
         self.crashed = False
+        """Whether the sketch is stuck for good: RAM overrun, or waiting for an SPI unit that is switched off."""
+        self._spi_on = False
         self._spi_byte_s = 8 / self.sck_hz + _SPI_BYTE_OVERHEAD_S
         self._here = 0
         self._buffer = bytearray(_BUFFER_BYTES)
@@ -158,8 +160,14 @@ class ArduinoIsp:
     # -- target ----------------------------------------------------------------------------------------------------
 
     def _spi(self, b1: int, b2: int, b3: int, b4: int) -> Generator[None, None, int]:
-        """``spi_transaction``: four bytes, of which the last reply byte is returned."""
+        """``spi_transaction``: four bytes, of which the last reply byte is returned.
+
+        Outside programming mode SPI is disabled, SPIF never rises, and ``SPI.transfer`` waits for it for ever.
+        """
         mcu = self.mcu
+        while not self._spi_on:
+            self.crashed = True
+            yield from mcu.getch()
         value = self.socket.instruction(b1, b2, b3, b4, mcu.now, self.sck_hz)
         mcu.now += 4 * self._spi_byte_s
         while mcu.is_ahead:
@@ -173,6 +181,7 @@ class ArduinoIsp:
     def _start_pmode(self) -> Program:
         delay = self.mcu.delay
         self._reset_target(True)
+        self._spi_on = True
         yield from delay(20e-3)
         self._reset_target(False)
         yield from delay(100e-6)
@@ -182,6 +191,7 @@ class ArduinoIsp:
         self.pmode = True
 
     def _end_pmode(self) -> None:
+        self._spi_on = False
         self.socket.set_reset(False, self.mcu.now)  # the pin becomes an input; the target's pull-up lifts reset
         self.pmode = False
 

@@ -1,0 +1,28 @@
+"""Finds the drivers: every module of this package that holds a ``DRIVER`` is one. There is no list to edit."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import ispd.programmers
+from ispd.errors import LocalProtocolError
+from ispd.programmers.contract import Driver
+
+__all__ = ["load_drivers"]
+
+
+def load_drivers() -> Mapping[str, Driver]:
+    """Import every module of the package and return the drivers by kind, in alphabetical order.
+
+    Raises ``LocalProtocolError`` where two modules claim the same kind.
+    """
+    drivers: dict[str, Driver] = {}
+    for module in pkgutil.iter_modules(ispd.programmers.__path__, f"{ispd.programmers.__name__}."):
+        driver: Driver | None = getattr(importlib.import_module(module.name), "DRIVER", None)
+        if driver is None:
+            continue
+        if driver.kind in drivers:
+            raise LocalProtocolError(f"two drivers are called {driver.kind}")
+        drivers[driver.kind] = driver
+    return MappingProxyType(dict(sorted(drivers.items())))

@@ -88,6 +88,7 @@ class ErrorCode(StrEnum):
     TARGET_LOST = "target-lost"
     VERIFY_MISMATCH = "verify-mismatch"
     ERASE_FAILED = "erase-failed"
+    NOT_BLANK = "not-blank"
     FUSE_MISMATCH = "fuse-mismatch"
     LOCK_MISMATCH = "lock-mismatch"
     TARGET_LOCKED = "target-locked"

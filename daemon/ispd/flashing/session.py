@@ -1,0 +1,249 @@
+"""A session on one target through one programmer: the only place above the wire that knows AVR instructions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from ispd.errors import ErrorCode, IspdError, LinkClosedError, LinkTimeoutError, TargetError
+from ispd.flashing.instructed import READ_BLOCK_BYTES, reading, writing
+from ispd.flashing.signature import complaint, plausible
+from ispd.model.image import Segment
+from ispd.model.job import Failure
+from ispd.model.part import MemoryKind, Part, Signature
+from ispd.model.span import Span
+from ispd.programmers.contract import IspProgrammer, Monitor
+from ispd.transport.clock import Clock
+from ispd.wire import avr_isp
+
+__all__ = ["TargetSession", "TargetState", "failure_of", "unknown_part"]
+
+_LEAVE_DEADLINE_S = 5.0
+"""Long enough for a driver to find its framing again (3 s) and then to release reset."""
+
+_POLL_INTERVAL_S = 0.0005
+"""Pages take 3.7 to 4.5 ms; asking more often than this saves nothing."""
+
+_GIVE_UP_FACTOR = 4
+_GIVE_UP_ERASE_FACTOR = 10
+"""A busy bit that is still set after so many blind waits never clears; erase varies most between parts."""
+
+_LB_MASK = 0x03
+_LB_OPEN = 0x03
+_LB_NO_READING = 0x00
+"""Memory lock modes in bits 1..0 of the lock byte (data sheets, "Lock Bit Protection Modes")."""
+
+_SHORT_PROBE = 0xA5
+"""Any byte that no idle line repeats; sent where the instruction set ignores it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TargetState:
+    """Fuse and lock bytes as read, unimplemented bits included."""
+
+    fuses: Mapping[MemoryKind, int]
+    lock: int
+
+    @property
+    def is_write_locked(self) -> bool:
+        """True when flash, EEPROM and fuses refuse to be written until a chip erase."""
+        return self.lock & _LB_MASK != _LB_OPEN
+
+    @property
+    def is_read_locked(self) -> bool:
+        """True when flash and EEPROM cannot be read either."""
+        return self.lock & _LB_MASK == _LB_NO_READING
+
+
+class TargetSession:
+    """The target behind a programmer.
+
+    Every method raises what :class:`~ispd.programmers.contract.IspProgrammer` raises; ``TargetError`` where named.
+    """
+
+    def __init__(self, programmer: IspProgrammer, clock: Clock) -> None:
+        self._programmer = programmer
+        self._clock = clock
+        self.is_entered = False
+
+    async def enter(self, part: Part | None, sck_hz: int | None) -> int:
+        """Take the target into programming mode, or through a reset into it again; return the SCK in use."""
+        self.is_entered = True  # before the call: a failed entry may have pulled reset low
+        return await self._programmer.enter(part, sck_hz)
+
+    async def leave(self) -> None:
+        """Release reset."""
+        await self._programmer.leave()
+        self.is_entered = False
+
+    async def release(self) -> IspdError | None:
+        """Release reset whatever happened before, cancellation included; return why that failed.
+
+        Tried twice, since a programmer whose framing was lost finds it again with the next call.
+        """
+        failure: IspdError | None = None
+        with anyio.move_on_after(_LEAVE_DEADLINE_S, shield=True):
+            for _ in range(2):
+                if not self.is_entered:
+                    return None
+                try:
+                    await self.leave()
+                except LinkClosedError as error:  # unplugged: nothing holds reset any more
+                    self.is_entered = False
+                    return error
+                except IspdError as error:
+                    failure = error
+        if not self.is_entered:
+            return None
+        return failure or LinkTimeoutError(self._programmer.identity.port, _LEAVE_DEADLINE_S)
+
+    # reading
+
+    async def read_signature(self) -> bytes:
+        """Return the three signature bytes as they came, sensible or not."""
+        return await self._programmer.transfer([avr_isp.read_signature(index) for index in range(3)])
+
+    async def complaint(self, raw: bytes) -> TargetError | None:
+        """Return what is wrong with a signature that was read, None where it is plausible."""
+        if plausible(raw) is not None:
+            return None
+        ask = avr_isp.read_signature(0)[:3] + bytes((_SHORT_PROBE,))
+        reply = await self._programmer.transfer([ask])
+        return complaint(raw, is_shorted=reply == bytes((_SHORT_PROBE,)))
+
+    async def confirm_signature(self) -> Signature:
+        """Read the signature twice and return it.
+
+        Raises ``TargetError``: signature-unstable when the two differ, or what :meth:`complaint` found.
+        """
+        first, second = await self.read_signature(), await self.read_signature()
+        if first != second:
+            raise TargetError(
+                ErrorCode.SIGNATURE_UNSTABLE,
+                f"the signature reads {first.hex(' ').upper()}, then {second.hex(' ').upper()}",
+                hint="lower SCK, shorten the wires, press the contacts on",
+            )
+        wrong = await self.complaint(first)
+        if wrong is not None:
+            raise wrong
+        return Signature(first)
+
+    async def read_state(self, part: Part) -> TargetState:
+        """Read all fuse bytes and the lock byte."""
+        memories = [fuse.memory for fuse in part.fuses]
+        replies = await self._programmer.transfer([*map(avr_isp.read_fuse, memories), avr_isp.read_lock()])
+        return TargetState(fuses=dict(zip(memories, replies, strict=False)), lock=replies[-1])
+
+    async def read_fuses(self, part: Part) -> dict[MemoryKind, int]:
+        """Read all fuse bytes of the part, raw."""
+        return dict((await self.read_state(part)).fuses)
+
+    async def read_lock(self) -> int:
+        """Read the lock byte, raw."""
+        return (await self._programmer.transfer([avr_isp.read_lock()]))[0]
+
+    async def read_calibration(self) -> int:
+        """Read the first oscillator calibration byte."""
+        return (await self._programmer.transfer([avr_isp.read_calibration()]))[0]
+
+    async def read(self, part: Part, memory: MemoryKind, span: Span, monitor: Monitor) -> bytes:
+        """Read flash or EEPROM; shorter than ``span`` only when ``monitor`` stopped it."""
+        if memory in self._programmer.capabilities.bulk:
+            return await self._programmer.read(memory, span, monitor)
+        found = bytearray()
+        for block in span.blocks(READ_BLOCK_BYTES):
+            if monitor.stop_requested:
+                break
+            instructions, skipped = reading(part, memory, block)
+            found += (await self._programmer.transfer(instructions))[skipped:]
+            monitor.advance(len(block))
+        return bytes(found)
+
+    async def read_words(self, part: Part, words: Sequence[Span]) -> bytes:
+        """Read a few flash bytes here and there, by single instructions in one batch."""
+        batches = [reading(part, MemoryKind.FLASH, word) for word in words]
+        replies = await self._programmer.transfer([one for instructions, _ in batches for one in instructions])
+        found, at = b"", 0
+        for instructions, skipped in batches:
+            found += replies[at + skipped : at + len(instructions)]
+            at += len(instructions)
+        return found
+
+    # writing
+
+    async def erase_chip(self, part: Part) -> None:
+        """Erase flash, EEPROM (unless EESAVE is programmed) and lock bits, and wait for the end.
+
+        Raises ``TargetError`` (target-busy).
+        """
+        await self._programmer.transfer([avr_isp.chip_erase()])
+        await self.wait_ready(part, part.times.erase_s, factor=_GIVE_UP_ERASE_FACTOR)
+
+    async def write_fuse(self, part: Part, memory: MemoryKind, value: int) -> None:
+        """Write a fuse byte, unimplemented bits as ones, and wait. Raises ``TargetError`` (target-busy)."""
+        unused = ~part.mask(memory) & 0xFF
+        await self._programmer.transfer([avr_isp.write_fuse(memory, value | unused)])
+        await self.wait_ready(part, part.times.fuse_s)
+
+    async def write_lock(self, part: Part, value: int) -> None:
+        """Program lock bits, unimplemented bits as ones, and wait. Raises ``TargetError`` (target-busy)."""
+        unused = ~part.lock_mask & 0xFF
+        await self._programmer.transfer([avr_isp.write_lock(value | unused)])
+        await self.wait_ready(part, part.times.fuse_s)
+
+    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+        """Write flash pages or EEPROM bytes; return how many of ``pages`` are finished, all unless stopped."""
+        if memory in self._programmer.capabilities.bulk:
+            return await self._programmer.write(part, memory, pages, monitor)
+        blind_s = part.times.eeprom_s if memory is MemoryKind.EEPROM else part.times.flash_s
+        for done, page in enumerate(pages):
+            if monitor.stop_requested:
+                return done
+            for batch in writing(part, memory, page):
+                await self._programmer.transfer(batch)
+                await self.wait_ready(part, blind_s)
+            monitor.advance(len(page.data))
+        return len(pages)
+
+    async def wait_ready(self, part: Part, blind_s: float, *, factor: int = _GIVE_UP_FACTOR) -> None:
+        """Wait for the end of a write: by the busy bit where the part has one, else ``blind_s``.
+
+        Raises ``TargetError`` (target-busy) when the busy bit is still set after ``factor`` times ``blind_s``.
+        """
+        if not part.has_ready_poll:
+            await self._clock.sleep(blind_s)
+            return
+        deadline = self._clock.monotonic() + factor * blind_s
+        while True:
+            asked = self._clock.monotonic()
+            if not avr_isp.is_busy((await self._programmer.transfer([avr_isp.poll_ready()]))[0]):
+                return
+            if asked >= deadline:
+                raise TargetError(
+                    ErrorCode.TARGET_BUSY,
+                    f"the target is still busy after {factor * blind_s * 1000:.0f} ms",
+                    hint="check the supply voltage and MISO, then flash again; replace the chip if it stays so",
+                )
+            await self._clock.sleep(_POLL_INTERVAL_S)
+
+
+def failure_of(error: IspdError) -> Failure:
+    """Return an error as part of a record."""
+    return Failure(
+        code=error.code.value,
+        message=error.message,
+        hint=error.hint,
+        memory=error.facts.memory,
+        address=error.facts.address,
+        expected=error.facts.expected,
+        actual=error.facts.actual,
+    )
+
+
+def unknown_part(signature: Signature) -> TargetError:
+    """Return the error for a sound signature that no part of the catalog has."""
+    return TargetError(
+        ErrorCode.SIGNATURE_UNKNOWN,
+        f"no part in the catalog has signature {signature}",
+        hint="`ispctl parts` lists the known ones; a data file adds a part",
+    )

@@ -1,0 +1,173 @@
+"""Visits to the target on a slot: look, probe, read. Each enters programming mode, reads, and always releases reset."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from ispd.catalog.fuses import clock_of
+from ispd.catalog.parts import Parts
+from ispd.errors import ErrorCode, Facts, ProgrammerError, TargetError
+from ispd.flashing.sck import first_scks
+from ispd.flashing.session import TargetSession, TargetState, failure_of, unknown_part
+from ispd.model.job import Failure
+from ispd.model.part import MemoryKind, Part, Signature
+from ispd.programmers.contract import IspProgrammer, Monitor
+from ispd.transport.clock import SystemClock
+
+__all__ = ["ProbeFacts", "Sighting", "TargetSession", "TargetState", "look", "probe", "read_memory"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sighting:
+    """One look at a slot: the signature bytes as they came, the signature where they make sense, the failure if not."""
+
+    raw: bytes
+    signature: Signature | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeFacts:
+    """All that a target tells about itself. Without a ``signature``, ``failure`` says why; a signature that no part
+    has leaves ``parts`` empty and sets ``failure`` too."""
+
+    raw: bytes
+    sck_hz: int
+    signature: Signature | None = None
+    parts: tuple[Part, ...] = ()
+    fuses: Mapping[MemoryKind, int] = field(default_factory=dict)
+    lock: int | None = None
+    calibration: int | None = None
+    clock: str | None = None
+    failure: Failure | None = None
+
+
+@asynccontextmanager
+async def _visit(programmer: IspProgrammer) -> AsyncIterator[TargetSession]:
+    """Lend a session whose target is always released; a release that fails is an error of the visit."""
+    session = TargetSession(programmer, SystemClock())
+    try:
+        yield session
+    finally:
+        stuck = await session.release()
+    if stuck is not None:
+        raise stuck
+
+
+async def look(programmer: IspProgrammer) -> Sighting:
+    """Look once what is on the slot; the target runs again afterwards.
+
+    A silent target is an answer. Raises only what concerns the programmer or its link.
+    """
+    raw, wrong = b"", None
+    async with _visit(programmer) as session:
+        for sck_hz in first_scks(programmer.capabilities, None):
+            try:
+                await session.enter(None, sck_hz)
+                raw = await session.read_signature()
+                wrong = await session.complaint(raw)
+            except TargetError as error:
+                wrong = error
+            if wrong is None:
+                break
+    return Sighting(
+        raw=raw,
+        signature=None if wrong is not None else Signature(raw),
+        failure=None if wrong is None else failure_of(wrong),
+    )
+
+
+async def probe(programmer: IspProgrammer, parts: Parts) -> ProbeFacts:
+    """Ask a target for everything it tells; it runs again afterwards.
+
+    A silent or unknown target is an answer. Raises only what concerns the programmer or its link.
+    """
+    facts = ProbeFacts(raw=b"", sck_hz=0)
+    async with _visit(programmer) as session:
+        for wanted_hz in first_scks(programmer.capabilities, None):
+            sck_hz = 0
+            try:
+                sck_hz = await session.enter(None, wanted_hz)
+                signature = await session.confirm_signature()
+            except TargetError as error:
+                facts = ProbeFacts(raw=b"", sck_hz=sck_hz, failure=failure_of(error))
+                continue
+            return await _probe_known(session, signature, parts, sck_hz)
+    return facts
+
+
+async def _probe_known(session: TargetSession, signature: Signature, parts: Parts, sck_hz: int) -> ProbeFacts:
+    found = parts.by_signature(signature)
+    if not found:
+        return ProbeFacts(
+            raw=signature.value, sck_hz=sck_hz, signature=signature, failure=failure_of(unknown_part(signature))
+        )
+    state = await session.read_state(found[0])
+    return ProbeFacts(
+        raw=signature.value,
+        sck_hz=sck_hz,
+        signature=signature,
+        parts=found,
+        fuses=state.fuses,
+        lock=state.lock,
+        calibration=await session.read_calibration(),
+        clock=clock_of(found[0], state.fuses).words,
+    )
+
+
+async def read_memory(programmer: IspProgrammer, parts: Parts, memory: MemoryKind, monitor: Monitor) -> bytes:
+    """Return a whole memory of the target on the slot, which runs again afterwards.
+
+    Shorter only when ``monitor`` stopped it. Raises ``TargetError`` (what is wrong with the signature; target-locked
+    where reading is forbidden), ``ProgrammerError`` (programmer-cannot), and what concerns the link.
+    """
+    async with _visit(programmer) as session:
+        signature, sck_hz = await _first_signature(session, programmer)
+        found = parts.by_signature(signature)
+        if not found:
+            raise unknown_part(signature)
+        part = found[0]
+        state = await session.read_state(part)
+        match memory:
+            case MemoryKind.SIGNATURE:
+                return signature.value
+            case MemoryKind.LOCK:
+                return bytes((state.lock,))
+            case MemoryKind.CALIBRATION:
+                return bytes((await session.read_calibration(),))
+            case MemoryKind.FLASH | MemoryKind.EEPROM:
+                _check_readable(programmer, part, memory, state)
+                await session.enter(part, sck_hz)  # now the driver knows how to address this part
+                return await session.read(part, memory, part.memory(memory).span, monitor)
+            case _ if memory in state.fuses:
+                return bytes((state.fuses[memory],))
+            case _:
+                raise ProgrammerError(ErrorCode.PROGRAMMER_CANNOT, f"{part.name} has no {memory}")
+
+
+async def _first_signature(session: TargetSession, programmer: IspProgrammer) -> tuple[Signature, int]:
+    wrong: TargetError | None = None
+    for wanted_hz in first_scks(programmer.capabilities, None):
+        try:
+            sck_hz = await session.enter(None, wanted_hz)
+            return await session.confirm_signature(), sck_hz
+        except TargetError as error:
+            wrong = wrong or error
+    raise wrong or TargetError(ErrorCode.TARGET_NOT_RESPONDING, "the programmer has no SCK to try")
+
+
+def _check_readable(programmer: IspProgrammer, part: Part, memory: MemoryKind, state: TargetState) -> None:
+    limit_bytes = programmer.capabilities.max_flash_bytes
+    if memory is MemoryKind.FLASH and limit_bytes is not None and part.flash.size_bytes > limit_bytes:
+        raise ProgrammerError(
+            ErrorCode.PROGRAMMER_CANNOT,
+            f"the programmer reaches {limit_bytes} bytes of flash, {part.name} has {part.flash.size_bytes}",
+            hint="use another programmer for this part",
+        )
+    if state.is_read_locked:
+        raise TargetError(
+            ErrorCode.TARGET_LOCKED,
+            f"the lock bits (0x{state.lock:02X}) forbid reading {memory}",
+            hint="only a chip erase unlocks the part; its contents are lost then",
+            facts=Facts(part=part.id, memory=memory.value),
+        )

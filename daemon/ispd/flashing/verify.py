@@ -1,0 +1,158 @@
+"""Comparing what was read back with what should be there, and naming the likely cause of a difference. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ispd.errors import ErrorCode, Facts, TargetError
+from ispd.model.image import BLANK, Segment
+from ispd.model.part import MemoryKind, Part
+
+__all__ = ["Mismatch", "bits_error", "cells_error", "compare", "compare_bits", "not_blank_error"]
+
+_EXT_ADDRESS = 0x10000
+_MANY = 8
+"""From this many wrong bytes on a common pattern is no accident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """One byte that is not as it should be. For fuses and lock both values are under their mask."""
+
+    address: int
+    expected: int
+    actual: int
+
+
+def compare(expected: Sequence[Segment], actual: Segment) -> tuple[Mismatch, ...]:
+    """Return the bytes of ``expected`` within ``actual`` that differ, in address order."""
+    found: list[Mismatch] = []
+    for segment in expected:
+        common = segment.span.overlap(actual.span)
+        want = segment.data[common.start - segment.start : common.stop - segment.start] if len(common) else b""
+        have = actual.data[common.start - actual.start : common.stop - actual.start] if len(common) else b""
+        if want != have:
+            pairs = zip(range(common.start, common.stop), want, have, strict=True)
+            found += [Mismatch(*pair) for pair in pairs if pair[1] != pair[2]]
+    return tuple(found)
+
+
+def compare_bits(
+    part: Part, expected: Mapping[MemoryKind, int], actual: Mapping[MemoryKind, int]
+) -> dict[MemoryKind, Mismatch]:
+    """Return the fuse and lock bytes that differ in bits that exist."""
+    masked = {
+        memory: (value & part.mask(memory), actual[memory] & part.mask(memory)) for memory, value in expected.items()
+    }
+    return {memory: Mismatch(0, want, have) for memory, (want, have) in masked.items() if want != have}
+
+
+def not_blank_error(part: Part, mismatches: Sequence[Mismatch]) -> TargetError:
+    """Return the refusal to write cells that only an erase could change."""
+    first = mismatches[0]
+    return TargetError(
+        ErrorCode.NOT_BLANK,
+        f"flash at 0x{first.address:04X} holds 0x{first.actual:02X} and cannot become 0x{first.expected:02X} "
+        f"without an erase{_more(mismatches)}",
+        hint="enqueue with erase; nothing was written",
+        facts=_facts(part, MemoryKind.FLASH, first),
+    )
+
+
+def cells_error(
+    part: Part,
+    memory: MemoryKind,
+    mismatches: Sequence[Mismatch],
+    *,
+    compared: Sequence[Segment],
+    after_erase: bool,
+    is_stable: bool | None,
+) -> TargetError:
+    """Return the error for cells that read back wrong.
+
+    :param compared: what was compared, to tell whole pages from single cells.
+    :param is_stable: whether reading again gave the same wrong bytes; None where it was not tried.
+    """
+    first = mismatches[0]
+    code, hint = _diagnose(part, memory, mismatches, compared=compared, after_erase=after_erase, is_stable=is_stable)
+    return TargetError(
+        code,
+        f"{memory} at 0x{first.address:04X} reads 0x{first.actual:02X} instead of 0x{first.expected:02X}{_more(mismatches)}",
+        hint=hint,
+        facts=_facts(part, memory, first),
+    )
+
+
+def bits_error(part: Part, memory: MemoryKind, mismatch: Mismatch) -> TargetError:
+    """Return the error for a fuse or lock byte that reads back wrong."""
+    if memory is MemoryKind.LOCK:
+        code, hint = ErrorCode.LOCK_MISMATCH, "flash again; if it stays so, check the supply voltage"
+    else:
+        code, hint = (
+            ErrorCode.FUSE_MISMATCH,
+            "a fuse that does not change is locked: flash again with an image, erased first",
+        )
+        spien = part.bits["spien"]
+        if spien.memory is memory and (mismatch.expected ^ mismatch.actual) == spien.mask:
+            hint = "SPIEN cannot be changed through ISP: correct the fuse byte of the recipe"
+    return TargetError(
+        code,
+        f"{memory} reads 0x{mismatch.actual:02X} instead of 0x{mismatch.expected:02X}, "
+        f"in the bits 0x{part.mask(memory):02X} that exist",
+        hint=hint,
+        facts=Facts(part=part.id, memory=memory.value, expected=mismatch.expected, actual=mismatch.actual),
+    )
+
+
+def _more(mismatches: Sequence[Mismatch]) -> str:
+    rest = len(mismatches) - 1
+    return f", and {rest} more byte{'s' if rest > 1 else ''} differ" if rest else ""
+
+
+def _facts(part: Part, memory: MemoryKind, first: Mismatch) -> Facts:
+    return Facts(part=part.id, memory=memory.value, address=first.address, expected=first.expected, actual=first.actual)
+
+
+def _diagnose(
+    part: Part,
+    memory: MemoryKind,
+    mismatches: Sequence[Mismatch],
+    *,
+    compared: Sequence[Segment],
+    after_erase: bool,
+    is_stable: bool | None,
+) -> tuple[ErrorCode, str]:
+    is_flash = memory is MemoryKind.FLASH
+    many = len(mismatches) >= _MANY
+    if is_flash and many and all(wrong.actual == wrong.address >> 1 & 0xFF for wrong in mismatches):
+        return ErrorCode.TARGET_LOCKED, "the chip only echoes its addresses: it is read-locked; a chip erase unlocks it"
+    if is_flash and _are_whole_blank_pages(part, mismatches, compared):
+        return ErrorCode.VERIFY_MISMATCH, "whole pages were not written: flash again; check the supply and the wiring"
+    if is_flash and mismatches[0].address >= _EXT_ADDRESS and any(s.start < _EXT_ADDRESS for s in compared):
+        return ErrorCode.VERIFY_MISMATCH, "only addresses from 0x10000 differ: this programmer cannot reach them"
+    if after_erase and many and all(wrong.actual & wrong.expected == wrong.actual for wrong in mismatches):
+        cure = "clear EESAVE" if memory is MemoryKind.EEPROM else "check the supply voltage"
+        return ErrorCode.ERASE_FAILED, f"old contents shine through, the erase did not work: {cure}, then flash again"
+    if is_stable and not many:
+        return (
+            ErrorCode.VERIFY_MISMATCH,
+            "the same wrong value was read again: flash once more; if this address fails again the chip is bad, replace it",
+        )
+    return ErrorCode.VERIFY_MISMATCH, "scattered bytes differ: use a slower SCK, shorter wires and a steadier supply"
+
+
+def _are_whole_blank_pages(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> bool:
+    """Tell whether, in each page that differs, every byte that should not be blank is."""
+    if any(wrong.actual != BLANK for wrong in mismatches):
+        return False
+    page_bytes = part.flash.page_bytes
+    wrong_in: dict[int, int] = {}
+    for wrong in mismatches:
+        page = wrong.address // page_bytes
+        wrong_in[page] = wrong_in.get(page, 0) + 1
+    set_in: dict[int, int] = {}
+    for segment in compared:
+        for address, value in enumerate(segment.data, segment.start):
+            page = address // page_bytes
+            if page in wrong_in and value != BLANK:
+                set_in[page] = set_in.get(page, 0) + 1
+    return wrong_in == set_in

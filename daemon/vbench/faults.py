@@ -1,4 +1,4 @@
-"""What can be wrong with a board or its wiring, as data. A target takes any number of these.
+"""What can be wrong with a board, its wiring or its programmer, as data; each takes any number of these.
 
 Locked parts, missing crystals and disabled reset pins are states rather than faults: give the target its lock byte,
 fuses and clocks instead.
@@ -10,12 +10,18 @@ from ispd.model.part import MemoryKind
 
 __all__ = [
     "BusyForever",
+    "CorruptReply",
+    "DropReply",
     "Fault",
     "GoesSilent",
+    "LineNoise",
     "LostPage",
     "MisoStuck",
     "MosiMisoShort",
+    "Mute",
     "NoisyReplies",
+    "PowerLoss",
+    "ProgrammerFault",
     "ReadFlips",
     "SckCeiling",
     "Silent",
@@ -116,6 +122,44 @@ class LostPage:
     address: int
 
 
+@dataclass(frozen=True, slots=True)
+class PowerLoss:
+    """The programmer is unplugged when it has received ``bytes`` bytes, or at its ``instructions``-th instruction."""
+
+    bytes: int | None = None
+    instructions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mute:
+    """The programmer hangs: nothing comes back after this many reply bytes."""
+
+    after_replies: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorruptReply:
+    """The reply byte with this index (from 0 since power-up of the bench) has bits flipped on the line."""
+
+    index: int
+    mask: int = 0x04
+
+
+@dataclass(frozen=True, slots=True)
+class DropReply:
+    """The reply byte with this index is lost on the line."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class LineNoise:
+    """Bytes that nobody sent appear before the reply byte with this index."""
+
+    index: int
+    data: bytes
+
+
 Fault = (
     StuckBits
     | ReadFlips
@@ -130,3 +174,7 @@ Fault = (
     | SlowWrites
     | LostPage
 )
+"""What can be wrong with a board."""
+
+ProgrammerFault = PowerLoss | Mute | CorruptReply | DropReply | LineNoise
+"""What can be wrong with a programmer or its serial line."""

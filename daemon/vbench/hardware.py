@@ -8,6 +8,8 @@ import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,12 +17,14 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 
+from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ErrorCode, LinkClosedError, TransportError
 from ispd.transport.contract import PortChange, PortEvent, SerialSettings, UsbIdentity
+from vbench.benchfile import EventTable, read_bench
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
 
-__all__ = ["BenchHardware", "BenchPort", "Place"]
+__all__ = ["BenchHardware", "BenchPort", "Place", "open_bench"]
 
 _EVENT_BACKLOG = 1024
 """Port events a watcher may leave unread; a bench has at most some hundred ports."""
@@ -293,3 +297,40 @@ class BenchPort:
             return
         with anyio.move_on_after(max(0.0, due - self._bench.now()) / self._bench.time_scale):
             await changed.wait()
+
+
+def open_bench(file: Path) -> BenchHardware:
+    """Build the bench a file describes; the daemon's ``bench`` hardware.
+
+    Use the result as an async context manager: its timed events run inside. Bench time begins on entry. Raises
+    ``ConfigError`` naming what is wrong with the file.
+    """
+    described = read_bench(file)
+    parts = load_parts()
+    bench = BenchHardware(time_scale=described.time_scale)
+    for table in described.programmer:
+        bench.add(table.name, table.build(parts), path=table.path, plugged=table.plugged, refusal=table.refusal)
+    for event in described.event:
+        bench.at(event.at, _action(bench, event, parts))
+    return bench
+
+
+def _action(bench: BenchHardware, event: EventTable, parts: Parts) -> Callable[[], object]:
+    if event.plug is not None:
+        return partial(bench.plug, event.plug)
+    if event.unplug is not None:
+        return partial(bench.unplug, event.unplug)
+    if event.board is not None:
+        return partial(_swap, bench, event.subject, event.board.build(parts))
+    return partial(_take_off, bench, event.subject)
+
+
+def _take_off(bench: BenchHardware, name: str) -> None:
+    """Remove a board if there is one: a bench file cannot know what happened until then."""
+    if bench.target(name) is not None:
+        bench.remove(name)
+
+
+def _swap(bench: BenchHardware, name: str, target: AvrTarget) -> None:
+    _take_off(bench, name)
+    bench.insert(name, target)

@@ -19,7 +19,7 @@ from vbench.line import RX_RING_USABLE, UART_BITS, USB_FRAME_S, Flavour, FrameUp
 
 __all__ = ["LOOKAHEAD_S", "TIMED_OUT", "Mcu", "Program"]
 
-LOOKAHEAD_S = 4e-3
+LOOKAHEAD_S = 10e-3
 TIMED_OUT = -1
 """What :meth:`Mcu.getch_until` returns instead of a byte."""
 

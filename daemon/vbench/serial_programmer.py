@@ -2,67 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from ispd.transport.contract import UsbIdentity
 from vbench.arduino_isp import ArduinoIsp
+from vbench.faults import CorruptReply, DropReply, LineNoise, Mute, PowerLoss, ProgrammerFault
 from vbench.isp_socket import IspSocket
 from vbench.line import Flavour
 from vbench.mcu import Mcu, Program
 from vbench.optiboot import Optiboot
 from vbench.target import AvrTarget
 
-__all__ = [
-    "CorruptReply",
-    "DropReply",
-    "LineNoise",
-    "Mute",
-    "PowerLoss",
-    "ProgrammerFault",
-    "SerialProgrammer",
-    "usb_identity_of",
-]
+__all__ = ["SerialProgrammer", "usb_identity_of"]
 
-
-@dataclass(frozen=True, slots=True)
-class PowerLoss:
-    """The programmer is unplugged when it has received ``bytes`` bytes, or at its ``instructions``-th instruction."""
-
-    bytes: int | None = None
-    instructions: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Mute:
-    """The programmer hangs: nothing comes back after this many reply bytes."""
-
-    after_replies: int
-
-
-@dataclass(frozen=True, slots=True)
-class CorruptReply:
-    """The reply byte with this index (from 0 since power-up of the bench) has bits flipped on the line."""
-
-    index: int
-    mask: int = 0x04
-
-
-@dataclass(frozen=True, slots=True)
-class DropReply:
-    """The reply byte with this index is lost on the line."""
-
-    index: int
-
-
-@dataclass(frozen=True, slots=True)
-class LineNoise:
-    """Bytes that nobody sent appear before the reply byte with this index."""
-
-    index: int
-    data: bytes
-
-
-ProgrammerFault = PowerLoss | Mute | CorruptReply | DropReply | LineNoise
 
 _USB = {
     Flavour.UART: UsbIdentity(vendor_id=0x1A86, product_id=0x7523, product="USB Serial"),
@@ -205,6 +156,10 @@ class SerialProgrammer:
     def next_time(self) -> float:
         """Return when :meth:`take` should be called next though nothing was fed, infinity for never."""
         return min(self.mcu.next_time(), self._loss_at)
+
+    def set_baud(self, baud: int) -> None:
+        """The host changed the port's baud rate."""
+        self.mcu.set_line(baud=baud, asserted=True)
 
     def _lose_power(self, now: float) -> None:
         """Carry out a power loss that is due."""

@@ -1,0 +1,198 @@
+"""Bench files: a workstation described in TOML. Strict: unknown keys, names and parts are refused before anything runs.
+
+::
+
+    time_scale = 2.0                       # bench seconds per real second
+
+    [[programmer]]
+    name = "P1"                            # the port's name; slots in ispd.toml use it as their port
+    flavour = "uno"                        # uart | uno | leonardo | teensyduino
+    baud = 19200
+    path = "1-1.1"                         # USB topology path
+    fault = [{ kind = "power-loss", bytes = 20000 }]
+    [programmer.board]                     # what sits on it at the start; leave out for an empty socket
+    part = "atmega32u4"
+    state = "used"                         # blank | used | locked
+    fuses = { lfuse = 0x5E }
+    fault = [{ kind = "stuck-bits", memory = "flash", address = 0x1234, mask = 0x01, level = 1 }]
+
+    [[event]]
+    at = 12.0                              # bench seconds after the start
+    unplug = "P1"                          # or plug, remove; or insert together with a board table
+"""
+
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import fields
+from enum import StrEnum
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args
+
+import msgspec
+
+from ispd.catalog.parts import Parts
+from ispd.errors import ConfigError, ErrorCode, IspdError
+from ispd.model.part import MemoryKind
+from vbench.faults import Fault, ProgrammerFault
+from vbench.line import Flavour
+from vbench.serial_programmer import SerialProgrammer
+from vbench.target import AvrTarget, Circuit
+
+__all__ = ["BenchFile", "BoardState", "BoardTable", "EventTable", "ProgrammerTable", "read_bench"]
+
+T = TypeVar("T")
+
+_USED_SHARE = 4
+"""A used board has three quarters of its flash filled."""
+_FACTORY_LOCK = 0xEC
+"""LB and BLB0 programmed: what many factory-fresh USB AVRs are reported to carry."""
+
+
+class BoardState(StrEnum):
+    """What was done to a board before it came to the bench."""
+
+    BLANK = "blank"
+    USED = "used"
+    LOCKED = "locked"
+
+
+class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A board. ``crystal_hz`` 0 means that no crystal is fitted."""
+
+    part: str
+    state: BoardState = BoardState.BLANK
+    fuses: dict[MemoryKind, int] = {}
+    lock: int | None = None
+    crystal_hz: float = 16e6
+    supply_mv: int = 5000
+    unimplemented: int = 0xFF
+    seed: int = 0
+    fault: list[dict[str, Any]] = []
+
+    def build(self, parts: Parts) -> AvrTarget:
+        """Make the target. Raises ``ConfigError`` for an unknown part or fault."""
+        try:
+            part = parts.get(self.part)
+        except IspdError as error:
+            raise ConfigError(error.message, hint=error.hint) from error
+        unknown = [memory for memory in self.fuses if part.fuse(memory) is None]
+        if unknown:
+            raise ConfigError(f"{part.name} has no {unknown[0]}")
+        locked = self.state is BoardState.LOCKED
+        target = AvrTarget(
+            part,
+            fuses=self.fuses,
+            lock=self.lock if self.lock is not None else _FACTORY_LOCK if locked else 0xFF,
+            circuit=Circuit(crystal_hz=self.crystal_hz or None, supply_mv=self.supply_mv),
+            unimplemented=self.unimplemented,
+            faults=_faults(self.fault, Fault),
+            seed=self.seed,
+        )
+        if self.state is not BoardState.BLANK:
+            filled = len(target.flash) - len(target.flash) // _USED_SHARE
+            target.flash[:filled] = bytes(address * 7 + (address >> 8) & 0xFF for address in range(filled))
+            target.eeprom[:] = bytes(address & 0xFF for address in range(len(target.eeprom)))
+        return target
+
+
+class ProgrammerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A programmer and its port; ``plugged`` false keeps it in the drawer until an event plugs it in."""
+
+    name: str
+    flavour: Flavour = Flavour.UNO
+    baud: int = 19200
+    path: str | None = None
+    plugged: bool = True
+    auto_reset: bool = True
+    stuck_in_bootloader: bool = False
+    refusal: ErrorCode | None = None
+    board: BoardTable | None = None
+    fault: list[dict[str, Any]] = []
+
+    def build(self, parts: Parts) -> SerialProgrammer:
+        """Make the programmer, with its board."""
+        return SerialProgrammer(
+            self.flavour,
+            baud=self.baud,
+            target=self.board.build(parts) if self.board else None,
+            auto_reset=self.auto_reset,
+            stuck_in_bootloader=self.stuck_in_bootloader,
+            faults=_faults(self.fault, ProgrammerFault),
+        )
+
+
+class EventTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One thing that happens ``at`` bench seconds: exactly one of the four verbs, naming a programmer."""
+
+    at: float
+    plug: str | None = None
+    unplug: str | None = None
+    remove: str | None = None
+    insert: str | None = None
+    board: BoardTable | None = None
+
+    @property
+    def subject(self) -> str:
+        """Name of the programmer it happens to."""
+        return next(name for name in (self.plug, self.unplug, self.remove, self.insert) if name is not None)
+
+
+class BenchFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole bench."""
+
+    time_scale: float = 1.0
+    programmer: list[ProgrammerTable] = []
+    event: list[EventTable] = []
+
+
+def read_bench(file: Path) -> BenchFile:
+    """Read and check a bench file. Raises ``ConfigError`` naming the file and what is wrong in it."""
+    try:
+        bench = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), BenchFile)
+        _check(bench)
+    except OSError as error:
+        raise ConfigError(f"bench file {file} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, ConfigError) as error:
+        raise ConfigError(f"bench file {file}: {error}") from error
+    return bench
+
+
+def _check(bench: BenchFile) -> None:
+    if bench.time_scale <= 0:
+        raise ConfigError("time_scale must be above 0")
+    names = [programmer.name for programmer in bench.programmer]
+    for twin in (name for name in names if names.count(name) > 1):
+        raise ConfigError(f"two programmers are called {twin}")
+    paths = [programmer.path for programmer in bench.programmer if programmer.path is not None]
+    for path in (path for path in paths if paths.count(path) > 1):
+        raise ConfigError(f"two programmers have the path {path}")
+    for event in bench.event:
+        verbs = [name for name in (event.plug, event.unplug, event.remove, event.insert) if name is not None]
+        if len(verbs) != 1:
+            raise ConfigError(f"the event at {event.at} needs exactly one of plug, unplug, remove, insert")
+        if (event.insert is None) != (event.board is None):
+            raise ConfigError(f"the event at {event.at}: insert and board belong together")
+        if event.at < 0 or event.subject not in names:
+            raise ConfigError(f"the event at {event.at} names no programmer of this bench: {event.subject}")
+
+
+def _faults(tables: Sequence[dict[str, Any]], union: UnionType) -> tuple[Any, ...]:
+    kinds = {re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower(): kind for kind in get_args(union)}
+    return tuple(_fault(table, kinds) for table in tables)
+
+
+def _fault(table: dict[str, Any], kinds: dict[str, type[T]]) -> T:
+    values = dict(table)
+    name = values.pop("kind", None)
+    kind = kinds.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise ConfigError(f"unknown fault {name!r}; known are {', '.join(sorted(kinds))}")
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # every member of the union is a dataclass
+    if not values.keys() <= known:
+        raise ConfigError(f"fault {name} has no {', '.join(sorted(values.keys() - known))}")
+    try:
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"fault {name}: {error}") from error

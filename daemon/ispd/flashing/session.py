@@ -1,6 +1,7 @@
 """A session on one target through one programmer: the only place above the wire that knows AVR instructions."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -64,6 +65,7 @@ class TargetSession:
     def __init__(self, programmer: IspProgrammer, clock: Clock) -> None:
         self._programmer = programmer
         self._clock = clock
+        self._unsettled_s = 0.0
         self.is_entered = False
 
     async def enter(self, part: Part | None, sck_hz: int | None) -> int:
@@ -79,10 +81,13 @@ class TargetSession:
     async def release(self) -> IspdError | None:
         """Release reset whatever happened before, cancellation included; return why that failed.
 
-        Tried twice, since a programmer whose framing was lost finds it again with the next call.
+        A write that was cut short gets the time to end: a reset in its midst spoils other cells too. Releasing is tried
+        twice, since a programmer whose framing was lost finds it again with the next call.
         """
         failure: IspdError | None = None
         with anyio.move_on_after(_LEAVE_DEADLINE_S, shield=True):
+            if self._unsettled_s > 0:
+                await self._clock.sleep(self._unsettled_s)
             for _ in range(2):
                 if not self.is_entered:
                     return None
@@ -176,34 +181,45 @@ class TargetSession:
 
         Raises ``TargetError`` (target-busy).
         """
-        await self._programmer.transfer([avr_isp.chip_erase()])
-        await self.wait_ready(part, part.times.erase_s, factor=_GIVE_UP_ERASE_FACTOR)
+        with self._writing(part.times.erase_s):
+            await self._programmer.transfer([avr_isp.chip_erase()])
+            await self.wait_ready(part, part.times.erase_s, factor=_GIVE_UP_ERASE_FACTOR)
 
     async def write_fuse(self, part: Part, memory: MemoryKind, value: int) -> None:
         """Write a fuse byte, unimplemented bits as ones, and wait. Raises ``TargetError`` (target-busy)."""
         unused = ~part.mask(memory) & 0xFF
-        await self._programmer.transfer([avr_isp.write_fuse(memory, value | unused)])
-        await self.wait_ready(part, part.times.fuse_s)
+        with self._writing(part.times.fuse_s):
+            await self._programmer.transfer([avr_isp.write_fuse(memory, value | unused)])
+            await self.wait_ready(part, part.times.fuse_s)
 
     async def write_lock(self, part: Part, value: int) -> None:
         """Program lock bits, unimplemented bits as ones, and wait. Raises ``TargetError`` (target-busy)."""
         unused = ~part.lock_mask & 0xFF
-        await self._programmer.transfer([avr_isp.write_lock(value | unused)])
-        await self.wait_ready(part, part.times.fuse_s)
+        with self._writing(part.times.fuse_s):
+            await self._programmer.transfer([avr_isp.write_lock(value | unused)])
+            await self.wait_ready(part, part.times.fuse_s)
 
     async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write flash pages or EEPROM bytes; return how many of ``pages`` are finished, all unless stopped."""
-        if memory in self._programmer.capabilities.bulk:
-            return await self._programmer.write(part, memory, pages, monitor)
         blind_s = part.times.eeprom_s if memory is MemoryKind.EEPROM else part.times.flash_s
-        for done, page in enumerate(pages):
-            if monitor.stop_requested:
-                return done
-            for batch in writing(part, memory, page):
-                await self._programmer.transfer(batch)
-                await self.wait_ready(part, blind_s)
-            monitor.advance(len(page.data))
-        return len(pages)
+        with self._writing(blind_s):
+            if memory in self._programmer.capabilities.bulk:
+                return await self._programmer.write(part, memory, pages, monitor)
+            for done, page in enumerate(pages):
+                if monitor.stop_requested:
+                    return done
+                for batch in writing(part, memory, page):
+                    await self._programmer.transfer(batch)
+                    await self.wait_ready(part, blind_s)
+                monitor.advance(len(page.data))
+            return len(pages)
+
+    @contextmanager
+    def _writing(self, longest_s: float) -> Iterator[None]:
+        """Remember how long the target may stay busy should the block be left by an error or by cancellation."""
+        self._unsettled_s = longest_s
+        yield
+        self._unsettled_s = 0.0
 
     async def wait_ready(self, part: Part, blind_s: float, *, factor: int = _GIVE_UP_FACTOR) -> None:
         """Wait for the end of a write: by the busy bit where the part has one, else ``blind_s``.

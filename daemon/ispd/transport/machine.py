@@ -1,7 +1,7 @@
 """The machine's own hardware."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from ispd.transport.contract import BytePort, Hardware, PortEvent, SerialSettings
 from ispd.transport.serial import open_serial_port
@@ -22,6 +22,7 @@ class Machine:
         return watch_ports()
 
 
-def open_machine() -> Hardware:
-    """Return the machine's hardware. Opens nothing yet."""
-    return Machine()
+@asynccontextmanager
+async def open_machine() -> AsyncIterator[Hardware]:
+    """Give access to the machine's hardware. Opens nothing yet."""
+    yield Machine()

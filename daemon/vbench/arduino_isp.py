@@ -212,7 +212,7 @@ class ArduinoIsp:
         length |= yield from getch()
         match (yield from getch()):
             case 0x46:  # 'F'
-                yield from self._write_flash(_signed(length))
+                yield from self._write_flash(length)
             case 0x45:  # 'E'
                 result = yield from self._write_eeprom(length)
                 if (yield from getch()) == _EOP:
@@ -272,7 +272,7 @@ class ArduinoIsp:
     def _read_page(self) -> Program:
         getch, write = self.mcu.getch, self.mcu.write
         length = (yield from getch()) << 8
-        length = _signed(length | (yield from getch()))
+        length |= yield from getch()
         memory = yield from getch()
         if (yield from getch()) != _EOP:
             self._no_sync()
@@ -298,8 +298,3 @@ class ArduinoIsp:
             write((yield from self._spi(0x20, high, low, 0x00)))
             write((yield from self._spi(0x28, high, low, 0x00)))
             self._here = self._here + 1 & 0xFFFF
-
-
-def _signed(length: int) -> int:
-    """Sizes are ``int`` in the sketch, 16 bits on an AVR: from 32768 on they are negative, and nothing is done."""
-    return length - 0x10000 if length & 0x8000 else length

@@ -182,7 +182,7 @@ class PtyBoard:
             now = self._server.now()
             if not self.programmer.mcu.powered:
                 self.programmer.power_on(now)
-            self.programmer.opened(now, baud=self.programmer.baud)
+            self.programmer.opened(now, baud=self.programmer.baud, dtr=False, rts=True)
             self.due = now
             self._server.attach(self, self._master)
 

@@ -1,0 +1,163 @@
+"""``python -m vbench``: emulated programmers on pseudo-terminals, until SIGTERM or Ctrl-C."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import click
+
+from ispd.catalog.parts import load_parts
+from ispd.errors import IspdError
+from vbench.benchfile import BenchFile, BoardTable, EventTable, ProgrammerTable, read_bench
+from vbench.line import Flavour
+from vbench.pty_board import PtyBoard, PtyServer
+from vbench.target import AvrTarget
+
+__all__ = ["main"]
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class _Bench:
+    """Boards by name on one server, and the links that give their terminals lasting names."""
+
+    def __init__(self, described: BenchFile, server: PtyServer, links: Path | None) -> None:
+        parts = load_parts()
+        self.server = server
+        self.links = links
+        self.boards = {table.name: PtyBoard(table.build(parts), server=server) for table in described.programmer}
+        for table in described.programmer:
+            if table.plugged:
+                self.plug(table.name)
+        for event in described.event:
+            server.at(event.at, partial(self.happen, event, event.board.build(parts) if event.board else None))
+
+    def plug(self, name: str) -> None:
+        board = self.boards[name]
+        board.plug()
+        if self.links is not None:
+            link = self.links / name
+            link.unlink(missing_ok=True)
+            link.symlink_to(board.path)
+
+    def unplug(self, name: str) -> None:
+        self.boards[name].unplug()
+        if self.links is not None:
+            (self.links / name).unlink(missing_ok=True)
+
+    def happen(self, event: EventTable, target: AvrTarget | None) -> None:
+        if event.plug is not None:
+            self.plug(event.plug)
+        elif event.unplug is not None:
+            self.unplug(event.unplug)
+        else:
+            board = self.boards[event.subject]
+            if board.target is not None:
+                board.remove()
+            if target is not None:
+                board.insert(target)
+
+    def close(self, dump: Path | None) -> None:
+        with self.server.lock:
+            for name in self.boards:
+                self.unplug(name)
+            if dump is not None:
+                for name, board in self.boards.items():
+                    _dump(dump, name, board)
+
+
+def _dump(folder: Path, name: str, board: PtyBoard) -> None:
+    """Write the cells of a board, and what the host did wrong to it."""
+    target = board.target
+    if target is None:
+        return
+    (folder / f"{name}.flash.bin").write_bytes(target.flash)
+    (folder / f"{name}.eeprom.bin").write_bytes(target.eeprom)
+    lines = [f"part {target.part.id}", f"erased {target.erase_count}"]
+    lines += [f"{memory} 0x{value:02X}" for memory, value in target.fuses.items()]
+    lines += [f"lock 0x{target.lock:02X}", f"lost_bytes {board.programmer.mcu.lost}"]
+    lines += [f"violation {violation}" for violation in target.violations]
+    (folder / f"{name}.state.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _described(
+    file: Path | None, boards: int, part: str, flavour: Flavour, baud: int, time_scale: float | None
+) -> BenchFile:
+    if file is not None:
+        bench = read_bench(file)
+        return BenchFile(time_scale=time_scale or bench.time_scale, programmer=bench.programmer, event=bench.event)
+    table = BoardTable(part=part)
+    return BenchFile(
+        time_scale=time_scale or 1.0,
+        programmer=[
+            ProgrammerTable(name=f"P{number}", flavour=flavour, baud=baud, auto_reset=False, board=table)
+            for number in range(1, boards + 1)
+        ],
+    )
+
+
+@contextmanager
+def _signals_kept() -> Iterator[Callable[[], object]]:
+    """Hold the stopping signals back, in threads started meanwhile too; yields a call that waits for one."""
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    try:
+        yield partial(signal.sigwait, _STOPPING)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
+@click.command()
+@click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A bench.toml to serve.")
+@click.option("--boards", type=click.IntRange(1, 256), default=1, show_default=True, help="How many, without a file.")
+@click.option("--part", default="atmega32u4", show_default=True, help="Part on each board, without a file.")
+@click.option(
+    "--flavour",
+    type=click.Choice([flavour.value for flavour in Flavour]),
+    default=Flavour.UART.value,
+    show_default=True,
+)
+@click.option("--baud", default=19200, show_default=True)
+@click.option("--time-scale", type=click.FloatRange(0, min_open=True), help="Bench seconds per second.")
+@click.option(
+    "--links", type=click.Path(file_okay=False, path_type=Path), help="Make a link to each terminal in this folder."
+)
+@click.option(
+    "--dump", type=click.Path(file_okay=False, path_type=Path), help="Write all cells to this folder at the end."
+)
+def main(  # noqa: PLR0913 (one parameter per option)
+    *,
+    file: Path | None,
+    boards: int,
+    part: str,
+    flavour: str,
+    baud: int,
+    time_scale: float | None,
+    links: Path | None,
+    dump: Path | None,
+) -> None:
+    """Serve emulated ISP programmers on pseudo-terminals until SIGTERM.
+
+    Prints one line for each: name, path of the terminal. With a file its timed events run too.
+    """
+    try:
+        described = _described(file, boards, part, Flavour(flavour), baud, time_scale)
+        for folder in filter(None, (links, dump)):
+            folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stopped = stack.enter_context(_signals_kept())
+            server = stack.enter_context(PtyServer(time_scale=described.time_scale))
+            bench = _Bench(described, server, links)
+            for name, board in bench.boards.items():
+                click.echo(f"{name} {board.path or '-'}")
+            sys.stdout.flush()
+            stopped()
+            bench.close(dump)
+    except IspdError as error:
+        raise click.UsageError(error.message) from error
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m vbench")

@@ -35,7 +35,8 @@ def named_files(folder: str, overlay: Path | None) -> Iterator[tuple[str, bytes]
             yield entry.name.removesuffix(".toml"), entry.read_bytes()
     if overlay is not None:
         try:
-            for path in sorted(overlay.glob("*.toml")):
-                yield path.stem, path.read_bytes()
+            for path in sorted(overlay.iterdir()):
+                if path.suffix == ".toml":
+                    yield path.stem, path.read_bytes()
         except OSError as error:
             raise ConfigError(f"catalog folder {overlay} cannot be read: {error.strerror}") from error

@@ -186,8 +186,9 @@ def _boot_findings(
     starts_in_boot = is_programmed(part, "bootrst", fuses)
     has_hwb = is_programmed(part, "hwbe", fuses)
     if loader is None:
-        if starts_in_boot and erase and _is_blank(image, Span(section.start, section.start + 2)):
-            yield f"BOOTRST makes the part start at 0x{section.start:04X}, but the image has no bootloader there"
+        if erase and (starts_in_boot or has_hwb) and _is_blank(image, Span(section.start, section.start + 2)):
+            how = "BOOTRST makes the part start" if starts_in_boot else "HWBE lets the HWB pin start the part"
+            yield f"{how} at 0x{section.start:04X}, but the image has no bootloader there, and the chip erase leaves none"
         return
     if loader != section.start:
         size_bytes = part.flash.size_bytes - loader

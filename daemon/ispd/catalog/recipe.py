@@ -7,7 +7,7 @@ from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.fuse_guard import judge_fuses, judge_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.imagefile import ImageFile, read_image
-from ispd.catalog.lint import check_fit, check_image, check_pair
+from ispd.catalog.lint import check_fit, check_image, check_pair, find_bootloader
 from ispd.catalog.merge import merge_files
 from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, Facts, RefusedError
@@ -97,8 +97,11 @@ def admit(
     Raises ``RefusedError``: image-does-not-fit, image-fuse-mismatch, fuse-refused, fuse-confirm (naming every question),
     unknown-bootloader where the bootloader is not for this part, invalid-parameter.
     """
+    told: tuple[str, ...] = ()
     if recipe.bootloader is not None:
-        _check_bootloader(bootloaders.get(recipe.bootloader, part), part)
+        bootloader = bootloaders.get(recipe.bootloader, part)
+        _check_bootloader(bootloader, part)
+        told += _size_findings(recipe, part, bootloader)
     if recipe.eeprom is not None:
         check_fit(part, MemoryKind.EEPROM, recipe.eeprom)
     findings = judge_fuses(
@@ -108,7 +111,7 @@ def admit(
         findings += judge_lock(part, recipe.lock, (current_fuses or {}).get(MemoryKind.LOCK), erase=recipe.erase)
     _decide(recipe, part, findings)
     in_force = {**(current_fuses or {}), **recipe.fuses}
-    told = check_image(part, recipe.flash, in_force, erase=recipe.erase, force=recipe.force_fuses)
+    told += check_image(part, recipe.flash, in_force, erase=recipe.erase, force=recipe.force_fuses)
     told += check_pair(part, recipe.flash, in_force, bootloaders.presets(part), recipe.bootloader)
     return (*told, *(f"{finding.memory}: {finding.message}" for finding in findings))
 
@@ -176,6 +179,15 @@ def _check_bootloader(bootloader: Bootloader, part: Part) -> None:
             hint="its fuse bytes would mean something else on this part",
             facts=Facts(part=part.id),
         )
+
+
+def _size_findings(recipe: Recipe, part: Part, bootloader: Bootloader) -> tuple[str, ...]:
+    """Tell when a firmware reaches into the section of the bootloader that its fuses are for."""
+    limit = bootloader.application_max_bytes
+    stop = recipe.flash.span.stop
+    if limit is None or stop <= limit or find_bootloader(part, recipe.flash) is not None:
+        return ()
+    return (f"the firmware ends at 0x{stop - 1:04X}; {bootloader.id} leaves it {limit} bytes, up to 0x{limit - 1:04X}",)
 
 
 def _decide(recipe: Recipe, part: Part, findings: tuple[FuseFinding, ...]) -> None:

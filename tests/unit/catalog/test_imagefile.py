@@ -134,6 +134,7 @@ def _apart(pieces: list[tuple[int, bytes]]) -> Iterator[Segment]:
             free_from = start + len(data)
 
 
+@settings(deadline=None)
 @given(images)
 def test_what_is_written_is_read_back(image):
     text = write_hex(image)
@@ -148,6 +149,7 @@ def test_what_is_written_is_read_back(image):
     ]
 
 
+@settings(deadline=None)
 @given(images, st.sampled_from([4, 16, 64, 128, 256]))
 def test_page_split_then_merge_is_identity(image, page_bytes):
     pages = list(image.pages(page_bytes))
@@ -156,7 +158,7 @@ def test_page_split_then_merge_is_identity(image, page_bytes):
     assert Image(tuple(Segment(s.start, whole.bytes_in(s.span)) for s in image.segments)) == image
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400), st.sampled_from(["a.hex", "a.bin", "a.eep", "a"]))
 def test_random_bytes_give_an_image_or_a_refusal(content, name):
     try:
@@ -171,7 +173,7 @@ GOOD = hexfile(
 )
 
 
-@settings(max_examples=400)
+@settings(max_examples=400, deadline=None)
 @given(st.data())
 def test_a_mutated_file_never_gives_other_bytes_by_accident(data):
     """One changed character is refused, or changes nothing but letter case, line ends or the bytes it names."""

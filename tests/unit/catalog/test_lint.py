@@ -38,13 +38,21 @@ FULL = Image((APP, LOADER))
     ("image", "fuses", "told"),
     [
         (Image((APP,)), {}, []),
-        (Image((APP,)), DFU, []),
+        (Image((APP,)), {**DFU, E: 0xFB}, []),
+        (Image((APP,)), DFU, ["HWBE lets the HWB pin start the part at 0x7000, but the image has no bootloader there"]),
+        (Image((code(0, 0x7400),)), DFU, []),
         (FULL, DFU, []),
         (FULL, CATERINA, []),
         (Image((LOADER,)), DFU, []),
         (Image(()), CATERINA, []),
         # nothing where the fuses make the part start
-        (Image((APP,)), CATERINA, ["BOOTRST makes the part start at 0x7000, but the image has no bootloader there"]),
+        (
+            Image((APP,)),
+            CATERINA,
+            [
+                "BOOTRST makes the part start at 0x7000, but the image has no bootloader there, and the chip erase leaves none"
+            ],
+        ),
         # BOOTSZ too large, then too small, with the loader reached only by luck
         (Image((code(0x7800, 1000),)), DFU, ["begins at 0x7800, the boot section at 0x7000: BOOTSZ must select 2048"]),
         (FULL, {**CATERINA, H: 0xDE}, ["begins at 0x7000, the boot section at 0x7E00: BOOTSZ must select 4096"]),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.catalog.hexlines import END, data_lines, hexfile, record
 
@@ -87,6 +87,7 @@ def test_three_files_are_compared_each_with_each():
     assert merge_files([], U4).image == Image(())
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 600), st.binary(min_size=1, max_size=60)), min_size=2, max_size=4))
 def test_a_merge_holds_exactly_the_bytes_of_its_files_or_is_refused(pieces):
     """Byte by byte against a dictionary."""

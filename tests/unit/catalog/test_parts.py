@@ -97,6 +97,20 @@ SHIPPED = (files("ispd.catalog") / "parts" / "atmega32u4.toml").read_text()
         (('avrdude_id = "m32u4"', 'avrdude_id = "m328p"'), "m328p"),
         (('name = "ATmega32U4"', 'name = "ATmega32U5"'), "name"),
         (("factory = 0x5E", "factory = 0x15E"), "lfuse"),
+        (('avrdude_id = "m32u4"', 'avrdude_id = "M32U4"'), "avrdude_id"),
+        (("signature = 0x1E9587", "signature = 0x1E958700"), "signature"),
+        (("eeprom_bytes = 1024", "eeprom_bytes = 0"), "no bytes"),
+        (("eeprom_bytes = 1024", "eeprom_bytes = 1022"), "whole pages"),
+        (("needs_extended_address = false", "needs_extended_address = true"), "needs_extended_address"),
+        (("erase_us = 9000", "erase_us = 0"), "write time"),
+        (("stk500_code = 0x00", "stk500_code = 0x100"), "stk500_code"),
+        (("[fuses.lfuse]", "[fuses.lock]"), "lfuse, hfuse, efuse"),
+        (("hwbe = 0x08", "cksel = 0x08"), "stands twice"),
+        (("efuse = 0xFB }]", "lock = 0xFB }]"), "factory variant"),
+        (("lock_mask = 0x3F", "lock_mask = 0x7F"), "lock_mask"),
+        (('brown_out = "usb_big"', 'brown_out = "classic"'), "bodlevel"),
+        (("spien = 0x20", "spjen = 0x20"), "spien"),
+        (("bootrst = 0x01", "bootrzt = 0x01"), "bootrst"),
         (("name =", "name"), "atmega32u4.toml"),
     ],
 )
@@ -110,6 +124,8 @@ def test_a_wrong_file_is_refused_by_a_named_check(tmp_path: Path, change, told):
 
 def test_an_overlay_adds_and_replaces(tmp_path: Path):
     (tmp_path / "atmega32u4.toml").write_text(SHIPPED.replace("erase_us = 9000", "erase_us = 12000"))
+    with pytest.raises(ConfigError, match=r"parts\.d"):
+        load_parts(tmp_path / "parts.d")
     text = SHIPPED.replace("ATmega32U4", "ATmega32U9").replace('"m32u4"', '"m32u9"')
     (tmp_path / "atmega32u9.toml").write_text(text)
     parts = load_parts(tmp_path)

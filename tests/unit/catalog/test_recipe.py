@@ -165,6 +165,13 @@ def test_what_the_board_holds_now_answers_questions_and_decides_the_boot_section
     assert admit(build(files=(APP,), lock=0x3F), u4, BOOTLOADERS, {MemoryKind.LOCK: 0x2F}) == ()
 
 
+def test_a_firmware_in_the_bootloaders_way_is_told():
+    long = named("a.hex", 0, JUMP + b"\x11" * 0x7100)
+    assert build(files=(long,), part="m32u4").warnings == ()
+    warnings = build(files=(long,), bootloader="atmel-dfu-32u4").warnings
+    assert "atmel-dfu-32u4 leaves it 28672 bytes, up to 0x6FFF" in warnings[0]
+
+
 def test_a_raw_binary_goes_where_it_is_told():
     recipe = build(files=(NamedBytes("app.bin", FIRMWARE), NamedBytes("boot.bin", LOADER, 0x7000)))
     assert recipe.flash == Image((Segment(0, FIRMWARE), Segment(0x7000, LOADER)))

@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SerialPort", "open_serial_port", "port_holders"]
 
-_WRITE_BUFFER_BYTES = 4096
-"""Above this, sending waits. One window of any driver is far smaller."""
-
 _CFLAG = 2
 """Index of the control flags in what ``termios.tcgetattr`` returns."""
 
@@ -77,8 +74,6 @@ class SerialPort(asyncio.Protocol):
         self._name = name
         self._buffer = bytearray()
         self._news = asyncio.Event()
-        self._writable = asyncio.Event()
-        self._writable.set()
         self._lost = asyncio.Event()
         self._transport: serial_asyncio_fast.SerialTransport | None = None
 
@@ -90,7 +85,6 @@ class SerialPort(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Remember the transport."""
         self._transport = cast("serial_asyncio_fast.SerialTransport", transport)
-        self._transport.set_write_buffer_limits(high=_WRITE_BUFFER_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Keep what arrived and wake the reader."""
@@ -101,27 +95,28 @@ class SerialPort(asyncio.Protocol):
         """Wake everyone who waits: the port is closed, by us or by a hang-up."""
         self._lost.set()
         self._news.set()
-        self._writable.set()
-
-    def pause_writing(self) -> None:
-        """Hold senders back."""
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        """Let senders go on."""
-        self._writable.set()
 
     async def send(self, data: bytes) -> None:
-        """Hand ``data`` to the port, in order. Raises ``LinkClosedError`` once the port is gone."""
-        await self._writable.wait()
-        transport = self._open_transport()
-        transport.write(data)
+        """Hand ``data`` to the port, in order. Raises ``LinkClosedError`` once the port is gone.
+
+        Written here and not by the transport, which after a full buffer never stops watching for room (0.16).
+        """
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        rest = memoryview(data)
+        while rest:
+            tty = self._open_tty()
+            try:
+                rest = rest[tty.write(rest) or 0 :]
+            except BlockingIOError:
+                await anyio.wait_writable(tty.fileno())
+            except serial.SerialException as error:
+                raise LinkClosedError(self._name) from error
         await anyio.lowlevel.cancel_shielded_checkpoint()
 
     async def receive(self) -> bytes:
         """Return the next bytes, at least one. Raises ``LinkClosedError`` once the port is gone and read empty."""
         while not self._buffer:
-            self._open_transport()
+            self._open_tty()
             self._news.clear()
             await self._news.wait()
         return self.take()
@@ -143,11 +138,11 @@ class SerialPort(asyncio.Protocol):
         with anyio.CancelScope(shield=True):
             await self._lost.wait()
 
-    def _open_transport(self) -> serial_asyncio_fast.SerialTransport:
-        """Return the transport; raises ``LinkClosedError`` where there is none any more."""
-        if self._transport is None or self._transport.is_closing():
+    def _open_tty(self) -> serial.Serial:
+        """Return the tty; raises ``LinkClosedError`` where there is none any more."""
+        if self._transport is None or self._transport.is_closing() or self._transport.serial is None:
             raise LinkClosedError(self._name)
-        return self._transport
+        return self._transport.serial
 
 
 async def open_serial_port(settings: SerialSettings) -> BytePort:

@@ -1,0 +1,184 @@
+"""The real serial port on real pseudo-terminals."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import struct
+import sys
+import termios
+import tty
+from collections.abc import Iterator
+from pathlib import Path
+
+import anyio
+import pytest
+import serial
+
+from ispd.errors import ErrorCode, LinkClosedError, TransportError
+from ispd.transport import serial as serial_module
+from ispd.transport.contract import SerialSettings
+from ispd.transport.machine import Machine
+from ispd.transport.serial import open_serial_port, port_holders
+
+pytestmark = pytest.mark.anyio
+
+TIOCGEXCL = 0x80045440
+"""From the kernel's asm-generic/ioctls.h; Python does not name it."""
+
+
+@pytest.fixture
+def terminal() -> Iterator[tuple[int, str]]:
+    """Give the master side of a raw pseudo-terminal and the path of its slave, which stays open as a driver would."""
+    master, slave = os.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    yield master, os.ttyname(slave)
+    os.close(slave)
+    with contextlib.suppress(OSError):  # a test that hangs up closes it itself
+        os.close(master)
+
+
+async def read_all(master: int, size: int) -> bytes:
+    """Read exactly ``size`` bytes from the master side."""
+    data = b""
+    with anyio.fail_after(5):
+        while len(data) < size:
+            await anyio.wait_readable(master)
+            data += os.read(master, size - len(data))
+    return data
+
+
+async def test_bytes_pass_both_ways_unchanged(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    everything = bytes(range(256))
+    port = await Machine().open_serial(SerialSettings(port=path, baud=19200))
+    assert port.name == path
+    assert port.take() == b""
+    await port.send(everything)
+    assert await read_all(master, 256) == everything
+    os.write(master, everything)
+    heard = b""
+    with anyio.fail_after(5):
+        while len(heard) < 256:
+            heard += await port.receive()
+    assert heard == everything
+    await port.aclose()
+
+
+async def test_a_cancelled_receive_loses_nothing(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    port = await open_serial_port(SerialSettings(port=path, baud=19200))
+    with anyio.move_on_after(0):
+        await port.receive()
+    os.write(master, b"\x14\x10")
+    with anyio.fail_after(5):
+        heard = await port.receive()
+        while len(heard) < 2:
+            heard += await port.receive()
+    assert heard == b"\x14\x10"
+    await port.aclose()
+
+
+async def test_the_port_is_ours_alone_and_keeps_its_lines_when_closed(terminal: tuple[int, str]) -> None:
+    _master, path = terminal
+    watcher = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    port = await open_serial_port(SerialSettings(port=path, baud=115200))
+    attributes = termios.tcgetattr(watcher)
+    assert attributes[2] & termios.HUPCL == 0, "closing would drop DTR and reset an Uno"
+    assert attributes[5] == termios.B115200
+    assert struct.unpack("i", fcntl.ioctl(watcher, TIOCGEXCL, bytes(4))) == (1,)
+    with pytest.raises(TransportError) as refused:
+        await open_serial_port(SerialSettings(port=path, baud=115200))
+    assert refused.value.code is ErrorCode.PORT_BUSY
+    await port.aclose()
+    assert struct.unpack("i", fcntl.ioctl(watcher, TIOCGEXCL, bytes(4))) == (0,)
+    assert termios.tcgetattr(watcher)[2] & termios.HUPCL == 0
+    os.close(watcher)
+    again = await open_serial_port(SerialSettings(port=path, baud=115200))
+    await again.aclose()
+    await again.aclose()
+    with pytest.raises(LinkClosedError):
+        await again.send(b"0 ")
+
+
+async def test_a_hang_up_is_one_error_for_readers_and_writers(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    port = await open_serial_port(SerialSettings(port=path, baud=19200))
+    async with anyio.create_task_group() as tasks:
+
+        async def expect_hang_up() -> None:
+            with pytest.raises(LinkClosedError):
+                await port.receive()
+
+        tasks.start_soon(expect_hang_up)
+        await anyio.lowlevel.checkpoint()
+        os.close(master)
+    with pytest.raises(LinkClosedError):
+        await port.send(b"0 ")
+    with pytest.raises(LinkClosedError):
+        await port.receive()
+    await port.aclose()
+
+
+async def test_a_wedged_device_stops_its_sender_and_not_the_event_loop(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    port = await open_serial_port(SerialSettings(port=path, baud=19200))
+    block, sent = bytes(4096), 0
+    with anyio.move_on_after(0.3) as patience:
+        while True:
+            await port.send(block)
+            sent += len(block)
+    assert patience.cancelled_caught, "nobody reads, so that sending must wait at some point"
+    assert len(await read_all(master, sent)) == sent
+    await port.aclose()
+
+
+async def test_the_holder_of_a_busy_port_is_named(terminal: tuple[int, str]) -> None:
+    _master, path = terminal
+    code = f"import fcntl,os;d=os.open({path!r},os.O_RDWR);fcntl.flock(d,fcntl.LOCK_EX);print(1,flush=True);input()"
+    async with await anyio.open_process([sys.executable, "-c", code]) as other:
+        assert other.stdout is not None
+        await other.stdout.receive()
+        assert any(str(other.pid) in holder for holder in port_holders(path))
+        with pytest.raises(TransportError, match=f"in use by .*{other.pid}") as refused:
+            await open_serial_port(SerialSettings(port=path, baud=19200))
+        assert "ModemManager" in refused.value.hint
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "hint"),
+    [
+        (errno.EACCES, ErrorCode.PERMISSION_DENIED, "dialout"),
+        (errno.EBUSY, ErrorCode.PORT_BUSY, "ModemManager"),
+        (errno.ENODEV, ErrorCode.PORT_NOT_FOUND, "cable"),
+        (None, ErrorCode.PORT_NOT_FOUND, "name a tty"),
+    ],
+)
+async def test_refusals_of_the_system_become_errors_with_a_cure(
+    monkeypatch: pytest.MonkeyPatch, number: int | None, code: ErrorCode, hint: str
+) -> None:
+    def refuse(*_arguments: object, **_options: object) -> None:
+        raise serial.SerialException(*([] if number is None else [number]), "no")
+
+    monkeypatch.setattr(serial_module, "_Tty", refuse)
+    with pytest.raises(TransportError) as refused:
+        await open_serial_port(SerialSettings(port="/dev/ttyACM77", baud=19200))
+    assert refused.value.code is code
+    assert hint in refused.value.hint
+
+
+async def test_what_is_not_there_or_not_a_tty_is_not_found(tmp_path: Path) -> None:
+    plain = tmp_path / "file"
+    plain.write_bytes(b"")
+    for path in ("/dev/ttyACM77", str(plain)):
+        with pytest.raises(TransportError) as refused:
+            await open_serial_port(SerialSettings(port=path, baud=19200))
+        assert refused.value.code is ErrorCode.PORT_NOT_FOUND
+
+
+async def test_an_impossible_baud_rate_is_refused(terminal: tuple[int, str]) -> None:
+    with pytest.raises(TransportError) as refused:
+        await open_serial_port(SerialSettings(port=terminal[1], baud=-5))
+    assert refused.value.code is ErrorCode.INVALID_PARAMETER

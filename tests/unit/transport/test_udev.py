@@ -1,0 +1,138 @@
+"""The udev watcher, with a stand-in for the library: a socket that rings, devices that are values."""
+
+import os
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import anyio
+import pytest
+
+from ispd.transport import udev
+from ispd.transport.contract import PortEvent
+from ispd.transport.machine import Machine
+
+pytestmark = pytest.mark.anyio
+
+UNO = {"ID_VENDOR_ID": "2341", "ID_MODEL_ID": "0043"}
+
+
+@dataclass
+class FakeUdev:
+    """Devices that are there, and monitors that tell about changes."""
+
+    devices: list[SimpleNamespace] = field(default_factory=list)
+    monitors: list["FakeMonitor"] = field(default_factory=list)
+
+    def Context(self) -> "FakeUdev":  # noqa: N802 - the library's name
+        return self
+
+    @property
+    def Monitor(self) -> "FakeUdev":  # noqa: N802 - the library's name
+        return self
+
+    def from_netlink(self, _context: object, source: str) -> "FakeMonitor":
+        assert source == "udev", "kernel events come before the rules set permissions and names"
+        self.monitors.append(FakeMonitor())
+        return self.monitors[-1]
+
+    def list_devices(self, subsystem: str) -> Iterator[SimpleNamespace]:
+        assert subsystem == "tty"
+        return iter(list(self.devices))
+
+
+class FakeMonitor:
+    def __init__(self) -> None:
+        self.events: deque[SimpleNamespace | OSError] = deque()
+        self.subsystem = ""
+        self.started = False
+        self._ear, self._bell = os.pipe()
+
+    def filter_by(self, subsystem: str) -> None:
+        self.subsystem = subsystem
+
+    def start(self) -> None:
+        self.started = True
+
+    def fileno(self) -> int:
+        return self._ear
+
+    def ring(self, *events: SimpleNamespace | OSError) -> None:
+        self.events.extend(events)
+        os.write(self._bell, b"!")
+
+    def poll(self, timeout: float) -> SimpleNamespace | None:
+        assert timeout == 0, "waiting belongs to the event loop"
+        if not self.events:
+            os.read(self._ear, 1)
+            return None
+        event = self.events.popleft()
+        if isinstance(event, OSError):
+            raise event
+        return event
+
+
+def device(place: str, node: str, action: str = "add", properties: dict[str, str] | None = None) -> SimpleNamespace:
+    return SimpleNamespace(
+        action=action,
+        device_path=f"/devices/pci0/usb1/1-1/{place}/{place}:1.0/tty/{node}",
+        device_node=f"/dev/{node}",
+        properties=UNO if properties is None else properties,
+    )
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeUdev:
+    fake = FakeUdev()
+    monkeypatch.setattr(udev, "pyudev", fake)
+    return fake
+
+
+def shown(event: PortEvent) -> tuple[str, str]:
+    return event.change.value, event.path
+
+
+async def test_present_ports_come_first_then_changes(fake: FakeUdev) -> None:
+    fake.devices.append(device("1-1.1", "ttyACM0"))
+    with anyio.fail_after(5):
+        async with Machine().hotplug() as events:
+            assert shown(await anext(events)) == ("added", "1-1.1")
+            (monitor,) = fake.monitors
+            assert (monitor.started, monitor.subsystem) == (True, "tty")
+            monitor.ring(device("1-1.2", "ttyACM1"), device("1-1.1", "ttyACM0", "unbind", {}))
+            assert shown(await anext(events)) == ("added", "1-1.2")
+            assert shown(await anext(events)) == ("removed", "1-1.1")
+
+
+async def test_an_error_of_the_monitor_means_a_new_one_and_a_full_comparison(fake: FakeUdev) -> None:
+    fake.devices.append(device("1-1.1", "ttyACM0"))
+    with anyio.fail_after(5):
+        async with Machine().hotplug() as events:
+            await anext(events)
+            fake.devices[:] = [device("1-1.2", "ttyACM1")]
+            fake.monitors[0].ring(OSError("POLLERR"))
+            assert shown(await anext(events)) == ("removed", "1-1.1")
+            assert shown(await anext(events)) == ("added", "1-1.2")
+    assert len(fake.monitors) == 2
+
+
+async def test_what_no_event_told_is_found_by_the_regular_comparison(
+    fake: FakeUdev, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udev, "RECONCILE_S", 0.01)
+    fake.devices.append(device("1-1.1", "ttyACM0"))
+    with anyio.fail_after(5):
+        async with Machine().hotplug() as events:
+            await anext(events)
+            fake.devices.clear()
+            assert shown(await anext(events)) == ("removed", "1-1.1")
+            assert len(fake.monitors) == 1
+
+
+async def test_the_real_library_lists_this_machine() -> None:
+    with anyio.move_on_after(0.3) as patience:
+        async with Machine().hotplug() as events:
+            async for event in events:
+                assert event.port.startswith("/dev/")
+    assert patience.cancelled_caught, "the watch ends only with its context"

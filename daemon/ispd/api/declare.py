@@ -3,7 +3,7 @@
 import inspect
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -59,3 +59,14 @@ class Method(Generic[P, R]):
     def summary(self) -> str:
         """Its first paragraph, on one line."""
         return " ".join(self.description.split("\n\n", 1)[0].split())
+
+    def field_descriptions(self) -> dict[str, str]:
+        """Return what each parameter means, for help texts."""
+        schema = msgspec.json.schema_components([self.params])[1][self.params.__name__]
+        return {name: _description(field) for name, field in schema["properties"].items()}
+
+
+def _description(field: dict[str, Any]) -> str:
+    """Return a field's description; where the field may also be null it stands with the other alternative."""
+    alternatives = (field, *field.get("anyOf", ()))
+    return next((str(one["description"]) for one in alternatives if "description" in one), "")

@@ -89,6 +89,7 @@ FAILURES: Mapping[ErrorCode, FailureClass] = MappingProxyType(
         _C.FUSE_MISMATCH: FailureClass(1309, _FAILED),
         _C.LOCK_MISMATCH: FailureClass(1310, _FAILED),
         _C.TARGET_LOCKED: FailureClass(1311, _FAILED),
+        _C.NOT_BLANK: FailureClass(1312, _FAILED),
         # 14xx: the daemon itself
         _C.CONFIG_INVALID: FailureClass(1401, _REFUSED),
         _C.JOURNAL_FAILED: FailureClass(1402, _FAILED),

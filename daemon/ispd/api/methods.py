@@ -153,12 +153,12 @@ class JobEnqueue(Params, frozen=True, kw_only=True):
     recipe: Annotated[
         RecipeFile | None, Meta(description="recipe file; what is given beside it replaces what it says")
     ] = None
-    bootloader: Annotated[str, Meta(max_length=64, description="bootloader id: its image, fuses and lock byte")] | (
+    bootloader: Annotated[str, Meta(max_length=64, description="bootloader id or QMK name: its fuse bytes")] | (
         None
     ) = None
-    keyboard: Annotated[
-        BinaryFile | None, Meta(description="QMK keyboard.json or info.json: its part and bootloader")
-    ] = None
+    keyboard: Annotated[BinaryFile | None, Meta(description="QMK keyboard.json or info.json: part and bootloader")] = (
+        None
+    )
     lfuse: LowFuse | None = None
     hfuse: HighFuse | None = None
     efuse: ExtendedFuse | None = None

@@ -14,6 +14,7 @@ from ispd.api.declare import Privilege
 from ispd.api.handlers import load_handlers
 from ispd.api.invoke import invoke
 from ispd.errors import ErrorCode, IspdError
+from ispd.model.part import MemoryKind
 
 pytestmark = pytest.mark.anyio
 
@@ -127,7 +128,7 @@ async def test_enqueue_hands_every_option_to_the_recipe():
     await invoke(HANDLERS["job.enqueue"], params, call_to(station))
     recipe, job = station.recipes[1], station.jobs_by_id[1]
     assert (job.slots, job.count, recipe.part, recipe.bootloader) == (("A2",), 7, "atmega32u4", "atmel-dfu-32u4")
-    assert (recipe.fuses["lfuse"], recipe.lock, recipe.erase, recipe.accept_fuses) == (0x5E, 0x3F, False, True)
+    assert (recipe.fuses[MemoryKind.LFUSE], recipe.lock, recipe.erase, recipe.accept_fuses) == (0x5E, 0x3F, False, True)
     assert recipe.eeprom is not None
     assert (len(recipe.flash), len(recipe.eeprom)) == (8, 3)
     assert [source.name for source in recipe.sources] == ["board.bin", "data.bin"]
@@ -158,7 +159,7 @@ async def test_a_recipe_brings_its_files_and_parameters_win_over_it():
     params = {"recipe": recipe(("../fw/board.bin", b"\x0c\x94\x01\x00")), "lfuse": 0xFF, "accept_fuses": True}
     await invoke(HANDLERS["job.enqueue"], params, call_to(station))
     made = station.recipes[1]
-    assert (made.part, made.fuses["lfuse"], made.lock, made.erase, len(made.flash)) == (
+    assert (made.part, made.fuses[MemoryKind.LFUSE], made.lock, made.erase, len(made.flash)) == (
         "atmega32u4", 0xFF, 0x2F, False, 4,
     )  # fmt: skip
     assert [source.name for source in made.sources] == ["../fw/board.bin"]

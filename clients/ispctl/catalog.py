@@ -1,0 +1,76 @@
+"""Verbs of the catalog: parts, bootloaders, fuses, inspect, merge."""
+
+import base64
+from pathlib import Path
+
+import click
+
+from ispctl.files import attach, write_output
+from ispctl.hexfile import check_ending
+from ispctl.show import show_bootloaders, show_image, show_part, show_parts
+from ispctl.verb import ApiOption, Settings, api_verb, parse_byte
+
+__all__ = ["CATALOG_VERBS"]
+
+_FILE = click.Path(path_type=Path)
+_PART = click.option("--part", cls=ApiOption, metavar="PART")
+
+
+@api_verb("part.list")
+@click.pass_obj
+def parts(settings: Settings) -> None:
+    """Call ``part.list``."""
+    with settings.connect() as client:
+        settings.show(client.call("part.list"), show_parts)
+
+
+@api_verb("bootloader.list")
+@click.pass_obj
+def bootloaders(settings: Settings) -> None:
+    """Call ``bootloader.list``."""
+    with settings.connect() as client:
+        settings.show(client.call("bootloader.list"), show_bootloaders)
+
+
+@api_verb("part.get")
+@click.argument("part")
+@click.option("--lfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option("--hfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option("--efuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option("--lock", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.pass_obj
+def fuses(settings: Settings, /, part: str, **given: int | None) -> None:
+    """Call ``part.get``."""
+    with settings.connect() as client:
+        settings.show(client.call("part.get", id=part, **given), show_part)
+
+
+@api_verb("image.inspect")
+@click.argument("image", type=_FILE)
+@_PART
+@click.pass_obj
+def inspect(settings: Settings, image: Path, part: str | None) -> None:
+    """Call ``image.inspect``."""
+    attached = attach(image)
+    with settings.connect() as client:
+        settings.show(client.call("image.inspect", image=attached, part=part), show_image)
+
+
+@api_verb("image.merge")
+@click.argument("images", nargs=-1, required=True, type=_FILE, metavar="A B")
+@click.option("-o", "--output", type=_FILE, required=True, metavar="OUT", help="Intel HEX file to write (.hex)")
+@_PART
+@click.pass_obj
+def merge(settings: Settings, images: tuple[Path, ...], output: Path, part: str | None) -> None:
+    """Call ``image.merge``."""
+    if len(images) < 2:
+        raise click.UsageError("name at least two files to join")
+    check_ending(output, raw=False)
+    attached = [attach(image) for image in images]
+    with settings.connect() as client:
+        merged = client.call("image.merge", images=attached, part=part)
+    write_output(output, base64.b64decode(merged["content"]))
+    settings.show(merged, lambda result: f"{output} written\n{show_image(result['report'])}")
+
+
+CATALOG_VERBS = (parts, bootloaders, fuses, inspect, merge)

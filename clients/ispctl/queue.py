@@ -1,0 +1,190 @@
+"""Verbs of the queue and the records: enqueue, jobs, job, cancel, pause, resume, wait, units, unit."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ispctl.client import Client
+from ispctl.errors import RpcError
+from ispctl.files import attach, attach_recipe
+from ispctl.show import show_job, show_jobs, show_unit, show_units
+from ispctl.text import failure_lines, verdict_text
+from ispctl.verb import ApiOption, Settings, Verb, api_verb, parse_byte, print_json_line, put
+
+__all__ = ["QUEUE_VERBS"]
+
+_FILE = click.Path(path_type=Path)
+_JOB = click.argument("job", type=click.IntRange(min=1))
+
+
+@api_verb("job.enqueue", "events.subscribe", "job.get", "unit.list")
+@click.argument("images", nargs=-1, type=_FILE, metavar="IMAGE [IMAGE..]")
+@click.option("--part", cls=ApiOption, metavar="PART")
+@click.option("--slots", cls=ApiOption, metavar="A1,A2")
+@click.option("--count", cls=ApiOption, type=click.IntRange(min=1), metavar="N")
+@click.option("--recipe", cls=ApiOption, type=_FILE, metavar="FILE")
+@click.option("--bootloader", cls=ApiOption, metavar="ID")
+@click.option("--keyboard", cls=ApiOption, type=_FILE, metavar="FILE")
+@click.option("--lfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option("--hfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option("--efuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option("--lock", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option("--eeprom", cls=ApiOption, type=_FILE, metavar="FILE")
+@click.option("--no-erase", is_flag=True, help="leave out the chip erase")
+@click.option("--force-fuses", cls=ApiOption, is_flag=True)
+@click.option("--yes", cls=ApiOption, field="accept_fuses", is_flag=True)
+@click.option("--wait", is_flag=True, help="follow the job to its end; the exit code tells how it went")
+@click.pass_obj
+def enqueue(settings: Settings, /, images: tuple[Path, ...], wait: bool, **options: Any) -> int:
+    """Call ``job.enqueue``."""
+    params = _enqueue_params(images, options)
+    client = settings.connect()
+    job = _enqueue(client, params)
+    if settings.json:
+        print_json_line(job)
+    else:
+        put(show_job(job))
+    if not wait:
+        client.close()
+        return 0
+    ended, exit_code = _follow(settings, client, job["id"], None, _teller(settings))
+    if settings.json:
+        print_json_line(ended)
+    return exit_code
+
+
+def _enqueue_params(images: tuple[Path, ...], options: dict[str, Any]) -> dict[str, Any]:
+    slots = options["slots"]
+    files = {name: options[name] for name in ("eeprom", "keyboard")}
+    if slots is not None and not all(name.strip() for name in slots.split(",")):
+        raise click.BadParameter("names separated by commas, for example A1,A2", param_hint="--slots")
+    return {
+        "images": [attach(image) for image in images],
+        "recipe": None if options["recipe"] is None else attach_recipe(options["recipe"]),
+        **{name: None if path is None else attach(path) for name, path in files.items()},
+        **{name: options[name] for name in ("part", "count", "bootloader", "lfuse", "hfuse", "efuse", "lock")},
+        "slots": None if slots is None else [name.strip() for name in slots.split(",")],
+        "erase": not options["no_erase"],
+        "force_fuses": options["force_fuses"],
+        "accept_fuses": options["yes"],
+    }
+
+
+def _enqueue(client: Client, params: dict[str, Any]) -> dict[str, Any]:
+    """Create the job; what the fuse guard asks is put to the person at the terminal, if there is one."""
+    try:
+        job: dict[str, Any] = client.call("job.enqueue", **params)
+    except RpcError as error:
+        if error.code != "fuse-confirm" or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        for question in error.message.split("; "):
+            click.echo(question, err=True)
+        if not click.confirm("Write these fuses?", default=False, err=True):
+            raise
+        job = client.call("job.enqueue", **{**params, "accept_fuses": True})
+    return job
+
+
+def _follow(
+    settings: Settings, client: Client, job: int, timeout_s: float | None, tell: Callable[[dict[str, Any]], None]
+) -> tuple[dict[str, Any], int]:
+    """Wait for a job; return it and the exit code it deserves."""
+    from ispctl.follow import Follower, exit_of, units_of  # only for waiting: keeps the quick verbs quick
+
+    ended = Follower(settings.socket, job, tell, timeout_s=timeout_s).run(client)
+    with settings.connect() as after:
+        units = units_of(after, job)
+    if not settings.json:
+        put(show_job(ended))
+        if units:
+            put(show_units(units))
+        for unit in units:
+            for line in failure_lines(unit["failure"]):
+                put(f"{unit['slot']}: {line}")
+    return ended, int(exit_of(ended, units))
+
+
+def _teller(settings: Settings) -> Callable[[dict[str, Any]], None]:
+    if settings.json:
+        return print_json_line
+    return _tell
+
+
+def _tell(event: dict[str, Any]) -> None:
+    unit = event["unit"]
+    if unit is not None and unit["verdict"] is not None:
+        put(f"{unit['slot']}: {verdict_text(unit)}")
+
+
+def _quiet(_event: dict[str, Any]) -> None:
+    """Tell nothing: with --json the result is one document."""
+
+
+@click.command(cls=Verb, methods=("job.get", "events.subscribe", "unit.list"))
+@_JOB
+@click.option("--timeout", type=click.FloatRange(min=0), metavar="S", help="give up after so many seconds")
+@click.pass_obj
+def wait(settings: Settings, job: int, timeout: float | None) -> int:
+    """Wait until a job has ended; the exit code tells how it went."""
+    ended, exit_code = _follow(settings, settings.connect(), job, timeout, _quiet if settings.json else _tell)
+    if settings.json:
+        settings.show(ended, show_job)
+    return exit_code
+
+
+_LIMIT = click.option("--limit", cls=ApiOption, type=click.IntRange(1, 1000), metavar="N")
+
+
+@api_verb("job.list")
+@_LIMIT
+@click.pass_obj
+def jobs(settings: Settings, limit: int | None) -> None:
+    """Call ``job.list``."""
+    with settings.connect() as client:
+        settings.show(client.call("job.list", limit=limit), show_jobs)
+
+
+@api_verb("unit.list")
+@click.option("--job", cls=ApiOption, type=click.IntRange(min=1), metavar="N")
+@_LIMIT
+@click.pass_obj
+def units(settings: Settings, job: int | None, limit: int | None) -> None:
+    """Call ``unit.list``."""
+    with settings.connect() as client:
+        settings.show(client.call("unit.list", job=job, limit=limit), show_units)
+
+
+@api_verb("unit.get")
+@click.argument("unit", type=click.IntRange(min=1), metavar="ID")
+@click.pass_obj
+def unit(settings: Settings, unit: int) -> None:
+    """Call ``unit.get``."""
+    with settings.connect() as client:
+        settings.show(client.call("unit.get", id=unit), show_unit)
+
+
+def _steering(name: str, method: str) -> click.Command:
+    """Return a verb that takes a job's number and answers the job."""
+
+    @click.pass_obj
+    def run(settings: Settings, job: int) -> None:
+        with settings.connect() as client:
+            settings.show(client.call(method, id=job), show_job)
+
+    return _JOB(api_verb(method, name=name)(run))
+
+
+QUEUE_VERBS = (
+    enqueue,
+    jobs,
+    _steering("job", "job.get"),
+    _steering("cancel", "job.cancel"),
+    _steering("pause", "job.pause"),
+    _steering("resume", "job.resume"),
+    wait,
+    units,
+    unit,
+)

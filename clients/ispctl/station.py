@@ -1,0 +1,119 @@
+"""Verbs of the station: slots, slot, programmers, watch, probe, read, doctor."""
+
+import base64
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ispctl.files import write_output
+from ispctl.hexfile import check_ending, encode_for, intel_hex
+from ispctl.show import show_probe, show_programmers, show_slot, show_slots
+from ispctl.text import byte
+from ispctl.verb import Settings, Verb, api_verb, print_json_line, put
+
+__all__ = ["STATION_VERBS"]
+
+_SLOT = click.argument("slot")
+_ACTIONS = ("enable", "disable", "identify")
+_MEMORIES = ("flash", "eeprom", "lfuse", "hfuse", "efuse", "lock", "signature", "calibration")
+_FEW_BYTES = 16
+
+
+@api_verb("slot.list")
+@click.pass_obj
+def slots(settings: Settings) -> None:
+    """Call ``slot.list``."""
+    with settings.connect() as client:
+        settings.show(client.call("slot.list"), show_slots)
+
+
+@click.command(cls=Verb, methods=("slot.get", "slot.set"))
+@_SLOT
+@click.argument("action", required=False, type=click.Choice(_ACTIONS))
+@click.pass_obj
+def slot(settings: Settings, slot: str, action: str | None) -> None:
+    """Show one slot, enable or disable it, or let its programmer show itself."""
+    with settings.connect() as client:
+        if action is None:
+            settings.show(client.call("slot.get", name=slot), show_slot)
+        else:
+            settings.show(client.call("slot.set", name=slot, action=action), show_slot)
+
+
+@api_verb("programmer.list")
+@click.pass_obj
+def programmers(settings: Settings) -> None:
+    """Call ``programmer.list``."""
+    with settings.connect() as client:
+        settings.show(client.call("programmer.list"), show_programmers)
+
+
+@click.command(cls=Verb, methods=("events.subscribe", "slot.list"))
+@click.pass_obj
+def watch(settings: Settings) -> None:
+    """Show the slots live; where the output is no terminal, print each event as a line of JSON."""
+    if settings.json or not sys.stdout.isatty():
+        with settings.connect() as client:
+            client.call("events.subscribe")
+            for event in client.events():
+                print_json_line(event)
+    else:
+        from ispctl.board import show_board  # loads rich, which only a terminal needs
+
+        show_board(settings)
+
+
+@api_verb("slot.probe")
+@_SLOT
+@click.pass_obj
+def probe(settings: Settings, slot: str) -> int:
+    """Call ``slot.probe``."""
+    with settings.connect() as client:
+        answer = client.call("slot.probe", name=slot)
+    settings.show(answer, show_probe)
+    return 0 if answer["failure"] is None else 1
+
+
+@api_verb("slot.read")
+@_SLOT
+@click.argument("memory", type=click.Choice(_MEMORIES))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Intel HEX (.hex) or raw bytes (.bin)"
+)
+@click.pass_obj
+def read(settings: Settings, slot: str, memory: str, output: Path | None) -> None:
+    """Call ``slot.read``."""
+    if output is not None:
+        check_ending(output)
+    with settings.connect() as client:
+        dump = client.call("slot.read", name=slot, memory=memory)
+    content = base64.b64decode(dump["content"])
+    if output is not None:
+        write_output(output, encode_for(output, content))
+    if settings.json or output is None:
+        settings.show(dump, lambda _: _text(content))
+    else:
+        put(f"{len(content)} bytes of {memory} in {output}")
+
+
+def _text(content: bytes) -> str:
+    if len(content) <= _FEW_BYTES:
+        return " ".join(str(byte(value)) for value in content)
+    return intel_hex(content).rstrip("\n")
+
+
+@click.command(cls=Verb, methods=())
+@click.pass_obj
+def doctor(settings: Settings) -> int:
+    """Look for what keeps programmers from working: the daemon, permissions, other programs on a port, missing tools."""
+    from ispctl.doctor import Machine, examine, show_findings  # rarely needed
+
+    findings = examine(Machine(), settings.socket)
+    as_json: list[dict[str, Any]] = [finding.as_json() for finding in findings]
+    settings.show(as_json, lambda _: show_findings(findings))
+    return 1 if any(finding.is_bad for finding in findings) else 0
+
+
+STATION_VERBS = (slots, slot, programmers, watch, probe, read, doctor)

@@ -1,0 +1,103 @@
+"""Commands that are declared elsewhere: a verb takes its help from the API's method, an option from its parameter.
+
+The declarations are loaded when help is shown, so that a command that only works starts quickly.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ispctl.client import Client
+
+__all__ = ["ApiOption", "Settings", "Verb", "api_verb", "parse_byte", "print_json_line", "put"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What stands before the verb."""
+
+    socket: Path
+    json: bool
+
+    def connect(self) -> Client:
+        """Open the connection this run uses."""
+        return Client(self.socket)
+
+    def show(self, result: Any, text: Callable[[Any], str]) -> None:
+        """Print a result: the API's own, or ``text`` of it."""
+        if not self.json:
+            put(text(result))
+        elif sys.stdout.isatty():
+            put(json.dumps(result, ensure_ascii=False, indent=2))
+        else:
+            print_json_line(result)
+
+
+def put(text: str) -> None:
+    """Print ``text`` as UTF-8, whatever the locale."""
+    sys.stdout.buffer.write(text.encode("utf-8", "replace") + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def print_json_line(value: object) -> None:
+    """Print one JSON document on one line."""
+    put(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+
+
+class Verb(click.Command):
+    """A command that calls the API. ``methods`` are those it uses; without help of its own it has the first one's."""
+
+    def __init__(self, *args: Any, methods: tuple[str, ...] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.methods = methods
+
+    def get_help(self, ctx: click.Context) -> str:
+        """Return the help text, complete."""
+        self._learn()
+        return super().get_help(ctx)
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the first sentence."""
+        self._learn()
+        return super().get_short_help_str(limit)
+
+    def _learn(self) -> None:
+        if not self.methods or self.help:
+            return
+        from ispd.api.methods import METHODS  # only for help
+
+        method = METHODS[self.methods[0]]
+        self.help = method.description
+        meanings = method.field_descriptions()
+        for option in self.params:
+            if isinstance(option, ApiOption) and not option.help:
+                option.help = meanings[option.field]
+
+
+def api_verb(*methods: str, name: str | None = None) -> Callable[[Callable[..., Any]], Verb]:
+    """Make the decorated function a verb whose help is that of the first of ``methods``."""
+    return click.command(name, cls=Verb, methods=methods, help="")
+
+
+class ApiOption(click.Option):
+    """An option that carries the parameter ``field`` (by default of the same name) of its verb's method."""
+
+    def __init__(self, *args: Any, field: str | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.field = field or self.name or ""
+
+
+def parse_byte(text: str) -> int:
+    """Return a fuse or lock byte written 0xNN, 0bNNNNNNNN or in decimal, or end with a usage error."""
+    try:
+        number = int(text, 0)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a byte like 0x5E") from None
+    if not 0 <= number <= 0xFF:
+        raise click.BadParameter(f"{text} is not a byte: 0x00 to 0xFF")
+    return number

@@ -107,7 +107,7 @@ class WindowPump(Generic[R]):
         """
         view = data
         while view:
-            if not self._flights or self._flights[0].unsent:
+            if not self._flights:
                 raise RemoteProtocolError(f"the programmer sent bytes nobody asked for: {view[:16].hex(' ')}")
             request = self._flights[0].request
             need = request.missing(self._reply)
@@ -115,6 +115,9 @@ class WindowPump(Generic[R]):
             view = view[need:]
             if request.missing(self._reply) == 0:
                 reply, self._reply = request.decode(self._reply), b""
+                if self._flights[0].unsent:
+                    # the start of a chain may be answered before its end was sent, the whole of a request may not
+                    raise RemoteProtocolError("the programmer answered a request before it was sent")
                 self._flights.popleft()
                 if self._flights:
                     self._ahead_bytes -= self._flights[0].sent

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ispd.errors import LocalProtocolError, RemoteProtocolError
+from ispd.wire.avr_isp import WordAddress
 from ispd.wire.engine import Request
-from ispd.wire.stk500v1 import BlockMemory, ProgramPage, ReadPage, Sync, Universal
+from ispd.wire.stk500v1 import BlockMemory, ProgramPage, ReadPage, Sync, Universal, program_at
 from ispd.wire.window import UART_AHEAD_BYTES, Window, WindowPump
 
 requests_ = st.lists(
@@ -93,6 +94,23 @@ def test_the_next_block_travels_while_the_sketch_is_busy_and_never_beyond_its_ri
     assert len(pump.outgoing()) == 73
     list(pump.incoming(b"\x14\x10"))
     assert pump.is_idle
+
+
+def test_the_start_of_a_chain_may_be_answered_before_its_end_was_sent() -> None:
+    chains = [program_at(WordAddress(0x40 * number), bytes(128)) for number in (0, 2)]
+    pump = WindowPump(chains, Window(ahead_bytes=60))
+    assert len(pump.outgoing()) == 137 + 60
+    assert len(list(pump.incoming(b"\x14\x10\x14\x10\x14\x10"))) == 1
+    assert len(pump.outgoing()) == 77
+    assert len(list(pump.incoming(b"\x14\x10"))) == 1
+    assert pump.is_idle
+
+
+def test_a_whole_answer_before_the_whole_request_is_an_error() -> None:
+    pump = WindowPump([ProgramPage(bytes(128))] * 2, Window(ahead_bytes=60))
+    pump.outgoing()
+    with pytest.raises(RemoteProtocolError, match="before it was sent"):
+        list(pump.incoming(b"\x14\x10\x14\x10"))
 
 
 def test_a_stop_finishes_what_was_begun_and_begins_nothing() -> None:

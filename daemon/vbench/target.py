@@ -17,6 +17,8 @@ __all__ = ["AvrTarget", "Circuit"]
 
 _ENTRY_WAIT_S = 20e-3
 """Reset must be low this long before the first instruction (data sheet: at least 20 ms)."""
+_ROUNDING_S = 1e-9
+"""Bench times are floats; a wait of exactly 20 ms must not fall short by their rounding."""
 _RESET_PULSE_CLOCKS = 2
 _FAST_CLOCK_HZ = 12e6
 """From here on SCK may be at most f/6; below it must stay under f/4."""
@@ -271,7 +273,7 @@ class AvrTarget:
             return False
         if self.clock_hz is None or self._refuses_entry:
             return False
-        if at - self._reset_changed < _ENTRY_WAIT_S:
+        if at - self._reset_changed < _ENTRY_WAIT_S - _ROUNDING_S:
             self.core.note(ViolationKind.ENTRY_TOO_EARLY, at)
             self._refuses_entry = True
             return False

@@ -1,0 +1,107 @@
+"""Rigs of the bench tests: pins driven by hand, and the host end of a serial line."""
+
+from vbench.serial_programmer import SerialProgrammer
+from vbench.target import AvrTarget
+
+__all__ = ["FRAME_S", "SCK_HZ", "Bus", "Host"]
+
+SCK_HZ = 125e3
+FRAME_S = 32 / SCK_HZ
+
+
+class Bus:
+    """Drives a target's pins the way a careful programmer does, and keeps the time."""
+
+    def __init__(self, target: AvrTarget, *, sck_hz: float = SCK_HZ) -> None:
+        self.target = target
+        self.sck_hz = sck_hz
+        self.now = 0.0
+        target.power_on(self.now, reset_active=False)
+
+    def pulse(self, wait_s: float = 20e-3) -> None:
+        """Pulse reset and wait."""
+        self.target.set_reset(False, self.now)
+        self.now += 1e-3
+        self.target.set_reset(True, self.now)
+        self.now += wait_s
+
+    def enter(self, wait_s: float = 20e-3) -> bool:
+        """Enter programming mode; tell whether the echo came."""
+        self.pulse(wait_s)
+        return self.frame("AC 53 00 00")[2] == 0x53
+
+    def frame(self, text: str) -> bytes:
+        """Clock bytes and return the reply."""
+        sent = bytes.fromhex(text)
+        reply = self.target.exchange(sent, self.now, self.sck_hz)
+        self.now += 8 * len(sent) / self.sck_hz
+        return reply
+
+    def ask(self, text: str) -> int:
+        """Clock one instruction and return byte 4."""
+        return self.frame(text)[3]
+
+    def settle(self) -> None:
+        """Wait longer than any write takes."""
+        self.now += 0.06
+
+    def put(self, text: str) -> None:
+        """Clock a write instruction and wait for it."""
+        self.ask(text)
+        self.settle()
+
+    def kinds(self) -> list[str]:
+        """Rules broken so far."""
+        return [violation.kind.value for violation in self.target.violations]
+
+
+class Host:
+    """The far end of an emulated programmer's line, on a clock that jumps."""
+
+    def __init__(self, programmer: SerialProgrammer, *, baud: int | None = None, now: float = 0.0) -> None:
+        self.programmer = programmer
+        self.now = now
+        programmer.opened(now, baud=programmer.baud if baud is None else baud)
+
+    def send(self, data: bytes) -> None:
+        """Write bytes now."""
+        self.programmer.feed(data, self.now)
+
+    def until(self, when: float) -> bytes:
+        """Let time pass and return what came."""
+        got = b""
+        while (due := max(self.programmer.next_time(), self.now)) <= when:
+            self.now = due
+            got += self.programmer.take(self.now)
+        self.now = when
+        return got + self.programmer.take(when)
+
+    def ask(self, data: bytes, count: int, *, within_s: float = 5.0) -> bytes:
+        """Write bytes, and return as soon as ``count`` came back."""
+        self.send(data)
+        got, limit = b"", self.now + within_s
+        while len(got) < count:
+            self.now = max(self.programmer.next_time(), self.now)
+            assert self.now <= limit, f"{data.hex(' ')} brought only {got.hex(' ')}"
+            got += self.programmer.take(self.now)
+        return got
+
+    def set_device(self, page_bytes: int = 128, eeprom_bytes: int = 1024, code: int = 0) -> None:
+        """Send the 'B' block."""
+        block = bytes([code, 0, 0, 1, 1, 1, 1, 3, 0xFF, 0xFF, 0xFF, 0xFF])
+        block += page_bytes.to_bytes(2, "big") + eeprom_bytes.to_bytes(2, "big") + (32768).to_bytes(4, "big")
+        assert self.ask(b"B" + block + b" ", 2) == b"\x14\x10"
+
+    def enter(self) -> None:
+        """Set the device and enter programming mode."""
+        self.set_device()
+        assert self.ask(b"P ", 2) == b"\x14\x10"
+
+    def load_address(self, words: int) -> None:
+        """Send 'U'."""
+        assert self.ask(b"U" + words.to_bytes(2, "little") + b" ", 2) == b"\x14\x10"
+
+    def erase(self) -> None:
+        """Chip erase through 'V', and the wait that is the host's business."""
+        self.ask(b"V\xac\x80\x00\x00 ", 3)
+        self.until(self.now + 0.06)

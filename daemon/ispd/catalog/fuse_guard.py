@@ -178,6 +178,8 @@ def _judge_absent_bits(part: Part, fuses: Mapping[MemoryKind, int]) -> Iterator[
 
 def _judge_swaps(part: Part, fuses: Mapping[MemoryKind, int], presets: Sequence[FusePreset]) -> Iterator[FuseFinding]:
     for memory, value in fuses.items():
+        if value == _BYTE:
+            continue  # nothing programmed: a factory value of some byte on most parts
         for preset in presets:
             other = next(
                 (kind for kind, values in preset.values.items() if kind is not memory and value in values), None

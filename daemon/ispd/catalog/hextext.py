@@ -14,9 +14,12 @@ from itertools import pairwise
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.span import Span
 
-__all__ = ["HexScan", "scan_hex"]
+__all__ = ["MAX_PIECES", "HexScan", "scan_hex"]
 
 _BANK_BYTES = 0x10000
+MAX_PIECES = 1024
+"""Most separate pieces an image may have: a firmware has a handful, and joining files compares each piece with each."""
+
 _OVERHEAD_BYTES = 5  # length, address (2), type, checksum
 
 
@@ -89,7 +92,7 @@ def scan_hex(name: str, content: bytes) -> HexScan:
         )
     if not scan.placed:
         raise _refused(name, None, "there is not one data byte in it")
-    _check_overlaps(name, scan)
+    _check_pieces(name, scan)
     _note_form(scan, content, lines)
     return scan
 
@@ -148,8 +151,10 @@ def _start_address(record: _Record) -> int:
     return (high << 4) + low if record.kind is _RecordType.SEGMENT_START else (high << 16) + low
 
 
-def _check_overlaps(name: str, scan: HexScan) -> None:
+def _check_pieces(name: str, scan: HexScan) -> None:
+    pieces = 1
     for (left, first), (right, second) in pairwise(sorted(scan.placed)):
+        pieces += left.stop != right.start
         common = left.overlap(right)
         if len(common):
             early, late = sorted((first, second))
@@ -159,6 +164,8 @@ def _check_overlaps(name: str, scan: HexScan) -> None:
                 hint="two files were joined that do not fit together; join them with `ispctl merge`",
                 facts=Facts(address=common.start),
             )
+    if pieces > MAX_PIECES:
+        raise _refused(name, None, f"it is in {pieces} separate pieces; a firmware has a handful")
 
 
 def _note_form(scan: HexScan, content: bytes, lines: list[bytes]) -> None:

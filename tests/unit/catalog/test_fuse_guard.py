@@ -44,7 +44,7 @@ def judge(
         ("attiny84", {H: 0x9F}, [("refuse", "dwen")]),
         # SPIEN can only be a mistake
         ("atmega32u4", {H: 0xFB}, [("refuse", "spien"), ("confirm", "jtagen"), ("check", "")]),
-        ("attiny25", {H: 0xFF}, [("refuse", "spien"), ("check", "")]),
+        ("attiny25", {H: 0xFF}, [("refuse", "spien")]),
         # clocks
         ("atmega32u4", {L: 0xE0}, [("confirm", "cksel")]),
         ("atmega32u4", {L: 0xE1}, [("confirm", "cksel")]),

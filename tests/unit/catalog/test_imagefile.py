@@ -52,6 +52,7 @@ REFUSED = {
         OVERLAP,
         "lines 1 and 3",
     ),
+    "scattered": (hexfile(*[record(0, 2 * at, b"\x01") for at in range(1025)], END), INVALID, "1025 separate pieces"),
     "ELF": (b"\x7fELF\x01\x01\x01", INVALID, "ELF"),
     "raw bytes called hex": (bytes(range(256)), INVALID, "line 1"),
 }

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.catalog.hexlines import END, data_lines, hexfile
 
 from ispd.catalog.bootloaders import load_bootloaders
@@ -175,6 +177,48 @@ def test_a_firmware_in_the_bootloaders_way_is_told():
 def test_a_raw_binary_goes_where_it_is_told():
     recipe = build(files=(NamedBytes("app.bin", FIRMWARE), NamedBytes("boot.bin", LOADER, 0x7000)))
     assert recipe.flash == Image((Segment(0, FIRMWARE), Segment(0x7000, LOADER)))
+
+
+byte = st.none() | st.integers(-1, 256)
+blob = st.binary(max_size=80) | st.binary(min_size=1, max_size=80).map(
+    lambda data: hexfile(*data_lines(0x6FF0, data), END)
+)
+file = st.builds(NamedBytes, st.sampled_from(["a.hex", "b.bin"]), blob, st.none() | st.integers(-1, 0x8001))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.builds(
+        RecipeOptions,
+        files=st.lists(file, max_size=3).map(tuple),
+        eeprom=st.none() | file,
+        part=st.sampled_from([None, "m32u4", "m328p", "m8", "t85", "usb1286", ""]),
+        bootloader=st.sampled_from([None, "caterina-micro", "atmel-dfu", "lufa-ms", "stm32duino", "x"]),
+        lfuse=byte,
+        hfuse=byte,
+        efuse=byte,
+        lock=byte,
+        erase=st.booleans(),
+        force_fuses=st.booleans(),
+        accept_fuses=st.booleans(),
+        sck_hz=st.none() | st.integers(-1, 1),
+        supply_mv=st.none() | st.integers(-1, 5000),
+    )
+)
+def test_any_options_give_a_recipe_or_a_refusal(options):
+    """And a recipe that was given without a part is admitted or refused by every part in the same way."""
+    try:
+        recipe = build_recipe(options, PARTS, BOOTLOADERS)
+    except RefusedError:
+        return
+    assert all(0 <= value <= 0xFF for value in recipe.fuses.values())
+    for part in PARTS:
+        try:
+            admit(recipe, part, BOOTLOADERS)
+        except RefusedError:
+            continue
+        assert recipe.flash.span.stop <= part.flash.size_bytes
+        assert set(recipe.fuses) <= {fuse.memory for fuse in part.fuses}
 
 
 def test_the_examples_recipe_is_complete():

@@ -1,0 +1,255 @@
+"""Kill -9 of the real daemon at every commit and at every protocol step: nothing lost, nothing doubled, the job goes on.
+
+Four boards on pseudo-terminals outlive the daemon. It is killed at a chosen point of a job, started again on the same
+state directory, and must end the job by itself with every board holding the image and one record each.
+"""
+
+import base64
+import shutil
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import anyio
+import pytest
+from tests.bench.live_daemon import LiveDaemon
+
+from ispd.catalog.hexwriter import write_hex
+from ispd.catalog.parts import load_parts
+from ispd.model.image import Image, Segment
+from ispd.model.job import JobState, Unit, Verdict
+from ispd.station.journal import Journal
+from ispd.station.worker import ThreadWorker
+from vbench.arduino_isp import ArduinoIsp
+from vbench.line import Flavour
+from vbench.mcu import Program
+from vbench.pty_board import PtyBoard, PtyServer
+from vbench.serial_programmer import SerialProgrammer
+from vbench.target import AvrTarget
+
+SLOTS = ("A1", "A2", "A3", "A4")
+AT_ONCE = 3
+JOB_DEADLINE_S = 60.0
+TIME_SCALE = 20.0
+IMAGE = Image.of([Segment(0, bytes(range(1, 13))), Segment(0x7000, b"boot")])
+EEPROM = b"\x01\x02"
+LOCK = 0x2F
+
+
+class CountedSketch(ArduinoIsp):
+    """Tells its programmer of every command it has carried out."""
+
+    on_command: Callable[[], None]
+
+    def _avrisp(self) -> Program:
+        yield from super()._avrisp()
+        self.on_command()
+
+
+class CountedProgrammer(SerialProgrammer):
+    """Counts commands; ``alarm`` is called once when the count reaches ``alarm_at``."""
+
+    commands = 0
+    alarm_at = 0
+    alarm: Callable[[], None] | None = None
+
+    def _new_sketch(self) -> ArduinoIsp:
+        sketch = CountedSketch(self.mcu, self.socket, baud=self.baud)
+        sketch.on_command = self._count
+        return sketch
+
+    def _count(self) -> None:
+        self.commands += 1
+        if self.alarm is not None and self.commands == self.alarm_at:
+            self.alarm()
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What can be seen of a board from outside: how often it was erased, and all it holds."""
+
+    erased: int
+    content: tuple[bytes, bytes, int]
+
+    @classmethod
+    def of(cls, target: AvrTarget) -> "Memory":
+        return cls(target.erase_count, (bytes(target.flash), bytes(target.eeprom), target.lock))
+
+
+class Bench:
+    """Four boards on pseudo-terminals and a daemon that works on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        part = load_parts().get("atmega32u4")
+        self.programmers = {
+            name: CountedProgrammer(Flavour.UART, target=AvrTarget(part, seed=seed)) for seed, name in enumerate(SLOTS)
+        }
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Plug everything in; afterwards the daemon is dead."""
+        with ExitStack() as stack:
+            server = stack.enter_context(PtyServer(time_scale=TIME_SCALE))
+            boards = {
+                name: stack.enter_context(PtyBoard(programmer, server=server))
+                for name, programmer in self.programmers.items()
+            }
+            self.daemon = LiveDaemon(self.folder, {name: board.path for name, board in boards.items()})
+            try:
+                yield self
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await self.daemon.kill_and_wait()
+
+    def target(self, slot: str) -> AvrTarget:
+        target = self.programmers[slot].socket.target
+        assert target is not None
+        return target
+
+    def memories(self) -> dict[str, Memory]:
+        return {slot: Memory.of(self.target(slot)) for slot in SLOTS}
+
+    async def enqueue(self, count: int | None) -> None:
+        content = base64.b64encode(write_hex(IMAGE)).decode()
+        eeprom = base64.b64encode(write_hex(Image.of([Segment(0, EEPROM)]))).decode()
+        await self.daemon.call(
+            "job.enqueue",
+            images=[{"name": "board.hex", "content": content}],
+            eeprom={"name": "board.eep", "content": eeprom},
+            part="atmega32u4",
+            slots=list(SLOTS),
+            lock=LOCK,
+            **({} if count is None else {"count": count}),
+        )
+
+    async def follow_job(self) -> dict[str, Any] | None:
+        """Wait until job 1 has ended and return it; None where the daemon dies before."""
+        with anyio.fail_after(JOB_DEADLINE_S):
+            while True:
+                job = await self.daemon.call("job.get", id=1)
+                if job is None or JobState(job["state"]).is_final:
+                    return job  # type: ignore[no-any-return]  # JSON
+                await anyio.sleep(0.02)
+
+    async def recorded(self) -> tuple[int, dict[str, Unit]]:
+        """Return how many jobs, and per slot which unit, a copy of the dead daemon's journal holds."""
+        copy = self.folder / "copy"
+        shutil.rmtree(copy, ignore_errors=True)
+        if not self.daemon.journal.exists():
+            return 0, {}
+        shutil.copytree(self.daemon.journal.parent, copy)
+        journal = await Journal.open(copy / "journal.db", ThreadWorker(), now="copy")
+        jobs = await journal.jobs(limit=10)
+        units = await journal.units(job=None, limit=100, before=None)
+        await journal.aclose()
+        by_slot = {unit.slot: unit for unit in units}
+        assert len(by_slot) == len(units), "a board has two records"
+        return len(jobs), by_slot
+
+
+async def run_until_killed(bench: Bench, kill_at: str, count: int | None) -> bool:
+    """Start the daemon, give it the job, and return whether it was killed before the job ended."""
+    await bench.daemon.start(kill_at=kill_at)
+    await bench.enqueue(count)
+    job = await bench.follow_job()
+    if job is None:
+        assert await bench.daemon.wait() == -9, bench.daemon.log()
+    return job is None
+
+
+async def check_recovery(bench: Bench, count: int | None) -> None:
+    """Start the daemon again where it died and see the job through."""
+    jobs, before = await bench.recorded()
+    memories = bench.memories()
+    passed = {slot for slot, unit in before.items() if unit.verdict is Verdict.PASSED}
+    assert {unit.verdict for unit in before.values()} <= {Verdict.PASSED, Verdict.INTERRUPTED}
+
+    await bench.daemon.start()
+    if jobs == 0:
+        await bench.enqueue(count)
+    job = await bench.follow_job()
+    assert job is not None, bench.daemon.log()
+    units = await bench.daemon.call("unit.list", limit=100)
+    assert await bench.daemon.stop() == 0, bench.daemon.log()
+
+    assert (job["state"], job["passed"], job["failed"]) == ("done", len(SLOTS), 0)
+    by_slot = {unit["slot"]: unit for unit in units}
+    assert len(units) == len(by_slot) == len(SLOTS)
+    for slot, unit in by_slot.items():
+        attempts = [attempt["verdict"] for attempt in unit["attempts"]]
+        assert unit["verdict"] == "passed"
+        assert attempts == ["interrupted"] * (len(attempts) - 1) + ["passed"]
+        assert len(attempts) == (2 if slot in before and slot not in passed else 1)
+        target = bench.target(slot)
+        for segment in IMAGE.segments:
+            assert target.flash[segment.start : segment.span.stop] == segment.data
+        assert target.eeprom[: len(EEPROM)] == EEPROM
+        assert target.lock & 0x3F == LOCK & 0x3F
+        if slot in passed:
+            assert unit["id"] == before[slot].id
+            assert Memory.of(target) == memories[slot], "a board that had passed was written again"
+
+
+async def in_parallel(cases: list[Callable[[], Awaitable[None]]]) -> None:
+    """Run all cases, a few at a time, and stop at the first failure."""
+    waiting = iter(cases)
+
+    async def work() -> None:
+        for case in waiting:
+            await case()
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(AT_ONCE):
+            tasks.start_soon(work)
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_kill_9_at_every_commit(tmp_path: Path) -> None:
+    async with Bench(folder(tmp_path, "whole")).running() as bench:
+        assert not await run_until_killed(bench, "never", None)
+        commits = bench.daemon.commits
+    assert commits > 4 * 8
+
+    def case(moment: str, number: int) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            count = len(SLOTS) if number % 2 else None
+            async with Bench(folder(tmp_path, f"{moment}-{number}")).running() as bench:
+                was_killed = await run_until_killed(bench, f"{moment}:{number}", count)
+                assert was_killed or number > commits - 2, "the run has as many commits as the one before"
+                if was_killed:
+                    await check_recovery(bench, count)
+
+        return run
+
+    await in_parallel([case(moment, number) for number in range(1, commits + 1) for moment in ("before", "after")])
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_kill_9_at_every_protocol_step(tmp_path: Path) -> None:
+    async with Bench(folder(tmp_path, "whole")).running() as bench:
+        assert not await run_until_killed(bench, "never", None)
+        commands = bench.programmers["A1"].commands
+    assert commands > 50
+
+    def case(number: int) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            async with Bench(folder(tmp_path, str(number))).running() as bench:
+                board = bench.programmers[SLOTS[number % len(SLOTS)]]
+                board.alarm_at, board.alarm = number, bench.daemon.kill
+                if await run_until_killed(bench, "never", None):
+                    await check_recovery(bench, None)
+
+        return run
+
+    await in_parallel([case(number) for number in range(1, commands + 1)])
+
+
+def folder(parent: Path, name: str) -> Path:
+    made = parent / name
+    made.mkdir()
+    return made

@@ -1,0 +1,212 @@
+"""The contract of ISP programmers, run on every bed: open, enter, transfer, write, read, leave, unplug."""
+
+import functools
+import random
+from collections.abc import Awaitable, Callable
+
+import anyio
+import pytest
+from tests.conformance.beds import BEDS, Bed, OpenBed, Watch
+
+from ispd.catalog.parts import load_parts
+from ispd.errors import LinkClosedError, LocalProtocolError
+from ispd.model.image import Segment
+from ispd.model.part import MemoryKind, Part
+from ispd.model.span import Span
+from ispd.wire import avr_isp
+from vbench.line import Flavour
+from vbench.target import AvrTarget
+from vbench.virtual_time import run_virtual
+
+FAST = 1_000_000
+"""A rate at which the line is no limit, to keep real time short."""
+
+
+def pages_of(part: Part, data: bytes, start: int = 0) -> list[Segment]:
+    """Cut bytes into whole flash pages."""
+    size = part.flash.page_bytes
+    return [Segment(start + at, data[at : at + size]) for at in range(0, len(data), size)]
+
+
+async def erase(bed: Bed, part: Part) -> None:
+    """Erase the chip and wait as the data sheet says."""
+    await bed.programmer.transfer([avr_isp.chip_erase()])
+    await anyio.sleep(part.times.erase_s)
+
+
+def run(where: str, test: Callable[[OpenBed], Awaitable[None]]) -> None:
+    """Run a test on virtual time where the bed allows it."""
+    runner = run_virtual if where == "virtual" else anyio.run
+    runner(functools.partial(test, BEDS[where]))
+
+
+@pytest.mark.parametrize("where", BEDS)
+@pytest.mark.parametrize("flavour", [Flavour.UART, Flavour.LEONARDO])
+@pytest.mark.parametrize("name", ["atmega32u4", "atmega8"])
+def test_a_session_writes_what_it_was_given_and_nothing_else(where: str, flavour: Flavour, name: str) -> None:
+    part = load_parts().get(name)
+    code = random.Random(name).randbytes(6 * part.flash.page_bytes)
+    settings = random.Random(flavour).randbytes(part.eeprom.page_bytes * 2 + 3)
+
+    async def session(open_bed: OpenBed) -> None:
+        async with open_bed(AvrTarget(part), flavour=flavour, baud=FAST) as bed:
+            programmer, watch = bed.programmer, Watch()
+            assert programmer.identity.kind == "stk500v1"
+            assert programmer.identity.firmware == "1.18"
+            assert await programmer.enter(None, None) == 125_000
+            signature = await programmer.transfer([avr_isp.read_signature(index) for index in range(3)])
+            assert signature == part.signature.value
+            assert await programmer.enter(part, 125_000) == 125_000
+            await erase(bed, part)
+            high = part.flash.size_bytes - part.flash.page_bytes
+            pages = pages_of(part, code) + pages_of(part, code[: part.flash.page_bytes], high)
+            assert await programmer.write(part, MemoryKind.FLASH, pages, watch) == 7
+            assert watch.notes == [part.flash.page_bytes] * 7
+            start = 2 * part.eeprom.page_bytes - 1
+            assert await programmer.write(part, MemoryKind.EEPROM, [Segment(start, settings)], watch) == 1
+            assert watch.total == 7 * part.flash.page_bytes + len(settings)
+            await check_read(bed, part, code, settings, start)
+            await programmer.leave()
+            bed.check()
+            assert not bed.target.in_reset
+            assert bed.target.flash[: len(code)] == code
+            assert bed.target.flash[high:] == code[: part.flash.page_bytes]
+            assert set(bed.target.flash[len(code) : high]) == {0xFF}
+            assert bed.target.eeprom[start : start + len(settings)] == settings
+            assert set(bed.target.eeprom[:start] + bed.target.eeprom[start + len(settings) :]) == {0xFF}
+
+    run(where, session)
+
+
+async def check_read(bed: Bed, part: Part, code: bytes, settings: bytes, start: int) -> None:
+    """Read flash and EEPROM with even and odd ends."""
+    watch = Watch()
+    assert await bed.programmer.read(MemoryKind.FLASH, Span(0, len(code)), watch) == code
+    assert await bed.programmer.read(MemoryKind.FLASH, Span(3, 300), watch) == code[3:300]
+    assert await bed.programmer.read(MemoryKind.EEPROM, Span(start, start + len(settings)), watch) == settings
+    assert await bed.programmer.read(MemoryKind.EEPROM, Span(start + 1, start + 2), watch) == settings[1:2]
+    assert watch.total == len(code) + 297 + len(settings) + 1
+    assert await bed.programmer.read(MemoryKind.FLASH, Span(8, 8), watch) == b""
+
+
+@pytest.mark.parametrize("where", BEDS)
+@pytest.mark.parametrize("baud", [19200, FAST])
+def test_pages_with_gaps_between_them_land_where_they_belong(where: str, baud: int) -> None:
+    part = load_parts().get("atmega32u4")
+    code = random.Random(6).randbytes(128)
+    places = [0x0000, 0x0100, 0x0180, 0x7F80, 0x0400]
+
+    async def session(open_bed: OpenBed) -> None:
+        async with open_bed(AvrTarget(part), baud=baud) as bed:
+            await bed.programmer.enter(part, None)
+            await erase(bed, part)
+            pages = [Segment(place, code) for place in places]
+            assert await bed.programmer.write(part, MemoryKind.FLASH, pages, Watch()) == len(places)
+            await bed.programmer.leave()
+            bed.check()
+            written = [place for place in range(0, 0x8000, 128) if bed.target.flash[place : place + 128] == code]
+            assert written == sorted(places)
+            assert bed.target.flash.count(0xFF) >= 0x8000 - len(places) * 128
+
+    run(where, session)
+
+
+@pytest.mark.parametrize("where", BEDS)
+@pytest.mark.parametrize("baud", [115200, FAST])
+def test_a_stop_ends_between_pages_and_the_session_goes_on(where: str, baud: int) -> None:
+    part = load_parts().get("atmega32u4")
+    code = random.Random(3).randbytes(12 * 128)
+
+    async def session(open_bed: OpenBed) -> None:
+        async with open_bed(AvrTarget(part), baud=baud) as bed:
+            await bed.programmer.enter(part, None)
+            await erase(bed, part)
+            done = await bed.programmer.write(part, MemoryKind.FLASH, pages_of(part, code), Watch(stop_after=4))
+            assert 4 <= done <= 6
+            assert bed.target.flash[: done * 128] == code[: done * 128]
+            assert set(bed.target.flash[done * 128 :]) == {0xFF}
+            rest = pages_of(part, code)[done:]
+            assert await bed.programmer.write(part, MemoryKind.FLASH, rest, Watch()) == len(rest)
+            some = await bed.programmer.read(MemoryKind.FLASH, Span(0, len(code)), Watch(stop_after=1))
+            assert 256 <= len(some) < len(code)
+            assert code.startswith(some)
+            stopped = Watch(stop_after=2)
+            eeprom = [Segment(0, bytes(8)), Segment(16, bytes(8))]
+            assert await bed.programmer.write(part, MemoryKind.EEPROM, eeprom, stopped) == 1
+            assert await bed.programmer.read(MemoryKind.FLASH, Span(0, len(code)), Watch()) == code
+            await bed.programmer.leave()
+            bed.check()
+
+    run(where, session)
+
+
+@pytest.mark.parametrize("where", BEDS)
+def test_unplugging_while_writing_is_told_at_once(where: str) -> None:
+    part = load_parts().get("atmega32u4")
+
+    async def session(open_bed: OpenBed) -> None:
+        async with open_bed(AvrTarget(part)) as bed:
+            await bed.programmer.enter(part, None)
+            await erase(bed, part)
+            code = random.Random(4).randbytes(40 * 128)
+            begun = anyio.current_time()
+            async with anyio.create_task_group() as tasks:
+
+                async def expect_loss() -> None:
+                    with pytest.raises(LinkClosedError):
+                        await bed.programmer.write(part, MemoryKind.FLASH, pages_of(part, code), Watch())
+
+                tasks.start_soon(expect_loss)
+                await anyio.sleep(0.3)
+                bed.unplug()
+            assert anyio.current_time() - begun < 0.6
+            with pytest.raises(LinkClosedError):
+                await bed.programmer.leave()
+            await bed.programmer.aclose()
+
+    run(where, session)
+
+
+@pytest.mark.parametrize("where", BEDS)
+def test_a_cancelled_task_leaves_the_target_running(where: str) -> None:
+    part = load_parts().get("atmega32u4")
+
+    async def session(open_bed: OpenBed) -> None:
+        async with open_bed(AvrTarget(part), baud=FAST) as bed:
+            with anyio.move_on_after(0.5):
+                try:
+                    await bed.programmer.enter(part, None)
+                    await erase(bed, part)
+                    pages = pages_of(part, random.Random(5).randbytes(32768))
+                    await bed.programmer.write(part, MemoryKind.FLASH, pages, Watch())
+                finally:
+                    await bed.programmer.leave()
+            bed.check()
+            assert not bed.target.in_reset
+            await bed.programmer.enter(None, None)
+            assert await bed.programmer.transfer([avr_isp.read_signature(1)]) == part.signature.value[1:2]
+            await bed.programmer.leave()
+
+    run(where, session)
+
+
+@pytest.mark.parametrize("where", BEDS)
+def test_without_programming_mode_nothing_is_sent_and_leaving_is_harmless(where: str) -> None:
+    part = load_parts().get("atmega32u4")
+
+    async def session(open_bed: OpenBed) -> None:
+        async with open_bed(AvrTarget(part), baud=FAST) as bed:
+            await bed.programmer.leave()
+            for _ in range(2):
+                with pytest.raises(LocalProtocolError):
+                    await bed.programmer.transfer([avr_isp.read_signature(0)])
+                with pytest.raises(LocalProtocolError):
+                    await bed.programmer.read(MemoryKind.FLASH, Span(0, 2), Watch())
+                with pytest.raises(LocalProtocolError):
+                    await bed.programmer.write(part, MemoryKind.FLASH, pages_of(part, bytes(128)), Watch())
+                await bed.programmer.enter(part, None)
+                await bed.programmer.leave()
+            assert not bed.target.in_reset
+            bed.check()
+
+    run(where, session)

@@ -22,6 +22,10 @@ __all__ = ["TargetSession", "TargetState", "failure_of", "unknown_part"]
 _LEAVE_DEADLINE_S = 5.0
 """Long enough for a driver to find its framing again (3 s) and then to release reset."""
 
+_IN_FLIGHT_S = 0.1
+"""Time for what was sent already to reach the target when a write is cut short: a page as single instructions takes
+80 ms at 125 kHz, a receive ring of 63 bytes 66 ms at 9600 baud."""
+
 _POLL_INTERVAL_S = 0.0005
 """Pages take 3.7 to 4.5 ms; asking more often than this saves nothing."""
 
@@ -87,7 +91,7 @@ class TargetSession:
         failure: IspdError | None = None
         with anyio.move_on_after(_LEAVE_DEADLINE_S, shield=True):
             if self._unsettled_s > 0:
-                await self._clock.sleep(self._unsettled_s)
+                await self._clock.sleep(_IN_FLIGHT_S + self._unsettled_s)
             for _ in range(2):
                 if not self.is_entered:
                     return None

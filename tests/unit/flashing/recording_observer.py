@@ -1,0 +1,68 @@
+"""An observer that writes down what it is told, and stops the unit at a chosen checkpoint."""
+
+from collections.abc import Awaitable, Callable
+
+from ispd.errors import ErrorCode, JobError
+from ispd.flashing.plan import Plan, Step
+from ispd.flashing.session import TargetState
+from ispd.model.job import StepRecord
+from ispd.model.part import Part, Signature
+
+
+def cancelled() -> JobError:
+    return JobError(ErrorCode.CANCELLED, "the job was cancelled")
+
+
+class RecordingObserver:
+    """``stop_at`` is the number of the checkpoint that raises ``reason``; before it every page asks for one."""
+
+    def __init__(
+        self,
+        *,
+        stop_at: int | None = None,
+        reason: Callable[[], JobError] = cancelled,
+        every_page: bool = False,
+        on_step: Callable[[Step], Awaitable[None]] | None = None,
+    ) -> None:
+        self.events: list[str] = []
+        self.plan: Plan | None = None
+        self.before: TargetState | None = None
+        self.warnings: tuple[str, ...] = ()
+        self.records: list[StepRecord] = []
+        self.progressed: list[tuple[int, int]] = []
+        self.checkpoints = 0
+        self._stop_at = stop_at
+        self._reason = reason
+        self._every_page = every_page
+        self._on_step = on_step
+        self._asked = 0
+
+    async def identified(self, signature: Signature, part: Part, sck_hz: int) -> None:
+        self.events.append(f"identified {part.id} {signature} {sck_hz}")
+
+    async def about_to_write(self, before: TargetState, plan: Plan, warnings: tuple[str, ...]) -> None:
+        self.events.append("intent")
+        self.before, self.plan, self.warnings = before, plan, warnings
+
+    async def step_started(self, step: Step) -> None:
+        self.events.append(f"begin {step.name}")
+        if self._on_step is not None:
+            await self._on_step(step)
+
+    async def step_finished(self, record: StepRecord) -> None:
+        self.events.append(f"end {record.name}")
+        self.records.append(record)
+
+    def progress(self, done_bytes: int, total_bytes: int) -> None:
+        self.progressed.append((done_bytes, total_bytes))
+
+    @property
+    def stop_requested(self) -> bool:
+        """Every second question is answered yes, so that each stop is followed by one page of work."""
+        self._asked += 1
+        return self._every_page and self._asked % 2 == 0
+
+    async def checkpoint(self) -> None:
+        number, self.checkpoints = self.checkpoints, self.checkpoints + 1
+        if number == self._stop_at:
+            raise self._reason()

@@ -8,8 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import click
+import msgspec
 
-from ispd.catalog.parts import load_parts
+from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import IspdError
 from vbench.benchfile import BenchFile, BoardTable, EventTable, ProgrammerTable, read_bench
 from vbench.line import Flavour
@@ -24,8 +25,7 @@ _STOPPING = (signal.SIGTERM, signal.SIGINT)
 class _Bench:
     """Boards by name on one server, and the links that give their terminals lasting names."""
 
-    def __init__(self, described: BenchFile, server: PtyServer, links: Path | None) -> None:
-        parts = load_parts()
+    def __init__(self, described: BenchFile, parts: Parts, server: PtyServer, links: Path | None) -> None:
         self.server = server
         self.links = links
         self.boards = {table.name: PtyBoard(table.build(parts), server=server) for table in described.programmer}
@@ -83,20 +83,10 @@ def _dump(folder: Path, name: str, board: PtyBoard) -> None:
     (folder / f"{name}.state.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _described(
-    file: Path | None, boards: int, part: str, flavour: Flavour, baud: int, time_scale: float | None
-) -> BenchFile:
-    if file is not None:
-        bench = read_bench(file)
-        return BenchFile(time_scale=time_scale or bench.time_scale, programmer=bench.programmer, event=bench.event)
-    table = BoardTable(part=part)
-    return BenchFile(
-        time_scale=time_scale or 1.0,
-        programmer=[
-            ProgrammerTable(name=f"P{number}", flavour=flavour, baud=baud, auto_reset=False, board=table)
-            for number in range(1, boards + 1)
-        ],
-    )
+def _alike(count: int, table: ProgrammerTable) -> BenchFile:
+    """Describe a bench of equal programmers, numbered from 1."""
+    names = [f"{table.name}{number}" for number in range(1, count + 1)]
+    return BenchFile(programmer=[msgspec.structs.replace(table, name=name) for name in names])
 
 
 @contextmanager
@@ -143,13 +133,17 @@ def main(  # noqa: PLR0913 (one parameter per option)
     Prints one line for each: name, path of the terminal. With a file its timed events run too.
     """
     try:
-        described = _described(file, boards, part, Flavour(flavour), baud, time_scale)
+        parts = load_parts()
+        without_file = ProgrammerTable(
+            name="P", flavour=Flavour(flavour), baud=baud, auto_reset=False, board=BoardTable(part=part)
+        )
+        described = _alike(boards, without_file) if file is None else read_bench(file, parts)
         for folder in filter(None, (links, dump)):
             folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stopped = stack.enter_context(_signals_kept())
-            server = stack.enter_context(PtyServer(time_scale=described.time_scale))
-            bench = _Bench(described, server, links)
+            server = stack.enter_context(PtyServer(time_scale=time_scale or described.time_scale))
+            bench = _Bench(described, parts, server, links)
             for name, board in bench.boards.items():
                 click.echo(f"{name} {board.path or '-'}")
             sys.stdout.flush()

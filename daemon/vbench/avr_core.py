@@ -81,9 +81,19 @@ class AvrCore:
         }
         self._busy_forever = min((f.after_writes for f in faults if isinstance(f, BusyForever)), default=None)
         self._slow = max((f.factor for f in faults if isinstance(f, SlowWrites)), default=1.0)
+        for stuck in self._stuck:
+            if not self._has_cell(stuck):
+                raise ValueError(f"{self.part.name} has no {stuck.memory} cell 0x{stuck.address:04X}")
         for fault in faults:
             if isinstance(fault, WrongSignature):
                 self._signature = fault.signature
+
+    def _has_cell(self, fault: StuckBits) -> bool:
+        match fault.memory:
+            case MemoryKind.FLASH | MemoryKind.EEPROM:
+                return fault.address in self.part.memory(fault.memory).span
+            case _:
+                return fault.memory is MemoryKind.LOCK or fault.memory in self.fuses
 
     def _instruction_table(self) -> dict[int, _Handler]:
         return {

@@ -12,7 +12,7 @@
     fault = [{ kind = "power-loss", bytes = 20000 }]
     [programmer.board]                     # what sits on it at the start; leave out for an empty socket
     part = "atmega32u4"
-    state = "used"                         # blank | used | locked
+    state = "used"                         # blank | used (another firmware in it) | locked (the same, lock bits set)
     fuses = { lfuse = 0x5E }
     fault = [{ kind = "stuck-bits", memory = "flash", address = 0x1234, mask = 0x01, level = 1 }]
 
@@ -23,7 +23,7 @@
 
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from enum import StrEnum
 from pathlib import Path
@@ -81,15 +81,18 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         if unknown:
             raise ConfigError(f"{part.name} has no {unknown[0]}")
         locked = self.state is BoardState.LOCKED
-        target = AvrTarget(
-            part,
-            fuses=self.fuses,
-            lock=self.lock if self.lock is not None else _FACTORY_LOCK if locked else 0xFF,
-            circuit=Circuit(crystal_hz=self.crystal_hz or None, supply_mv=self.supply_mv),
-            unimplemented=self.unimplemented,
-            faults=_faults(self.fault, Fault),
-            seed=self.seed,
-        )
+        try:
+            target = AvrTarget(
+                part,
+                fuses=self.fuses,
+                lock=self.lock if self.lock is not None else _FACTORY_LOCK if locked else 0xFF,
+                circuit=Circuit(crystal_hz=self.crystal_hz or None, supply_mv=self.supply_mv),
+                unimplemented=self.unimplemented,
+                faults=_faults(self.fault, Fault),
+                seed=self.seed,
+            )
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         if self.state is not BoardState.BLANK:
             filled = len(target.flash) - len(target.flash) // _USED_SHARE
             target.flash[:filled] = bytes(address * 7 + (address >> 8) & 0xFF for address in range(filled))
@@ -147,11 +150,15 @@ class BenchFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     event: list[EventTable] = []
 
 
-def read_bench(file: Path) -> BenchFile:
-    """Read and check a bench file. Raises ``ConfigError`` naming the file and what is wrong in it."""
+def read_bench(file: Path, parts: Parts) -> BenchFile:
+    """Read a bench file and check that all of it can be built. Raises ``ConfigError`` naming the file and what is wrong in it."""
     try:
         bench = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), BenchFile)
         _check(bench)
+        for board in _boards(bench):
+            board.build(parts)
+        for programmer in bench.programmer:
+            programmer.build(parts)
     except OSError as error:
         raise ConfigError(f"bench file {file} cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, ConfigError) as error:
@@ -178,6 +185,11 @@ def _check(bench: BenchFile) -> None:
             raise ConfigError(f"the event at {event.at} names no programmer of this bench: {event.subject}")
 
 
+def _boards(bench: BenchFile) -> Iterator[BoardTable]:
+    """Boards that events insert; those on programmers are built with them."""
+    yield from (event.board for event in bench.event if event.board is not None)
+
+
 def _faults(tables: Sequence[dict[str, Any]], union: UnionType) -> tuple[Any, ...]:
     kinds = {re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower(): kind for kind in get_args(union)}
     return tuple(_fault(table, kinds) for table in tables)
@@ -189,10 +201,13 @@ def _fault(table: dict[str, Any], kinds: dict[str, type[T]]) -> T:
     kind = kinds.get(name) if isinstance(name, str) else None
     if kind is None:
         raise ConfigError(f"unknown fault {name!r}; known are {', '.join(sorted(kinds))}")
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]  # every member of the union is a dataclass
-    if not values.keys() <= known:
-        raise ConfigError(f"fault {name} has no {', '.join(sorted(values.keys() - known))}")
+    known = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]  # every member of the union is a dataclass
+    if not values.keys() <= known.keys():
+        raise ConfigError(f"fault {name} has no {', '.join(sorted(values.keys() - known.keys()))}")
     try:
+        for key, value in values.items():
+            if known[key] is bytes and isinstance(value, str):
+                values[key] = bytes.fromhex(value)
         return msgspec.convert(values, kind)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"fault {name}: {error}") from error

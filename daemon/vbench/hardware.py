@@ -305,8 +305,8 @@ def open_bench(file: Path) -> BenchHardware:
     Use the result as an async context manager: its timed events run inside. Bench time begins on entry. Raises
     ``ConfigError`` naming what is wrong with the file.
     """
-    described = read_bench(file)
     parts = load_parts()
+    described = read_bench(file, parts)
     bench = BenchHardware(time_scale=described.time_scale)
     for table in described.programmer:
         bench.add(table.name, table.build(parts), path=table.path, plugged=table.plugged, refusal=table.refusal)

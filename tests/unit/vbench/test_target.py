@@ -78,7 +78,7 @@ def test_byte_by_byte_and_frame_by_frame_are_the_same(parts: Parts) -> None:
         for frame in script.split():
             sent = bytes.fromhex(frame)
             got.append(
-                bus.target.instruction(*sent, bus.now, SCK_HZ)
+                bus.target.instruction(sent[0], sent[1], sent[2], sent[3], bus.now, SCK_HZ)
                 if fast
                 else [bus.target.clock(byte, bus.now + 8 * i / SCK_HZ, SCK_HZ) for i, byte in enumerate(sent)][3]
             )

@@ -68,7 +68,7 @@ def judge_fuses(
         *_judge_clock(part, questionable, now),
         *_judge_brown_out(part, requested, questionable, now, supply_mv),
         *_judge_absent_bits(part, questionable),
-        *_judge_swaps(part, questionable, presets),
+        *_judge_swaps(questionable, presets),
     ]
     order = list(FindingLevel)
     return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
@@ -176,7 +176,7 @@ def _judge_absent_bits(part: Part, fuses: Mapping[MemoryKind, int]) -> Iterator[
             yield _finding(FindingLevel.CHECK, memory, "", message)
 
 
-def _judge_swaps(part: Part, fuses: Mapping[MemoryKind, int], presets: Sequence[FusePreset]) -> Iterator[FuseFinding]:
+def _judge_swaps(fuses: Mapping[MemoryKind, int], presets: Sequence[FusePreset]) -> Iterator[FuseFinding]:
     for memory, value in fuses.items():
         if value == _BYTE:
             continue  # nothing programmed: a factory value of some byte on most parts
@@ -184,7 +184,7 @@ def _judge_swaps(part: Part, fuses: Mapping[MemoryKind, int], presets: Sequence[
             other = next(
                 (kind for kind, values in preset.values.items() if kind is not memory and value in values), None
             )
-            if other is not None and part.fuse(other) is not None:
+            if other is not None:
                 message = f"0x{value:02X} is the {other} of {preset.name}: were two bytes swapped?"
                 yield _finding(FindingLevel.CHECK, memory, "", message)
                 break

@@ -170,7 +170,8 @@ def _fatal_mismatch(part: Part, image: Image, section: Span, loader: int | None,
     if not starts_in_boot or _is_blank(image, Span(section.start, section.start + 2)):
         return None
     if loader is None:
-        if _defines(image, section.start - 1) and not has_jump(image, section.start):
+        # code without a gap before it: a vector table there is a loader behind a firmware that fills its section
+        if not has_jump(image, section.start):
             return f"BOOTRST makes the part start at 0x{section.start:04X}, which is in the middle of the firmware"
     elif loader < section.start:
         return (

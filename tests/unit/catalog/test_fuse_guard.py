@@ -98,6 +98,7 @@ def test_what_does_not_change_is_not_asked():
 
 def test_brown_out_above_the_supply_is_refused_even_for_a_preset():
     assert judge("atmega32u4", {E: 0xF8}, supply_mv=5000) == []
+    assert judge("atmega32u4", {E: 0xF8}, supply_mv=4300) == []
     assert judge("atmega32u4", {E: 0xF8}, supply_mv=3300) == [("refuse", "bodlevel")]
     assert judge("atmega32u4", {E: 0xFE}, supply_mv=3300) == []
     # the classic parts need BODEN as well

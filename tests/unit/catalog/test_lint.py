@@ -41,6 +41,8 @@ FULL = Image((APP, LOADER))
         (Image((APP,)), {**DFU, E: 0xFB}, []),
         (Image((APP,)), DFU, ["HWBE lets the HWB pin start the part at 0x7000, but the image has no bootloader there"]),
         (Image((code(0, 0x7400),)), DFU, []),
+        # no gap between firmware and loader
+        (Image.of((code(0, 0x7000), LOADER)), CATERINA, []),
         (FULL, DFU, []),
         (FULL, CATERINA, []),
         (Image((LOADER,)), DFU, []),
@@ -106,11 +108,19 @@ def test_limits_name_address_size_and_part():
             check_fit(U4, kind, Image((Segment(0, b"\x01"), Segment(start, b"\x01\x02"))))
         error = caught.value
         size_bytes = U4.memory(kind).size_bytes
+        assert f"from 0x{max(start, size_bytes):04X} on" in error.message
         assert error.code is ErrorCode.IMAGE_DOES_NOT_FIT
         assert error.facts.address == max(start, size_bytes)
         assert str(size_bytes) in error.message
         assert "ATmega32U4" in error.message
         assert hint in error.hint
+
+
+def test_the_first_byte_outside_is_named():
+    inside, outside = Segment(0x7FF0, bytes(16)), Segment(0x9000, b"\x01")
+    with pytest.raises(RefusedError) as caught:
+        check_fit(U4, MemoryKind.FLASH, Image((inside, outside)))
+    assert caught.value.facts.address == 0x9000
 
 
 def test_where_a_bootloader_is_found():

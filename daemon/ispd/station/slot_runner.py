@@ -60,7 +60,7 @@ class Floor:
 
 
 class SlotRunner:
-    """Runs one slot. ``settled`` is set once the programmer was tried for the first time."""
+    """Runs one slot. ``settled`` is set once the programmer that is plugged in was tried."""
 
     def __init__(self, spec: SlotSpec, host: ProgrammerHost, floor: Floor) -> None:
         self.spec = spec
@@ -104,6 +104,7 @@ class SlotRunner:
     def plugged(self, port: str, usb: UsbIdentity) -> None:
         """Take note that the programmer is there, under this device node."""
         self.host.plugged(port, usb)
+        self.settled = anyio.Event()
         self._troubles = 0
         self._show(port=port)
         self._floor.queue.changed.fire()

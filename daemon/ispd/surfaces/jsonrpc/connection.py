@@ -1,29 +1,25 @@
 """One client's connection: reads requests, runs them, writes answers and events, and suffers alone when it is slow."""
 
 import math
-import socket
-import struct
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import anyio
 from anyio import CancelScope, CapacityLimiter, Semaphore
-from anyio.abc import SocketAttribute, SocketStream, TaskGroup
+from anyio.abc import TaskGroup
 
-from ispd.api.call import Allows, Call, EventSource, Peer, StationPort
+from ispd.api.call import Allows, Call, EventSource, StationPort
 from ispd.api.spec import EVENT_NOTIFICATION
 from ispd.errors import ErrorCode, RefusedError
 from ispd.model.event import Event
 from ispd.surfaces.jsonrpc.codec import encode
 from ispd.surfaces.jsonrpc.dispatch import Dispatcher, error_response
 from ispd.surfaces.jsonrpc.framing import Framing
+from ispd.surfaces.jsonrpc.stream import ByteStream
 
-__all__ = ["Connection", "Limits", "peer_of"]
+__all__ = ["Connection", "Limits"]
 
-_CHUNK_BYTES = 64 * 1024
 _DRAIN_S = 2.0  # a local client that is still sending needs far less for the longest request
-
-_PEER = struct.Struct("iII")  # struct ucred of unix(7): pid, uid, gid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,13 +40,6 @@ class Limits:
     message_s: float = 30.0
     events: int = 256
     parsers: int = 2
-
-
-def peer_of(stream: SocketStream) -> Peer:
-    """Return who is at the other end of a Unix socket (SO_PEERCRED, unix(7))."""
-    raw = stream.extra(SocketAttribute.raw_socket)  # noqa: S610 - anyio's attribute, no database here
-    pid, uid, gid = _PEER.unpack(raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
-    return Peer(uid=uid, gid=gid, pid=pid)
 
 
 class _Feed:
@@ -88,7 +77,7 @@ class Connection:
 
     def __init__(
         self,
-        stream: SocketStream,
+        stream: ByteStream,
         dispatcher: Dispatcher,
         station: StationPort,
         *,
@@ -106,17 +95,18 @@ class Connection:
         self._messages = Semaphore(limits.calls)
         self._calls = Semaphore(limits.calls)
         self._feed: _Feed | None = None
-        self._call = Call(station=station, session=self, peer=peer_of(stream), allows=allows, workers=workers)
+        self._call = Call(station=station, session=self, peer=stream.peer, allows=allows, workers=workers)
 
     async def run(self) -> None:
         """Serve until the connection ends, and close the stream."""
         try:
-            async with self._stream, anyio.create_task_group() as feeds:
+            async with anyio.create_task_group() as feeds:
                 async with anyio.create_task_group() as calls:
                     await self._read(calls, feeds)
                 feeds.cancel_scope.cancel()
         finally:
             self.unsubscribe()
+            self._stream.close()
 
     # -- the session, for the handlers of methods that concern the connection itself
 
@@ -155,26 +145,18 @@ class Connection:
 
     async def _receive(self, deadline: float) -> bool:
         """Feed the framing; return False where nothing more will come."""
-        with CancelScope(deadline=deadline) as scope:
-            try:
-                self._framing.receive(await self._stream.receive(_CHUNK_BYTES))
-            except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
-                return False
-        if scope.cancelled_caught:
-            raise RefusedError(
-                ErrorCode.PARSE_ERROR, f"the request did not end within {self._limits.message_s:.0f} seconds"
-            )
-        return True
+        with CancelScope(deadline=deadline):
+            data = await self._stream.receive()
+            self._framing.receive(data)
+            return bool(data)
+        raise RefusedError(ErrorCode.PARSE_ERROR, f"the request did not end within {self._limits.message_s:g} seconds")
 
     async def _drain(self) -> None:
         """Let a client that is still sending come to its end, so that it reads our answer and not a reset."""
-        with (
-            anyio.move_on_after(_DRAIN_S),
-            suppress(anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError),
-        ):
-            await self._stream.send_eof()
-            while True:
-                await self._stream.receive(_CHUNK_BYTES)
+        self._stream.send_eof()
+        with anyio.move_on_after(_DRAIN_S):
+            while await self._stream.receive():
+                pass
 
     # -- answering
 
@@ -202,6 +184,6 @@ class Connection:
             try:
                 with anyio.fail_after(self._limits.write_s):
                     await self._stream.send(self._framing.encode(message))
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, TimeoutError):
+            except (anyio.BrokenResourceError, TimeoutError):
                 self._is_dead = True
-                await anyio.aclose_forcefully(self._stream)
+                self._stream.abort()

@@ -80,7 +80,8 @@ class Framing:
             raise self._error
         rest = bytes(self._buffer).strip(_SPACE)
         if self.kind is FramingKind.HEADERS and self.has_partial:
-            raise RefusedError(ErrorCode.PARSE_ERROR, "the stream ended inside a message")
+            self._error = RefusedError(ErrorCode.PARSE_ERROR, "the stream ended inside a message")
+            raise self._error
         self._buffer.clear()
         return rest or None
 
@@ -106,10 +107,10 @@ class Framing:
                 if len(self._buffer) > self._max_message_bytes:
                     raise _too_long(self._max_message_bytes)
                 return None
-            line = bytes(self._buffer[:end])
+            line = bytes(self._buffer[:end]).strip(_SPACE)
             del self._buffer[: end + 1]
             self._searched = 0
-            if line.strip(_SPACE):
+            if line:
                 return line
 
     def _headed(self) -> bytes | None:

@@ -1,14 +1,15 @@
 """The JSON-RPC surface as a whole: a listening socket and its connections."""
 
 import errno
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 import structlog
 from anyio import CapacityLimiter
-from anyio.abc import SocketListener, SocketStream, TaskStatus
+from anyio.abc import TaskStatus
 
 from ispd.api.call import Allows, Peer, StationPort
 from ispd.api.declare import Privilege
@@ -16,6 +17,7 @@ from ispd.api.handlers import load_handlers
 from ispd.surfaces.jsonrpc.connection import Connection, Limits
 from ispd.surfaces.jsonrpc.dispatch import Dispatcher
 from ispd.surfaces.jsonrpc.socketfile import listen
+from ispd.surfaces.jsonrpc.stream import ByteStream, accept
 
 __all__ = ["Limits", "serve_jsonrpc"]
 
@@ -31,7 +33,7 @@ def _whoever_may_connect(_peer: Peer, _privilege: Privilege) -> bool:
 
 
 async def serve_jsonrpc(
-    at: Path | SocketListener,
+    at: Path | socket.socket,
     station: StationPort,
     *,
     allows: Allows = _whoever_may_connect,
@@ -40,15 +42,15 @@ async def serve_jsonrpc(
 ) -> None:
     """Serve ``station`` until cancelled; started once clients can connect.
 
-    :param at: path of the socket to make (removed at the end), or a listener that is already bound.
+    :param at: path of the socket to make (removed at the end), or a socket that listens already.
     :raises ConfigError: the socket can not be made, or another daemon serves it.
     """
     surface = _Surface(station, allows, limits or Limits())
-    async with _listener(at) as listener, anyio.create_task_group() as tasks:
-        task_status.started()
-        while True:
-            stream = await _accept(listener)
-            tasks.start_soon(surface.serve, stream)
+    with _listener(at) as listener:
+        async with anyio.create_task_group() as tasks:
+            task_status.started()
+            while True:
+                tasks.start_soon(surface.serve, await _accept(listener))
 
 
 class _Surface:
@@ -62,11 +64,11 @@ class _Surface:
         self._open = 0
         self._workers = CapacityLimiter(limits.parsers)
 
-    async def serve(self, stream: SocketStream) -> None:
+    async def serve(self, stream: ByteStream) -> None:
         """Serve one connection; whatever happens to it stays with it."""
         if self._open >= self._limits.connections:
             _LOG.warning("connection refused: too many", open=self._open)
-            await stream.aclose()
+            stream.close()
             return
         self._open += 1
         try:
@@ -85,21 +87,21 @@ class _Surface:
             self._open -= 1
 
 
-@asynccontextmanager
-async def _listener(at: Path | SocketListener) -> AsyncIterator[SocketListener]:
+@contextmanager
+def _listener(at: Path | socket.socket) -> Iterator[socket.socket]:
     if isinstance(at, Path):
-        async with listen(at) as listener:
+        with listen(at) as listener:
             yield listener
     else:
-        async with at:
-            yield at
+        at.setblocking(False)
+        yield at
 
 
-async def _accept(listener: SocketListener) -> SocketStream:
+async def _accept(listener: socket.socket) -> ByteStream:
     """Return the next client, waiting where the system is out of descriptors or memory for the moment."""
     while True:
         try:
-            return await listener.accept()
+            return await accept(listener)
         except OSError as error:
             if error.errno not in _PASSING:
                 raise

@@ -5,12 +5,9 @@ import fcntl
 import os
 import socket
 import stat
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import anyio
-from anyio.abc import SocketListener
 
 from ispd.errors import ConfigError
 
@@ -22,28 +19,30 @@ SOCKET_MODE = 0o660
 _BACKLOG = 64
 
 
-@asynccontextmanager
-async def listen(path: Path) -> AsyncIterator[SocketListener]:
-    """Listen on a Unix socket at ``path`` inside the context.
+@contextmanager
+def listen(path: Path) -> Iterator[socket.socket]:
+    """Listen on a Unix socket at ``path`` inside the context; the socket does not block.
 
-    The socket is made under another name, given its mode, and moved into place, so that whoever sees it can use it. A
-    dead daemon's socket is replaced; that of a living one raises ``ConfigError``.
+    It is made under another name, given its mode, and moved into place, so that whoever sees it can use it. A dead
+    daemon's socket is replaced; that of a living one raises ``ConfigError``.
     """
-    with _alone(path):
+    with _alone(path), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as listener:
         _refuse_living(path)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.unlink(missing_ok=True)
         try:
-            listener = await anyio.create_unix_listener(draft, mode=SOCKET_MODE, backlog=_BACKLOG)
-        except OSError as error:
-            raise _unusable(path, error) from error
-        async with listener:
-            identity = draft.stat().st_ino
+            draft.unlink(missing_ok=True)
+            listener.bind(str(draft))
+            draft.chmod(SOCKET_MODE)
+            listener.listen(_BACKLOG)
+            inode = draft.stat().st_ino
             draft.replace(path)
-            try:
-                yield listener
-            finally:
-                _remove(path, identity)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise _unusable(path, error) from error
+        try:
+            yield listener
+        finally:
+            _remove(path, inode)
 
 
 @contextmanager
@@ -91,5 +90,5 @@ def _in_use(path: Path) -> ConfigError:
 def _unusable(path: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"no socket can be made at {path}: {error.strerror or error}",
-        hint="the directory must exist, be writable, and the whole path shorter than 108 bytes",
+        hint="the directory must exist and be writable, and the path be shorter than 90 bytes",
     )

@@ -34,6 +34,7 @@ class RecipeOptions:
 
     :param files: flash images; several are joined by the merge rules.
     :param part: part id, name or avrdude id.
+    :param erase: chip erase first; it takes place only where flash is written.
     :param bootloader: bootloader id or QMK name; sets its fuse bytes. A fuse option beside it wins, with a warning.
     """
 
@@ -72,7 +73,8 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
         fuses=fuses,
         lock=options.lock,
         bootloader=None if bootloader is None else bootloader.id,
-        erase=options.erase,
+        # without an image there is nothing that would bring the board back to life after an erase
+        erase=options.erase and len(flash.image) > 0,
         force_fuses=options.force_fuses,
         accept_fuses=options.accept_fuses,
         sck_hz=options.sck_hz,
@@ -155,19 +157,11 @@ def _choose_fuses(options: RecipeOptions, bootloader: Bootloader | None) -> tupl
 
 
 def _check_purpose(recipe: Recipe) -> None:
-    if len(recipe.flash):
-        return
-    if recipe.eeprom is None and not recipe.fuses and recipe.lock is None:
+    if not len(recipe.flash) and recipe.eeprom is None and not recipe.fuses and recipe.lock is None:
         raise RefusedError(
             ErrorCode.RECIPE_INVALID,
             "there is nothing to write: no image, no fuses, no lock byte",
             hint="name an image",
-        )
-    if recipe.erase:
-        raise RefusedError(
-            ErrorCode.RECIPE_INVALID,
-            "the chip erase would leave the board without firmware: no flash image was named",
-            hint="name an image, or ask for no erase (--no-erase)",
         )
 
 

@@ -80,7 +80,6 @@ def test_the_bootloader_names_the_part_only_when_there_is_one():
     ("options", "code", "told"),
     [
         ({}, ErrorCode.RECIPE_INVALID, "nothing to write"),
-        ({"lock": 0x3F}, ErrorCode.RECIPE_INVALID, "without firmware"),
         ({"files": (APP,), "part": "m32u5"}, ErrorCode.UNKNOWN_PART, "m32u5"),
         ({"files": (APP,), "bootloader": "caterina", "part": "m32u4"}, ErrorCode.UNKNOWN_BOOTLOADER, "more than one"),
         ({"files": (APP,), "lfuse": 0x100}, ErrorCode.INVALID_PARAMETER, "lfuse"),
@@ -109,9 +108,12 @@ def test_refused_before_anything_is_touched(options, code, told):
     assert told in error.message
 
 
-def test_fuses_alone_need_no_erase():
-    recipe = build(part="m32u4", efuse=0xFB, erase=False)
+def test_without_an_image_nothing_is_erased():
+    recipe = build(part="m32u4", efuse=0xFB)
     assert (len(recipe.flash), recipe.erase, recipe.fuses) == (0, False, {E: 0xFB})
+    assert not build(part="m32u4", eeprom=named("a.eep", 0, b"\x01")).erase
+    assert build(part="m32u4", files=(APP,)).erase
+    assert not build(part="m32u4", files=(APP,), erase=False).erase
 
 
 def test_all_questions_are_asked_at_once_and_can_be_accepted():

@@ -106,7 +106,7 @@ class SlotRunner:
         self.host.plugged(port, usb)
         self.settled = anyio.Event()
         self._troubles = 0
-        self._show(port=port)
+        self._show(port=port, failure=None, note="its programmer is being opened")
         self._floor.queue.changed.fire()
 
     async def unplugged(self) -> None:

@@ -192,7 +192,7 @@ class Station:
         if slots:
             return tuple(dict.fromkeys(self._runner(name).spec.name for name in slots))
         usable = [r for r in self._runners.values() if r.is_usable]
-        resting = (SlotState.IDLE, SlotState.PASSED, SlotState.FAILED)
+        resting = (SlotState.IDLE, SlotState.PASSED, SlotState.FAILED, SlotState.VACANT)  # vacant: being opened
         idle = [r for r in usable if r.view.state in resting and self._floor.queue.next_for(r.spec.name) is None]
         chosen = tuple(runner.spec.name for runner in idle or usable)
         if not chosen:

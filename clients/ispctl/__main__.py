@@ -1,6 +1,5 @@
 """Entry point of ``ispctl``: runs a verb and turns what happens into an exit code."""
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,10 +48,6 @@ def _run(arguments: Sequence[str] | None) -> int:
     except ClientError as error:
         _complain(error)
         return error.exit_code
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; keep the interpreter from failing on it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (click.Abort, KeyboardInterrupt):
         return 130  # 128 + SIGINT, as shells have it
     return result if isinstance(result, int) else 0

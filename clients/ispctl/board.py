@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -33,7 +34,7 @@ _STYLES = {
 def show_board(settings: Settings) -> None:
     """Show all slots until interrupted; a daemon that restarts is found again. Raises ``NoDaemonError`` at the start."""
     client = settings.connect()
-    with Live(console=Console(), refresh_per_second=_PER_SECOND) as live:
+    with suppress(KeyboardInterrupt), Live(console=Console(), refresh_per_second=_PER_SECOND) as live:
         while True:
             try:
                 with client:

@@ -3,7 +3,6 @@
 import base64
 import os
 import stat
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +77,8 @@ def _kind(mode: int) -> str:
 
 def _names(content: bytes) -> list[str]:
     """Return the files a recipe names: ``image[].file`` and ``eeprom.file``; none where it can not be read."""
+    import tomllib  # only for recipes: keeps the quick verbs quick
+
     try:
         recipe = tomllib.loads(content.decode("utf-8"))
     except (UnicodeDecodeError, tomllib.TOMLDecodeError):

@@ -15,6 +15,7 @@ __all__ = ["Follower", "exit_of", "units_of"]
 _RETRY_S = 0.25  # between attempts to reach a daemon that is restarting
 _GRACE_S = 60.0  # how long a daemon may be away: systemd starts it again within seconds
 _LOOK_S = 10.0  # state is fetched at least so often, whatever the events say
+_REST_S = 1.0  # events follow the state within milliseconds
 _PAGE = 500
 
 
@@ -25,34 +26,49 @@ class Follower:
     """
 
     def __init__(
-        self, path: Path, job: int, tell: Callable[[dict[str, Any]], None], *, timeout_s: float | None
+        self, path: Path, job: int, tell: Callable[[dict[str, Any]], object], *, timeout_s: float | None
     ) -> None:
         self._path = path
         self._job = job
         self._tell = tell
         self._deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        self._units: set[int] = set()
+        self._has_seen_end = False
 
-    def run(self, client: Client) -> dict[str, Any]:
+    def run(self, client: Client, *, is_subscribed: bool = False) -> dict[str, Any]:
         """Return the job once it has ended; ``client`` is closed.
+
+        :param is_subscribed: events were asked for before the job was created, so none about it is missing.
 
         Raises ``WaitTimeoutError``, ``NoDaemonError`` when the daemon stays away, ``RpcError`` for an unknown job.
         """
         while True:
             try:
                 with client:
-                    return self._until_end(client)
+                    if not is_subscribed:
+                        client.call("events.subscribe")
+                    return self._until_end(client, has_all=is_subscribed)
             except NoDaemonError:
                 client = self._reconnect()
+                is_subscribed = False
 
-    def _until_end(self, client: Client) -> dict[str, Any]:
-        client.call("events.subscribe")
+    def _until_end(self, client: Client, *, has_all: bool) -> dict[str, Any]:
         while True:
             # Events only say that it is worth looking; what counts is the state, so a gap or a restart costs nothing.
             job: dict[str, Any] = client.call("job.get", id=self._job)
             if JobState(job["state"]).is_final:
+                if has_all:
+                    self._tell_rest(client)
                 return job
+            has_all = True
             self._until_change(client)
+
+    def _tell_rest(self, client: Client) -> None:
+        """Tell the events that were on their way when the state already said that the job has ended."""
+        while not self._has_seen_end:
+            event = client.next_event(_REST_S)
+            if event is None or event["kind"] == "resync":
+                return
+            self._tell_ours(event)
 
     def _until_change(self, client: Client) -> None:
         look_at = time.monotonic() + _LOOK_S
@@ -64,11 +80,18 @@ class Follower:
                 return
             if event["kind"] == "resync":
                 return
-            if self._concerns_us(event):
-                self._tell(event)
-                if event["kind"] == "job":
-                    return
+            if self._tell_ours(event) and event["kind"] == "job":
+                return
             self._check_deadline()
+
+    def _tell_ours(self, event: dict[str, Any]) -> bool:
+        """Pass on an event about our job; return whether it was one."""
+        if not self._concerns_us(event):
+            return False
+        self._tell(event)
+        if event["kind"] == "job":
+            self._has_seen_end = JobState(event["job"]["state"]).is_final
+        return True
 
     def _concerns_us(self, event: dict[str, Any]) -> bool:
         match event["kind"]:

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from ispctl.files import attach, attach_recipe
 from ispctl.show import show_job, show_jobs, show_unit, show_units
 from ispctl.text import failure_lines, verdict_text
 from ispctl.verb import ApiOption, Settings, Verb, api_verb, parse_byte, print_json_line, put
+
+if TYPE_CHECKING:
+    from ispctl.follow import Follower
 
 __all__ = ["QUEUE_VERBS"]
 
@@ -42,6 +45,8 @@ def enqueue(settings: Settings, /, images: tuple[Path, ...], wait: bool, **optio
     """Call ``job.enqueue``."""
     params = _enqueue_params(images, options)
     client = settings.connect()
+    if wait:
+        client.call("events.subscribe")
     job = _enqueue(client, params)
     if settings.json:
         print_json_line(job)
@@ -50,7 +55,9 @@ def enqueue(settings: Settings, /, images: tuple[Path, ...], wait: bool, **optio
     if not wait:
         client.close()
         return 0
-    ended, exit_code = _follow(settings, client, job["id"], None, _teller(settings))
+    follower = _follower(settings, job["id"], print_json_line if settings.json else _tell, None)
+    ended = follower.run(client, is_subscribed=True)
+    exit_code = _conclude(settings, ended)
     if settings.json:
         print_json_line(ended)
     return exit_code
@@ -88,29 +95,28 @@ def _enqueue(client: Client, params: dict[str, Any]) -> dict[str, Any]:
     return job
 
 
-def _follow(
-    settings: Settings, client: Client, job: int, timeout_s: float | None, tell: Callable[[dict[str, Any]], None]
-) -> tuple[dict[str, Any], int]:
-    """Wait for a job; return it and the exit code it deserves."""
-    from ispctl.follow import Follower, exit_of, units_of  # only for waiting: keeps the quick verbs quick
+def _follower(
+    settings: Settings, job: int, tell: Callable[[dict[str, Any]], object], timeout_s: float | None
+) -> "Follower":
+    from ispctl.follow import Follower  # only for waiting: keeps the quick verbs quick
 
-    ended = Follower(settings.socket, job, tell, timeout_s=timeout_s).run(client)
-    with settings.connect() as after:
-        units = units_of(after, job)
+    return Follower(settings.socket, job, tell, timeout_s=timeout_s)
+
+
+def _conclude(settings: Settings, job: dict[str, Any]) -> int:
+    """Show how a job has ended, to people; return the exit code it deserves."""
+    from ispctl.follow import exit_of, units_of
+
+    with settings.connect() as client:
+        units = units_of(client, job["id"])
     if not settings.json:
-        put(show_job(ended))
+        put(show_job(job))
         if units:
             put(show_units(units))
         for unit in units:
             for line in failure_lines(unit["failure"]):
                 put(f"{unit['slot']}: {line}")
-    return ended, int(exit_of(ended, units))
-
-
-def _teller(settings: Settings) -> Callable[[dict[str, Any]], None]:
-    if settings.json:
-        return print_json_line
-    return _tell
+    return int(exit_of(job, units))
 
 
 def _tell(event: dict[str, Any]) -> None:
@@ -129,7 +135,8 @@ def _quiet(_event: dict[str, Any]) -> None:
 @click.pass_obj
 def wait(settings: Settings, job: int, timeout: float | None) -> int:
     """Wait until a job has ended; the exit code tells how it went."""
-    ended, exit_code = _follow(settings, settings.connect(), job, timeout, _quiet if settings.json else _tell)
+    ended = _follower(settings, job, _quiet if settings.json else _tell, timeout).run(settings.connect())
+    exit_code = _conclude(settings, ended)
     if settings.json:
         settings.show(ended, show_job)
     return exit_code

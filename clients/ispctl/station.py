@@ -58,7 +58,8 @@ def watch(settings: Settings) -> None:
         with settings.connect() as client:
             client.call("events.subscribe")
             for event in client.events():
-                print_json_line(event)
+                if not print_json_line(event):
+                    return
     else:
         from ispctl.board import show_board  # loads rich, which only a terminal needs
 

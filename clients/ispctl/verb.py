@@ -4,6 +4,7 @@ The declarations are loaded when help is shown, so that a command that only work
 """
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,15 +39,23 @@ class Settings:
             print_json_line(result)
 
 
-def put(text: str) -> None:
-    """Print ``text`` as UTF-8, whatever the locale."""
-    sys.stdout.buffer.write(text.encode("utf-8", "replace") + b"\n")
-    sys.stdout.buffer.flush()
+def put(text: str) -> bool:
+    """Print ``text`` as UTF-8, whatever the locale; return False once nobody reads any more.
+
+    A job that is waited for still decides the exit code then, so this is no error.
+    """
+    try:
+        sys.stdout.buffer.write(text.encode("utf-8", "replace") + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
-def print_json_line(value: object) -> None:
-    """Print one JSON document on one line."""
-    put(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+def print_json_line(value: object) -> bool:
+    """Print one JSON document on one line; return False once nobody reads any more."""
+    return put(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
 
 
 class Verb(click.Command):

@@ -8,15 +8,16 @@ from pathlib import Path
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from ispd.api.call import Allows
 from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ErrorCode, JobError
 from ispd.model.job import Failure, Job, JobState, Unit, Verdict
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import Recipe
+from ispd.model.recipe import Recipe, SourceFile
 from ispd.model.station import Probe, Programmer, Slot, SlotAction, SlotState, Station
 from ispd.station.events import EventHub
-from ispd.surfaces.jsonrpc import Limits, serve_jsonrpc
+from ispd.surfaces.jsonrpc import serve_jsonrpc
 from ispd.transport.clock import SystemClock
 
 NOW = "2026-11-21T08:00:00.000+00:00"
@@ -65,6 +66,12 @@ class FakeStation:
         if self.when_enqueued is not None:
             self.when_enqueued(self, job.id)
         return job
+
+    def enqueue_blank(self, name: str = "board.hex") -> None:
+        """Put a job that has ended into the queue."""
+        job = Job(id=1, state=JobState.RUNNING, created=NOW, slots=("A1",), sources=(SourceFile(name, "00" * 32),))
+        self._store(job)
+        self.finish(1, None, "verify-mismatch")
 
     def finish(self, job_id: int, *codes: str | None, state: JobState = JobState.DONE) -> None:
         """End a job with one unit per code; None passed."""
@@ -166,19 +173,21 @@ class FakeStation:
 class ServedStation:
     """A fake station on a real socket, in a thread of its own, for clients that block."""
 
-    def __init__(self, path: Path, portal: BlockingPortal, station: FakeStation, limits: Limits) -> None:
+    def __init__(self, path: Path, portal: BlockingPortal, station: FakeStation, allows: Allows) -> None:
         self.path = path
         self.station = station
         self._portal = portal
-        self._limits = limits
+        self._allows = allows
         self.start()
 
     def start(self) -> None:
         """Listen; returns once clients can connect."""
         self._serving, _ = self._portal.start_task(self._serve)
+        self.is_running = True
 
     def stop(self) -> None:
         """End the server as a stopped daemon would: every connection is cut."""
+        self.is_running = False
         self._portal.call(self._scope.cancel)
         self._serving.result(timeout=10)
 
@@ -188,15 +197,18 @@ class ServedStation:
 
     async def _serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
         with anyio.CancelScope() as self._scope:
-            await serve_jsonrpc(self.path, self.station, limits=self._limits, task_status=task_status)
+            await serve_jsonrpc(self.path, self.station, allows=self._allows, task_status=task_status)
 
 
 @contextmanager
-def served(path: Path, station: FakeStation | None = None, limits: Limits | None = None) -> Iterator[ServedStation]:
+def served(
+    path: Path, station: FakeStation | None = None, allows: Allows = lambda _peer, _privilege: True
+) -> Iterator[ServedStation]:
     """Serve a fake station at ``path`` inside the context."""
     with start_blocking_portal() as portal:
-        server = ServedStation(path, portal, station or FakeStation(), limits or Limits())
+        server = ServedStation(path, portal, station or FakeStation(), allows)
         try:
             yield server
         finally:
-            server.stop()
+            if server.is_running:
+                server.stop()

@@ -97,7 +97,6 @@ class TargetMemory:
         for page in pages:
             if page.start % page_bytes or len(page.data) != page_bytes:
                 raise LocalProtocolError(f"flash is written in whole pages of {page_bytes} bytes, not {page.span}")
-        await self._confirm()
         await self._measure()
         done = 0
         while done < len(pages) and not monitor.stop_requested:
@@ -110,8 +109,8 @@ class TargetMemory:
     async def write_eeprom(self, segments: Sequence[Segment], monitor: Monitor) -> int:
         """Write EEPROM bytes, a page at a time where the part can, and return how many segments are finished."""
         eeprom = self._known_part().eeprom
-        await self._confirm()
         await self._measure()
+        await self._confirm()
         for done, segment in enumerate(segments):
             if segment.span not in eeprom.span:
                 raise LocalProtocolError(f"{segment.span} is not in EEPROM")
@@ -131,8 +130,10 @@ class TargetMemory:
     async def _write_blocks(self, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write each page as one ``d``: the start of the next travels while the sketch commits this one.
 
-        One page a block beats 256 bytes a block: 60 of 133 bytes travel unseen, instead of 60 of 261.
+        One page a block beats 256 bytes a block: 60 of 133 bytes travel unseen, instead of 60 of 261. Only ``d`` can
+        do harm to a bootloader, which answers the other commands just as well: so ask who is there right before.
         """
+        await self._confirm()
         page_bytes = len(pages[0].data)
         finished_at: list[float] = []
 
@@ -154,6 +155,7 @@ class TargetMemory:
     async def _write_loads(self, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write each page as a window of single loads and one ``4C``, and poll."""
         part = self._known_part()
+        await self._confirm()
         for done, page in enumerate(pages):
             if monitor.stop_requested:
                 return done

@@ -143,10 +143,11 @@ def main(  # noqa: PLR0913 (one parameter per option)
         with ExitStack() as stack:
             stopped = stack.enter_context(_signals_kept())
             server = stack.enter_context(PtyServer(time_scale=time_scale or described.time_scale))
-            bench = _Bench(described, parts, server, links)
-            for name, board in bench.boards.items():
-                click.echo(f"{name} {board.path or '-'}")
-            sys.stdout.flush()
+            with server.lock:  # no event happens before everybody knows the paths
+                bench = _Bench(described, parts, server, links)
+                for name, board in bench.boards.items():
+                    click.echo(f"{name} {board.path or '-'}")
+                sys.stdout.flush()
             stopped()
             bench.close(dump)
     except IspdError as error:

@@ -201,6 +201,7 @@ class BenchHardware:
             raise TransportError(place.refusal, f"port {settings.port} cannot be opened: {place.refusal}")
         if place.port is not None:
             raise TransportError(ErrorCode.PORT_BUSY, f"port {settings.port} is in use")
+        place.programmer.take(self.now())  # what came while the port was closed is lost
         place.programmer.opened(self.now(), baud=settings.baud)
         place.port = BenchPort(self, place)
         return place.port

@@ -156,12 +156,14 @@ class PtyBoard:
     @property
     def path(self) -> str:
         """Device node of the pseudo-terminal; empty while unplugged."""
-        return self._path
+        with self._server.lock:
+            return self._path
 
     @property
     def is_plugged(self) -> bool:
         """Tell whether the pseudo-terminal exists."""
-        return self._master >= 0
+        with self._server.lock:
+            return self._master >= 0
 
     @property
     def target(self) -> AvrTarget | None:

@@ -92,10 +92,18 @@ async def test_opening_is_exclusive_and_failures_have_codes(bench: BenchHardware
         await opened(bench, "P1")
     assert caught.value.code is ErrorCode.PORT_BUSY
     await port.aclose()
-    again = await opened(bench, "P1")
-    assert await ask(again, b"0 ", 2) == b"\x14\x10"
     with pytest.raises(LinkClosedError):
         await port.send(b"0 ")
+
+
+@virtual
+async def test_what_comes_while_a_port_is_closed_is_lost(bench: BenchHardware) -> None:
+    port = await opened(bench, "P1")
+    await port.send(b"1 ")
+    await port.aclose()
+    await anyio.sleep(1)
+    again = await opened(bench, "P1")
+    assert await ask(again, b"0 ", 2) == b"\x14\x10"
 
 
 @virtual

@@ -63,7 +63,7 @@ def failure_lines(failure: Record | None) -> list[str]:
     where = [
         f"{name} 0x{failure[name]:0{width}X}"
         for name, width in (("address", 4), ("expected", 2), ("actual", 2))
-        if failure.get(name) is not None
+        if failure.get(name) is not None and f"0x{failure[name]:0{width}X}" not in failure["message"]
     ]
     if where:
         lines.append(" ".join([*([failure["memory"]] if failure.get("memory") else []), *where]))

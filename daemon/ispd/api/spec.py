@@ -4,6 +4,8 @@ Format: https://spec.open-rpc.org (version 1.3.2). Schemas are JSON Schema as ms
 """
 
 from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -14,7 +16,7 @@ from ispd.api.methods import METHODS
 from ispd.errors import ErrorCode
 from ispd.model.event import Event
 
-__all__ = ["API_VERSION", "EVENT_NOTIFICATION", "openrpc"]
+__all__ = ["API_VERSION", "EVENT_NOTIFICATION", "described_api", "openrpc"]
 
 API_VERSION = "1.0.0"
 """Grows with the description: the second number with additions, the first never lightly."""
@@ -23,6 +25,12 @@ EVENT_NOTIFICATION = "event"
 """Method name of the notifications that carry events."""
 
 _REF = "#/components/schemas/{name}"
+
+
+@cache
+def described_api() -> Mapping[str, Any]:
+    """Return the document for this API, made once: it takes 5 ms, which is long for a daemon that flashes."""
+    return MappingProxyType(openrpc())
 
 
 def openrpc(methods: Mapping[str, Method[Any, Any]] = METHODS) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ispd.api.methods import (
     StationGet,
     Subscribed,
 )
-from ispd.api.spec import openrpc
+from ispd.api.spec import described_api
 from ispd.model.station import Station
 
 __all__ = ["describe", "discover", "subscribe", "unsubscribe"]
@@ -44,4 +44,4 @@ async def unsubscribe(call: Call, _params: EventsUnsubscribe) -> Nothing:
 @handles(RPC_DISCOVER)
 async def discover(_call: Call, _params: RpcDiscover) -> dict[str, Any]:
     """Answer ``rpc.discover``."""
-    return openrpc()
+    return dict(described_api())

@@ -14,7 +14,7 @@ def cancelled() -> JobError:
 
 
 class RecordingObserver:
-    """``stop_at`` is the number of the checkpoint that raises ``reason``; before it every page asks for one."""
+    """``stop_at`` is the number of the checkpoint that raises ``reason``; with ``every_page`` each page asks for one."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class RecordingObserver:
         self._reason = reason
         self._every_page = every_page
         self._on_step = on_step
-        self._asked = 0
+        self._has_moved = False
 
     async def identified(self, signature: Signature, part: Part, sck_hz: int) -> None:
         self.events.append(f"identified {part.id} {signature} {sck_hz}")
@@ -54,15 +54,16 @@ class RecordingObserver:
         self.records.append(record)
 
     def progress(self, done_bytes: int, total_bytes: int) -> None:
+        self._has_moved = True
         self.progressed.append((done_bytes, total_bytes))
 
     @property
     def stop_requested(self) -> bool:
-        """Every second question is answered yes, so that each stop is followed by one page of work."""
-        self._asked += 1
-        return self._every_page and self._asked % 2 == 0
+        """Asked for every page: stop after each piece of work."""
+        return self._every_page and self._has_moved
 
     async def checkpoint(self) -> None:
+        self._has_moved = False
         number, self.checkpoints = self.checkpoints, self.checkpoints + 1
         if number == self._stop_at:
             raise self._reason()

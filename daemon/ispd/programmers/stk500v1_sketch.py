@@ -20,7 +20,7 @@ from ispd.errors import (
 from ispd.transport.link import SerialLink
 from ispd.wire.engine import Request
 from ispd.wire.stk500v1 import SYNC_REPLY, GetParameter, Inquiry, Parameter, SignOn, Sync
-from ispd.wire.window import Window
+from ispd.wire.window import Window, WindowPump
 
 __all__ = ["PATIENCE_S", "Sketch"]
 
@@ -130,12 +130,14 @@ class Sketch:
         stop: Callable[[], bool] | None = None,
         on_reply: Callable[[R], None] | None = None,
     ) -> list[R]:
-        """Exchange requests with a recognised programmer; see :meth:`SerialLink.exchange`."""
+        """Send requests to a recognised programmer through its window (or another) and return their replies.
+
+        With ``stop`` fewer replies than requests come back; errors are those of :meth:`SerialLink.exchange`.
+        """
         if not self.is_confirmed:
             raise LocalProtocolError("nothing is sent to a peer that was not recognised as a programmer")
-        return await self._link.exchange(
-            requests, window=window or self._window, deadline_s=deadline_s, stop=stop, on_reply=on_reply
-        )
+        pump = WindowPump(requests, window or self._window, stop=stop)
+        return await self._link.exchange(pump, deadline_s=deadline_s, on_reply=on_reply)
 
     async def aclose(self) -> None:
         """Close the port; never raises."""
@@ -171,9 +173,8 @@ class Sketch:
 
     async def _ask(self, inquiry: Inquiry) -> int | str | None:
         """Ask what may be asked of anyone."""
-        replies: list[int | str | None] = await self._link.exchange(
-            [inquiry], window=_ONE_AT_A_TIME, deadline_s=_INQUIRY_S
-        )
+        pump: WindowPump[int | str | None] = WindowPump([inquiry], _ONE_AT_A_TIME)
+        replies = await self._link.exchange(pump, deadline_s=_INQUIRY_S)
         return replies[0]
 
     def _silent(self) -> ProgrammerError:

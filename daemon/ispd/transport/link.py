@@ -1,23 +1,25 @@
-"""A serial link: the window pump over any byte port, with deadlines, cancellation and a memory of lost framing.
+"""A serial link: any pump over any byte port, with deadlines, cancellation and a memory of lost framing.
+
+A pump is the sans-IO side of a conversation: it says which bytes may go out and takes what comes in. The link knows no
+protocol.
 
 Cancelling an exchange never cuts a request in half: nothing more is begun, what was begun is finished within
 ``DRAIN_S``, and only then does the cancellation go on. So the programmer stays in step and no page is written with
 half its bytes.
 """
 
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from typing import Protocol, TypeVar
 
 import anyio
 
 from ispd.errors import LinkTimeoutError, ProtocolError, RemoteProtocolError
 from ispd.transport.contract import BytePort
-from ispd.wire.engine import Request
-from ispd.wire.window import Window, WindowPump
 
-__all__ = ["DRAIN_S", "SILENCE_S", "SerialLink"]
+__all__ = ["DRAIN_S", "SILENCE_S", "Pump", "SerialLink"]
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 SILENCE_S = 2.0
 """Longest silence while an answer is due. The slowest one is a 256 byte block at 19200 baud on a part with small pages:
@@ -25,6 +27,27 @@ SILENCE_S = 2.0
 
 DRAIN_S = 2.0
 """How long a cancelled exchange may go on to bring begun requests to their end."""
+
+
+class Pump(Protocol[R_co]):
+    """A batch of requests on their way; :class:`ispd.wire.window.WindowPump` is one."""
+
+    @property
+    def is_idle(self) -> bool:
+        """True when every begun request was answered."""
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes still missing to the end of a request whose start was handed out."""
+
+    def close_intake(self) -> None:
+        """Begin no further request."""
+
+    def outgoing(self) -> bytes:
+        """Return the bytes that may be sent now and count them as sent; possibly nothing."""
+
+    def incoming(self, data: bytes) -> Iterator[R_co]:
+        """Yield each reply that ``data`` completes. Raises ``RemoteProtocolError``."""
 
 
 class SerialLink:
@@ -76,17 +99,15 @@ class SerialLink:
 
     async def exchange(
         self,
-        requests: Iterable[Request[R]],
+        pump: Pump[R],
         *,
-        window: Window,
         deadline_s: float,
-        stop: Callable[[], bool] | None = None,
         on_reply: Callable[[R], None] | None = None,
     ) -> list[R]:
-        """Send requests through the window and return their replies, in order.
+        """Bring a batch to its end and return the replies, in order.
 
-        ``deadline_s`` bounds the whole batch, :data:`SILENCE_S` each wait for an answer. With ``stop`` fewer replies
-        than requests come back. ``on_reply`` is called for each reply as it arrives.
+        ``deadline_s`` bounds the whole batch, :data:`SILENCE_S` each wait for an answer. ``on_reply`` is called for
+        each reply as it arrives.
 
         Raises ``LinkClosedError``, ``LinkTimeoutError``, ``RemoteProtocolError``; the link is out of sync after the
         latter two.
@@ -94,7 +115,6 @@ class SerialLink:
         if not self._in_sync:
             raise RemoteProtocolError(f"the programmer on {self.name} is out of step")
         with self._guard:
-            pump = WindowPump(requests, window, stop=stop)
             replies: list[R] = []
 
             def note(reply: R) -> None:
@@ -143,7 +163,7 @@ class SerialLink:
         with anyio.CancelScope(shield=True):
             await self._port.aclose()
 
-    async def _run(self, pump: WindowPump[R], end: float, deadline_s: float, note: Callable[[R], None]) -> None:
+    async def _run(self, pump: Pump[R], end: float, deadline_s: float, note: Callable[[R], None]) -> None:
         """Pump until every begun request was answered and none may be begun."""
         while True:
             if outgoing := pump.outgoing():
@@ -157,10 +177,10 @@ class SerialLink:
                 data = await self._port.receive()
             if silence.cancelled_caught:
                 raise LinkTimeoutError(self.name, SILENCE_S if left_s > SILENCE_S else deadline_s)
-            for _request, reply in pump.incoming(data):
+            for reply in pump.incoming(data):
                 note(reply)
 
-    async def _finish(self, pump: WindowPump[R]) -> None:
+    async def _finish(self, pump: Pump[R]) -> None:
         """After a cancellation: bring begun requests to their end, or mark the link out of sync."""
         pump.close_intake()
         with anyio.CancelScope(shield=True):

@@ -99,8 +99,8 @@ class WindowPump(Generic[R]):
             if len(self._flights) > 1:
                 self._ahead_bytes += count
 
-    def incoming(self, data: bytes) -> Iterator[tuple[Request[R], R]]:
-        """Yield each request that ``data`` completes, with its reply; consume the iterator to its end.
+    def incoming(self, data: bytes) -> Iterator[R]:
+        """Yield each reply that ``data`` completes; consume the iterator to its end.
 
         Raises ``RemoteProtocolError`` for a reply that makes no sense and for bytes nobody asked for; replies before
         it were yielded. The pump is of no use afterwards.
@@ -121,7 +121,7 @@ class WindowPump(Generic[R]):
                 self._flights.popleft()
                 if self._flights:
                     self._ahead_bytes -= self._flights[0].sent
-                yield request, reply
+                yield reply
 
     def _room(self) -> int:
         """Return how many bytes may still be sent behind the oldest request."""

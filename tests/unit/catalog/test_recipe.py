@@ -108,6 +108,12 @@ def test_refused_before_anything_is_touched(options, code, told):
     assert told in error.message
 
 
+def test_the_ends_of_the_ranges_are_legal():
+    recipe = build(files=(APP,), lfuse=0, hfuse=0xFF, lock=0, sck_hz=1, supply_mv=1)
+    assert (recipe.fuses, recipe.lock) == ({L: 0, H: 0xFF}, 0)
+    assert (recipe.sck_hz, recipe.supply_mv) == (1, 1)
+
+
 def test_without_an_image_nothing_is_erased():
     recipe = build(part="m32u4", efuse=0xFB)
     assert (len(recipe.flash), recipe.erase, recipe.fuses) == (0, False, {E: 0xFB})

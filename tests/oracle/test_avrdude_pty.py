@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from ispd.catalog.hexwriter import write_hex
 from ispd.catalog.parts import load_parts
+from ispd.model.image import Image, Segment
 from ispd.model.part import MemoryKind
 from vbench.faults import StuckBits
 from vbench.line import Flavour
@@ -39,8 +41,8 @@ def image(tmp_path: Path) -> Path:
     return path
 
 
-def run(avrdude: str, board: PtyBoard, *operations: str) -> subprocess.CompletedProcess[str]:
-    arguments = [avrdude, "-c", "stk500v1", "-P", board.path, "-b", "19200", "-p", "m32u4"]
+def run(avrdude: str, board: PtyBoard, *operations: str, part: str = "m32u4") -> subprocess.CompletedProcess[str]:
+    arguments = [avrdude, "-c", "stk500v1", "-P", board.path, "-b", "19200", "-p", part]
     for operation in operations:
         arguments += ["-U", operation]
     return subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False)
@@ -86,6 +88,30 @@ def test_writes_verifies_and_reads_back_everything(avrdude: str, image: Path, tm
     assert dump("eeprom")[: len(EEPROM)] == EEPROM  # and reads where it wrote
     assert [dump(name)[0] for name in ("lfuse", "hfuse", "efuse", "lock")] == [0xFF, 0xD9, 0xFB, 0xEF]
     assert dump("signature") == target.part.signature.value
+
+
+@pytest.mark.parametrize(
+    ("part", "avrdude_id", "flavour", "start"),
+    [
+        ("atmega2560", "m2560", Flavour.LEONARDO, 0x1FF00),  # crosses 64 Kwords: extended address
+        ("at90usb1286", "usb1286", Flavour.TEENSYDUINO, 0x10000 - 256),  # 256-byte pages, word address 0x8000
+        ("atmega8a", "m8a", Flavour.UNO, 0x200),  # no ready poll, 64-byte pages
+        ("attiny85", "t85", Flavour.UART, 0x1000),
+    ],
+)
+def test_other_parts_on_other_boards(
+    avrdude: str, tmp_path: Path, part: str, avrdude_id: str, flavour: Flavour, start: int
+) -> None:
+    data = bytes((index * 11 + 3) & 0xFF for index in range(1024))
+    path = tmp_path / "part.hex"
+    path.write_bytes(write_hex(Image.of([Segment(start, data)])))
+    target = AvrTarget(load_parts().get(part))
+    with PtyBoard(SerialProgrammer(flavour, target=target, auto_reset=False), time_scale=TIME_SCALE) as board:
+        result = run(avrdude, board, f"flash:w:{path}:i", part=avrdude_id)
+    assert result.returncode == 0, result.stderr
+    assert target.flash[start : start + len(data)] == data
+    assert target.flash.count(0xFF) == len(target.flash) - len(data) + data.count(0xFF)
+    assert target.violations == []
 
 
 def test_refuses_a_part_with_another_signature(avrdude: str, image: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
-from ispctl.errors import DaemonGoneError, NoDaemonError, NotAllowedError, RpcError
+from ispctl.errors import DaemonGoneError, NoDaemonError, NotAllowedError, RpcError, WaitTimeoutError
 
 __all__ = ["Client", "default_socket"]
 
@@ -37,6 +37,8 @@ class Client:
         self._buffer = bytearray()
         self._events: deque[dict[str, Any]] = deque()
         self._last_id = 0
+        self.deadline: float | None = None
+        """When to stop waiting for an answer, on the monotonic clock; None waits for ever."""
 
     def __enter__(self) -> Self:
         return self
@@ -51,20 +53,23 @@ class Client:
     def call(self, method: str, **params: Any) -> Any:
         """Return the method's result; parameters that are None are left out.
 
-        Raises ``RpcError`` with the daemon's error, ``DaemonGoneError`` where no answer came.
+        Raises ``RpcError`` with the daemon's error, ``DaemonGoneError`` where no answer came, ``WaitTimeoutError`` after
+        :attr:`deadline`.
         """
         self._last_id += 1
         given = {name: value for name, value in params.items() if value is not None}
         request = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": given}
         try:
-            self._socket.settimeout(None)
+            self._socket.settimeout(self._left(self.deadline))
             self._socket.sendall(json.dumps(request).encode() + b"\n")
+        except TimeoutError as error:
+            raise _silent() from error
         except OSError as error:
             raise _gone() from error
         while True:
-            message = self._next_message(None)
+            message = self._next_message(self.deadline)
             if message is None:
-                continue
+                raise _silent()
             if message.get("id") == self._last_id or (message.get("id") is None and "error" in message):
                 return _result(message)
             self._keep(message)
@@ -73,8 +78,7 @@ class Client:
         """Return the next event, None after ``timeout_s`` seconds without one. Raises ``DaemonGoneError``."""
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._events:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            message = self._next_message(left)
+            message = self._next_message(deadline)
             if message is None:
                 return None
             self._keep(message)
@@ -91,13 +95,12 @@ class Client:
         if message.get("method") == "event":
             self._events.append(message["params"])
 
-    def _next_message(self, timeout_s: float | None) -> dict[str, Any] | None:
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    def _next_message(self, deadline: float | None) -> dict[str, Any] | None:
         searched = 0
         while (end := self._buffer.find(b"\n", searched)) < 0:
             searched = len(self._buffer)
             try:
-                self._socket.settimeout(None if deadline is None else max(0.001, deadline - time.monotonic()))
+                self._socket.settimeout(self._left(deadline))
                 chunk = self._socket.recv(_CHUNK_BYTES)
             except TimeoutError:
                 return None
@@ -110,6 +113,11 @@ class Client:
         del self._buffer[: end + 1]
         message: dict[str, Any] = json.loads(line)
         return message
+
+    @staticmethod
+    def _left(deadline: float | None) -> float | None:
+        """Return the seconds until ``deadline``; never 0, which would mean not to wait at all."""
+        return None if deadline is None else max(0.001, deadline - time.monotonic())
 
 
 def _connect(path: Path) -> socket.socket:
@@ -138,6 +146,10 @@ def _result(message: dict[str, Any]) -> Any:
         return message.get("result")
     data = error.get("data")
     raise RpcError(str(error.get("message", "")), data if isinstance(data, dict) else {})
+
+
+def _silent() -> WaitTimeoutError:
+    return WaitTimeoutError("ispd did not answer in time", hint="`systemctl status ispd` says how it is")
 
 
 def _gone() -> DaemonGoneError:

@@ -44,6 +44,7 @@ class Follower:
         while True:
             try:
                 with client:
+                    client.deadline = self._deadline
                     if not is_subscribed:
                         client.call("events.subscribe")
                     return self._until_end(client, has_all=is_subscribed)

@@ -69,9 +69,14 @@ class FakeStation:
 
     def enqueue_blank(self, name: str = "board.hex") -> None:
         """Put a job that has ended into the queue."""
-        job = Job(id=1, state=JobState.RUNNING, created=NOW, slots=("A1",), sources=(SourceFile(name, "00" * 32),))
-        self._store(job)
+        self.enqueue_open(name)
         self.finish(1, None, "verify-mismatch")
+
+    def enqueue_open(self, name: str = "board.hex") -> None:
+        """Put a job that goes on into the queue."""
+        number = len(self.jobs_by_id) + 1
+        sources = (SourceFile(name, "00" * 32),)
+        self._store(Job(id=number, state=JobState.RUNNING, created=NOW, slots=("A1",), sources=sources))
 
     def finish(self, job_id: int, *codes: str | None, state: JobState = JobState.DONE) -> None:
         """End a job with one unit per code; None passed."""

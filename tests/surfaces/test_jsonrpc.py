@@ -1,6 +1,9 @@
 """The JSON-RPC surface over real sockets: malformed requests, batches, events, slow clients."""
 
+import errno
 import json
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -75,7 +78,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serve(path: Path, limits: Limits | None = None, **options: Any) -> AsyncIterator[Served]:
+async def serve(path: Path | socket.socket, limits: Limits | None = None, **options: Any) -> AsyncIterator[Served]:
     station = FakeStation()
     async with anyio.create_task_group() as tasks:
 
@@ -83,7 +86,7 @@ async def serve(path: Path, limits: Limits | None = None, **options: Any) -> Asy
             await serve_jsonrpc(path, station, limits=limits, task_status=task_status, **options)
 
         await tasks.start(run)
-        yield Served(path, station)
+        yield Served(path if isinstance(path, Path) else Path(), station)
         tasks.cancel_scope.cancel()
 
 
@@ -347,8 +350,6 @@ async def test_connections_are_bounded(path: Path):
 
 
 async def test_the_caller_is_who_the_kernel_says(path: Path):
-    import os
-
     asked: list[tuple[Peer, Privilege]] = []
 
     def allows(peer: Peer, privilege: Privilege) -> bool:
@@ -360,3 +361,41 @@ async def test_the_caller_is_who_the_kernel_says(path: Path):
         assert error_of(await client.call("job.cancel", id=1) | {"id": 1}) == (1403, "not-allowed", 1)
     me = Peer(uid=os.getuid(), gid=os.getgid(), pid=os.getpid())
     assert asked == [(me, Privilege.VIEW), (me, Privilege.OPERATE)]
+
+
+async def test_a_bug_met_over_one_connection_stays_there(path: Path):
+    async with serve(path) as served, served.connect() as other:
+        await other.call("job.list")
+        hub = served.station.events
+        del served.station.events
+        with capture_logs() as logs:
+            async with served.connect() as client:
+                assert await client.is_closed()
+        assert [entry["event"] for entry in logs] == ["connection ended by an error of ours"]
+        served.station.events = hub
+        assert (await other.call("job.list"))["result"] == []
+        async with served.connect() as client:
+            assert (await client.call("job.list"))["result"] == []
+
+
+class OutOfDescriptors(socket.socket):
+    """A listening socket whose first client comes while no descriptor is free."""
+
+    refusals = 1
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError(errno.EMFILE, "too many open files")
+        return super().accept()
+
+
+async def test_running_out_of_descriptors_passes(path: Path):
+    with OutOfDescriptors(socket.AF_UNIX) as listener, capture_logs() as logs:
+        listener.bind(str(path))
+        listener.listen()
+        async with serve(listener) as served:
+            served.path = path
+            async with served.connect() as client:
+                assert (await client.call("job.list"))["result"] == []
+    assert [entry["event"] for entry in logs] == ["no further client for the moment"]

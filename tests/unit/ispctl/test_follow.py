@@ -1,10 +1,15 @@
-"""What exit code a job that has ended deserves."""
+"""Following a job: nothing is missed for good, and the exit code is what the job deserves."""
 
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.surfaces.fake_station import FakeStation, served
 
-from ispctl.follow import exit_of
+from ispctl.client import Client
+from ispctl.errors import NoDaemonError, RpcError, WaitTimeoutError
+from ispctl.follow import Follower, exit_of, units_of
 
 Units = list[dict[str, Any]]
 
@@ -41,3 +46,69 @@ def units(*said: str) -> Units:
 )
 def test_exit_codes(state: str, met: Units, code: int):
     assert exit_of({"state": state}, met) == code
+
+
+def drown(station: FakeStation) -> None:
+    """End the job, then publish so much at once that a reader loses the event saying so."""
+    station.finish(1, None)
+    for _ in range(1000):
+        station.events.publish(station.slot("A1"))
+
+
+def test_an_end_that_was_lost_among_events_is_still_seen(tmp_path: Path):
+    told: list[dict[str, Any]] = []
+    with served(tmp_path / "s") as server:
+        server.call(server.station.enqueue_open)
+
+        def tell(event: dict[str, Any]) -> None:
+            told.append(event)
+            if len(told) == 1:
+                server.call(drown, server.station)
+
+        threading.Timer(0.05, lambda: server.call(server.station.pause, 1)).start()
+        job = Follower(tmp_path / "s", 1, tell, timeout_s=20).run(Client(tmp_path / "s"))
+    assert job["state"] == "done"
+    assert [event["job"]["state"] for event in told] == ["paused"]
+
+
+def test_events_of_others_are_not_told(tmp_path: Path):
+    told: list[dict[str, Any]] = []
+    with served(tmp_path / "s") as server:
+        client = Client(tmp_path / "s")
+        client.call("events.subscribe")
+        server.call(server.station.enqueue_open)
+        server.call(server.station.enqueue_open)
+        for job in (2, 1):
+            server.call(server.station.finish, job, None)
+        Follower(tmp_path / "s", 1, told.append, timeout_s=20).run(client, is_subscribed=True)
+    assert [event["kind"] for event in told] == ["job", "unit", "job"]
+    assert {(event["job"] or {"id": event["unit"] and event["unit"]["job"]})["id"] for event in told} == {1}
+
+
+def test_a_daemon_that_stays_away_and_one_that_forgot_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ispctl.follow._GRACE_S", 0.1)
+    with served(tmp_path / "s") as server:
+        server.call(server.station.enqueue_open)
+
+        def stop(_event: object) -> None:
+            server.stop()
+
+        threading.Timer(0.05, lambda: server.call(server.station.pause, 1)).start()
+        with pytest.raises(NoDaemonError):
+            Follower(tmp_path / "s", 1, stop, timeout_s=None).run(Client(tmp_path / "s"))
+        with pytest.raises(WaitTimeoutError):
+            Follower(tmp_path / "s", 1, stop, timeout_s=0.0)._reconnect()
+        server.station.jobs_by_id.clear()
+        server.start()
+        with pytest.raises(RpcError) as caught:
+            Follower(tmp_path / "s", 1, stop, timeout_s=None).run(Client(tmp_path / "s"))
+        assert caught.value.code == "unknown-job"
+
+
+def test_all_pages_of_units_are_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("ispctl.follow._PAGE", 3)
+    with served(tmp_path / "s") as server:
+        server.call(server.station.enqueue_open)
+        server.call(server.station.finish, 1, *[None] * 7)
+        with Client(tmp_path / "s") as client:
+            assert [unit["id"] for unit in units_of(client, 1)] == [1, 2, 3, 4, 5, 6, 7]

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -209,6 +210,14 @@ def test_waiting_survives_a_restart_of_the_daemon(
     assert json.loads(out)["state"] == "done"
 
 
+def test_waiting_ends_in_time_where_the_daemon_hangs(tmp_path: Path, run: Run):
+    with socket.socket(socket.AF_UNIX) as hanging:
+        hanging.bind(str(tmp_path / "ispd.sock"))
+        hanging.listen()
+        done = run("wait", 1, "--timeout", 0.2)
+    assert (done.returncode, done.stdout) == (5, "")
+
+
 def test_waiting_tells_each_unit_as_it_ends(
     server: ServedStation, environment: dict[str, str], command: list[str], image: Path
 ):
@@ -392,9 +401,10 @@ def test_names_of_others_cannot_steer_the_terminal(server: ServedStation, run: R
 def test_the_quick_path_loads_nothing_heavy(server: ServedStation, environment: dict[str, str], command: list[str]):
     """An editor runs the command on every save: ``--json slots`` shall take no more than 150 ms."""
     python, *rest = command
+    measured_alone = {name: value for name, value in environment.items() if not name.startswith("COV")}
     done = subprocess.run(
         [python, "-X", "importtime", *rest, "--json", "slots"],
-        env=environment,
+        env=measured_alone,
         capture_output=True,
         text=True,
         check=True,

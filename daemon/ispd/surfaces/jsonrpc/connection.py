@@ -98,7 +98,7 @@ class Connection:
         self._call = Call(station=station, session=self, peer=stream.peer, allows=allows, workers=workers)
 
     async def run(self) -> None:
-        """Serve until the connection ends, and close the stream."""
+        """Serve until the connection ends; closing the stream is left to its owner."""
         try:
             async with anyio.create_task_group() as feeds:
                 async with anyio.create_task_group() as calls:
@@ -106,7 +106,6 @@ class Connection:
                 feeds.cancel_scope.cancel()
         finally:
             self.unsubscribe()
-            self._stream.close()
 
     # -- the session, for the handlers of methods that concern the connection itself
 

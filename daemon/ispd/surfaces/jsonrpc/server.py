@@ -66,12 +66,11 @@ class _Surface:
 
     async def serve(self, stream: ByteStream) -> None:
         """Serve one connection; whatever happens to it stays with it."""
-        if self._open >= self._limits.connections:
-            _LOG.warning("connection refused: too many", open=self._open)
-            stream.close()
-            return
         self._open += 1
         try:
+            if self._open > self._limits.connections:
+                _LOG.warning("connection refused: too many", open=self._open)
+                return
             connection = Connection(
                 stream,
                 self._dispatcher,
@@ -85,6 +84,7 @@ class _Surface:
             _LOG.exception("connection ended by an error of ours", exc_info=error)
         finally:
             self._open -= 1
+            stream.close()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ state directory, and must end the job by itself with every board holding the ima
 """
 
 import base64
+import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -30,9 +31,9 @@ from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
 
 SLOTS = ("A1", "A2", "A3", "A4")
-AT_ONCE = 3
+AT_ONCE = 6
 JOB_DEADLINE_S = 60.0
-TIME_SCALE = 20.0
+TIME_SCALE = 6.0
 IMAGE = Image.of([Segment(0, bytes(range(1, 13))), Segment(0x7000, b"boot")])
 EEPROM = b"\x01\x02"
 LOCK = 0x2F
@@ -179,18 +180,23 @@ async def check_recovery(bench: Bench, count: int | None) -> None:
     by_slot = {unit["slot"]: unit for unit in units}
     assert len(units) == len(by_slot) == len(SLOTS)
     for slot, unit in by_slot.items():
-        attempts = [attempt["verdict"] for attempt in unit["attempts"]]
-        assert unit["verdict"] == "passed"
-        assert attempts == ["interrupted"] * (len(attempts) - 1) + ["passed"]
-        assert len(attempts) == (2 if slot in before and slot not in passed else 1)
-        target = bench.target(slot)
-        for segment in IMAGE.segments:
-            assert target.flash[segment.start : segment.span.stop] == segment.data
-        assert target.eeprom[: len(EEPROM)] == EEPROM
-        assert target.lock & 0x3F == LOCK & 0x3F
+        check_board(bench, unit)
+        assert len(unit["attempts"]) == (2 if slot in before and slot not in passed else 1)
         if slot in passed:
             assert unit["id"] == before[slot].id
-            assert Memory.of(target) == memories[slot], "a board that had passed was written again"
+            assert Memory.of(bench.target(slot)) == memories[slot], "a board that had passed was written again"
+
+
+def check_board(bench: Bench, unit: dict[str, Any]) -> None:
+    """Compare a passed unit's record with its board."""
+    attempts = [attempt["verdict"] for attempt in unit["attempts"]]
+    assert unit["verdict"] == "passed"
+    assert attempts == ["interrupted"] * (len(attempts) - 1) + ["passed"]
+    target = bench.target(unit["slot"])
+    for segment in IMAGE.segments:
+        assert target.flash[segment.start : segment.span.stop] == segment.data
+    assert target.eeprom[: len(EEPROM)] == EEPROM
+    assert target.lock & 0x3F == LOCK & 0x3F
 
 
 async def in_parallel(cases: list[Callable[[], Awaitable[None]]]) -> None:
@@ -247,6 +253,50 @@ async def test_kill_9_at_every_protocol_step(tmp_path: Path) -> None:
         return run
 
     await in_parallel([case(number) for number in range(1, commands + 1)])
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_killed_again_and_again(tmp_path: Path) -> None:
+    kills: list[int] = []
+
+    def case(seed: int) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            dice = random.Random(seed)
+            async with Bench(folder(tmp_path, str(seed))).running() as bench:
+                for _ in range(5):
+                    board = bench.programmers[dice.choice(SLOTS)]
+                    board.alarm_at, board.alarm = board.commands + dice.randrange(5, 90), bench.daemon.kill
+                    if not await resume_until_killed(bench):
+                        return
+                    board.alarm = None
+                    kills.append(seed)
+                jobs, units = await bench.recorded()
+                assert jobs == 1
+                memories = bench.memories()
+                await bench.daemon.start()
+                assert await bench.follow_job() is not None, bench.daemon.log()
+                after = {unit["slot"]: unit for unit in await bench.daemon.call("unit.list")}
+                assert await bench.daemon.stop() == 0, bench.daemon.log()
+                for slot in SLOTS:
+                    known = len(units[slot].attempts) if slot in units else 0
+                    was_passed = slot in units and units[slot].verdict is Verdict.PASSED
+                    assert len(after[slot]["attempts"]) == known + (not was_passed)
+                    assert not was_passed or Memory.of(bench.target(slot)) == memories[slot]
+                    check_board(bench, after[slot])
+
+        return run
+
+    await in_parallel([case(seed) for seed in range(6)])
+    assert len(kills) >= 4 * 6
+
+
+async def resume_until_killed(bench: Bench) -> bool:
+    """Start the daemon on whatever it left behind, and return whether it was killed before the job ended."""
+    await bench.daemon.start()
+    if await bench.daemon.call("job.list") == []:
+        await bench.enqueue(None)
+    return await bench.follow_job() is None
 
 
 def folder(parent: Path, name: str) -> Path:

@@ -4,8 +4,6 @@ Nothing runs in the background for a port: an emulated board catches up with the
 and what it does has its own exact times. Timed bench events are the exception; they need ``async with``.
 """
 
-import asyncio
-import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,8 +17,9 @@ from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectSendStream
 
 from ispd.catalog.parts import Parts, load_parts
-from ispd.errors import ErrorCode, LinkClosedError, TransportError
+from ispd.errors import ErrorCode, TransportError
 from ispd.transport.contract import PortChange, PortEvent, SerialSettings, UsbIdentity
+from vbench.bench_port import BenchPort, BenchTime
 from vbench.benchfile import EventTable, read_bench
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
@@ -42,7 +41,7 @@ class Place:
     plugged: bool
     refusal: ErrorCode | None = None
     """Why opening fails (``permission-denied``, ``port-busy``), None normally."""
-    port: "BenchPort | None" = None
+    port: BenchPort | None = None
 
     def event(self, change: PortChange) -> PortEvent:
         """Describe this place as having come or gone."""
@@ -63,10 +62,9 @@ class BenchHardware:
     """
 
     def __init__(self, *, time_scale: float = 1.0) -> None:
-        self.time_scale = time_scale
+        self._time = BenchTime(time_scale)
         self._places: dict[str, Place] = {}
         self._watchers: set[MemoryObjectSendStream[PortEvent]] = set()
-        self._origin: float | None = None
         self._schedule: list[tuple[float, Callable[[], object]]] = []
         self._tasks: TaskGroup | None = None
 
@@ -90,10 +88,7 @@ class BenchHardware:
 
     def now(self) -> float:
         """Return bench seconds; they begin when the bench is first used inside an event loop."""
-        real = asyncio.get_running_loop().time()
-        if self._origin is None:
-            self._origin = real
-        return (real - self._origin) * self.time_scale
+        return self._time.now()
 
     def at(self, when: float, action: Callable[[], object]) -> None:
         """Do something at a bench time. Needs ``async with``, entered before or after."""
@@ -103,7 +98,7 @@ class BenchHardware:
             self._tasks.start_soon(self._run_at, when, action)
 
     async def _run_at(self, when: float, action: Callable[[], object]) -> None:
-        await anyio.sleep(max(0.0, when - self.now()) / self.time_scale)
+        await anyio.sleep(max(0.0, when - self.now()) / self._time.scale)
         action()
 
     # -- what is on the bench --------------------------------------------------------------------------------------
@@ -189,7 +184,7 @@ class BenchHardware:
 
     # -- the hardware contract -------------------------------------------------------------------------------------
 
-    async def open_serial(self, settings: SerialSettings) -> "BenchPort":
+    async def open_serial(self, settings: SerialSettings) -> BenchPort:
         """Open a port for one user, DTR and RTS asserted.
 
         Raises ``TransportError`` with ``port-not-found``, ``port-busy`` or the refusal the bench was told.
@@ -204,8 +199,13 @@ class BenchHardware:
             raise TransportError(ErrorCode.PORT_BUSY, f"port {settings.port} is in use")
         place.programmer.take(self.now())  # what came while the port was closed is lost
         place.programmer.opened(self.now(), baud=settings.baud)
-        place.port = BenchPort(self, place)
+        place.port = BenchPort(place.name, place.programmer, self._time, lambda: self._port_ended(place))
         return place.port
+
+    def _port_ended(self, place: Place) -> None:
+        place.port = None
+        if place.programmer.power_lost_at is not None:
+            self.unplug(place.name)
 
     @asynccontextmanager
     async def hotplug(self) -> AsyncIterator[AsyncIterator[PortEvent]]:
@@ -221,92 +221,6 @@ class BenchHardware:
         finally:
             self._watchers.discard(sender)
             sender.close()
-
-
-class BenchPort:
-    """An open port of the bench; see ``BytePort`` in :mod:`ispd.transport.contract`."""
-
-    def __init__(self, bench: BenchHardware, place: Place) -> None:
-        self._bench = bench
-        self._place = place
-        self._programmer = place.programmer
-        self._is_open = True
-        self._kept = b""
-        self._changed = anyio.Event()
-
-    @property
-    def name(self) -> str:
-        """Name of the port."""
-        return self._place.name
-
-    async def send(self, data: bytes) -> None:
-        """Hand bytes to the port. Raises ``LinkClosedError`` once it is gone."""
-        await anyio.lowlevel.checkpoint()
-        self._collect()
-        self._check()
-        self._programmer.feed(data, self._bench.now())
-        self._wake()
-
-    async def receive(self) -> bytes:
-        """Return the next bytes, at least one. Raises ``LinkClosedError`` once the port is gone."""
-        self._collect()
-        if self._kept:
-            await anyio.lowlevel.checkpoint()
-        while not self._kept:
-            self._check()
-            await self._wait()
-            self._collect()
-        return self.take()
-
-    def take(self) -> bytes:
-        """Return what has arrived and was not received yet, possibly nothing."""
-        self._collect()
-        data, self._kept = self._kept, b""
-        return data
-
-    async def aclose(self) -> None:
-        """Close the port; lines stay as they are."""
-        self._is_open = False
-        if self._place.port is self:
-            self._place.port = None
-        self._wake()
-
-    def lose(self) -> None:
-        """The plug was pulled: whoever waits gets ``LinkClosedError``."""
-        self._is_open = False
-        self._place.port = None
-        self._wake()
-
-    def _collect(self) -> None:
-        if self._is_open:
-            self._kept += self._programmer.take(self._bench.now())
-            if self._programmer.power_lost_at is not None:
-                self._bench.unplug(self.name)
-
-    def _check(self) -> None:
-        if not self._is_open:
-            raise LinkClosedError(self.name)
-
-    def _wake(self) -> None:
-        self._changed.set()
-
-    async def _wait(self) -> None:
-        """Sleep until the board may have something to say, or the port changes.
-
-        A bare timer of the loop: a board at full speed comes here some 20,000 times, and a cancel scope for each would
-        cost more than the emulation.
-        """
-        due = self._programmer.next_time()
-        changed = self._changed = anyio.Event()
-        if due == math.inf:
-            await changed.wait()
-            return
-        wait_s = max(0.0, due - self._bench.now()) / self._bench.time_scale
-        timer = asyncio.get_running_loop().call_later(wait_s, changed.set)
-        try:
-            await changed.wait()
-        finally:
-            timer.cancel()
 
 
 def open_bench(file: Path) -> BenchHardware:

@@ -115,8 +115,8 @@ async def flash_unit(
         failed = error
     finally:
         stuck = await run.session.release()
-    if stuck is not None and failed is None:
-        failed = stuck
+    if stuck is not None and not isinstance(stuck, LinkClosedError):
+        run.warnings.append(f"the target may still be held in reset: {stuck.message}")
     return replace(
         run.outcome,
         verdict=Verdict.PASSED if failed is None else _verdict(failed),

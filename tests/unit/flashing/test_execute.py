@@ -250,6 +250,9 @@ def stuck(memory: MemoryKind, address: int, mask: int = 0x01, level: int = 1) ->
         pytest.param([stuck(MemoryKind.EEPROM, 2)], ErrorCode.VERIFY_MISMATCH, "eeprom", 2, "replace", id="eeprom"),
         pytest.param([stuck(H, 0, 0x08)], ErrorCode.FUSE_MISMATCH, "hfuse", None, "erased first", id="fuse"),
         pytest.param([stuck(MemoryKind.LOCK, 0)], ErrorCode.LOCK_MISMATCH, "lock", None, "supply", id="lock"),
+        pytest.param(
+            [stuck(MemoryKind.LOCK, 0, 0x02, 0)], ErrorCode.ERASE_FAILED, "lock", None, "supply", id="lock-not-erased"
+        ),
         pytest.param([BusyForever(3)], ErrorCode.TARGET_BUSY, None, None, "supply", id="busy-for-ever"),
         pytest.param([ReadFlips(mask=0x10, rate=0.05)], ErrorCode.VERIFY_MISMATCH, "flash", None, "", id="bad-reads"),
     ],
@@ -274,6 +277,7 @@ async def test_damage_is_found_and_named(
         assert outcome.failure.address == address
     if outcome.failure.memory is not None:
         assert outcome.failure.expected != outcome.failure.actual
+    assert outcome.seconds < 2.0  # nothing waits for long on a damaged board
     assert not target.in_reset
     assert target.lock & 0x03 == 0x03 or memory == "lock"  # nothing is locked that was not proved before
 

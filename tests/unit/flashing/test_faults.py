@@ -72,6 +72,7 @@ async def test_release_is_tried_twice_and_its_failure_is_told() -> None:
     assert outcome.failure is not None
     assert (outcome.verdict, outcome.failure.code) == (Verdict.FAILED, "link-timeout")
     assert programmer.calls == last + 3
+    assert any("held in reset" in warning for warning in outcome.warnings)
 
 
 @pytest.mark.parametrize("bulk", [NONE, BULK], ids=["instructions", "bulk"])

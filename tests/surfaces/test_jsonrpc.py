@@ -299,6 +299,17 @@ async def test_a_request_that_does_not_end_is_given_up(path: Path):
         assert await client.is_closed()
 
 
+async def test_what_was_asked_before_the_framing_broke_is_still_answered(path: Path):
+    async with serve(path, Limits(message_s=0.05)) as served, served.connect() as client:
+        served.station.may_probe = anyio.Event()
+        await client.send(request("slot.probe", name="A1"))
+        await client.stream.send(b'{"jsonrpc":')
+        assert error_of(await client.receive())[:2] == (-32700, "parse-error")
+        served.station.may_probe.set()
+        assert (await client.receive())["result"]["signature"] == "1E 95 87"
+        assert await client.is_closed()
+
+
 async def test_a_client_may_close_its_side_and_still_be_answered(path: Path):
     async with serve(path) as served, served.connect() as client:
         served.station.may_probe = anyio.Event()

@@ -102,7 +102,9 @@ class Connection:
         try:
             async with anyio.create_task_group() as feeds:
                 async with anyio.create_task_group() as calls:
-                    await self._read(calls, feeds)
+                    is_broken = await self._read(calls, feeds)
+                if is_broken:
+                    await self._drain()
                 feeds.cancel_scope.cancel()
         finally:
             self.unsubscribe()
@@ -123,7 +125,8 @@ class Connection:
 
     # -- reading
 
-    async def _read(self, calls: TaskGroup, feeds: TaskGroup) -> None:
+    async def _read(self, calls: TaskGroup, feeds: TaskGroup) -> bool:
+        """Start a call for each request until no more can come; return whether that is because the framing broke."""
         deadline = math.inf
         try:
             while True:
@@ -140,7 +143,8 @@ class Connection:
                 calls.start_soon(self._answer, message, feeds)
         except RefusedError as error:
             await self._write(error_response(error))
-            await self._drain()
+            return True
+        return False
 
     async def _receive(self, deadline: float) -> bool:
         """Feed the framing; return False where nothing more will come."""

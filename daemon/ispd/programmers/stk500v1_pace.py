@@ -63,7 +63,7 @@ class Pace:
         if load_s is not None and block_s is not None:
             return Decision(Way.LOAD if load_s < block_s else Way.BLOCK, None)
         if pages_left < _WORTH_A_TRIAL_PAGES:
-            return Decision(Way.BLOCK, None)
+            return Decision(Way.LOAD if load_guess_s < fastest_block_s else Way.BLOCK, None)
         return Decision(Way.LOAD, 1) if load_s is None else Decision(Way.BLOCK, 2)
 
     def _guess_load_s(self, page_bytes: int) -> float:

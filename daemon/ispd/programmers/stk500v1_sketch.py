@@ -34,10 +34,17 @@ _TRY_S = 0.2
 _QUIET_S = 0.06
 """Late answers to earlier tries are over after this much silence: longer than any USB converter holds bytes back."""
 
-_FLOOD_AFTER_S = 2.0
+_SETTLE_S = 0.3
+_SETTLE_LIMIT_S = 1.0
+"""Before a half-sent block is completed, the sketch gets time to finish the one before: 136 ms on the line at 19200 baud
+and 100 ms of work for the largest. Until then its ring has no room."""
+
 _FLOOD = bytes(56)
+_BOOT_TRIES = 10
+_STUCK_TRIES = 3
 """A sketch that waits for the rest of a block takes zeros for data, and zero is no end byte, so that nothing is
-written. Sent only when a booting board would have answered, and never more at once than a 63 byte ring holds."""
+written. Sent only after so many silent tries that a booting board would have answered (fewer where one was heard
+already), and never more at once than a 63 byte ring holds."""
 
 _BOOTLOADER_EXIT_S = 1.3
 """Optiboot's watchdog ends it after 1 s without correctly framed bytes, so that this long we are silent."""
@@ -86,14 +93,14 @@ class Sketch:
         A bootloader is left alone until it gives way to the sketch. Raises ``ProgrammerError`` with
         ``programmer-silent`` or ``programmer-is-bootloader``.
         """
-        if ask_again and self.is_confirmed and not await self._recognise():
+        if ask_again and self.is_confirmed and not await self._is_recognised():
             self._link.lose_sync()
         bootloader_rounds = 0
         end = anyio.current_time() + PATIENCE_S
         while not self.is_confirmed:
             if not self._link.in_sync and not await self._synchronise(end):
                 raise self._silent() if bootloader_rounds == 0 else self._is_bootloader()
-            if await self._recognise():
+            if await self._is_recognised():
                 self._confirmed_epoch = self._link.epoch
             elif self._link.in_sync:
                 self._link.lose_sync()
@@ -107,7 +114,7 @@ class Sketch:
         """Ask again who answers: one short round trip, due before anything is written.
 
         A board that was reset in between sits in its bootloader now. Raises ``ProgrammerError`` with
-        ``programmer-is-bootloader``; the framing then counts as lost.
+        ``programmer-is-bootloader``, or what :meth:`SerialLink.exchange` raises; the framing then counts as lost.
         """
         if not self.is_confirmed:
             raise LocalProtocolError("the programmer was not recognised yet")
@@ -146,14 +153,14 @@ class Sketch:
     async def _synchronise(self, end: float) -> bool:
         """Find the peer's place in the framing; False where nothing sensible answered until ``end``."""
         if self._link.owed_bytes:
+            await self._link.listen(limit_s=_SETTLE_LIMIT_S, quiet_s=_SETTLE_S)
             await self._link.say(bytes(self._link.owed_bytes))
-            await self._link.listen(limit_s=_TRY_S, quiet_s=_QUIET_S)
-        flood_from = end - PATIENCE_S + _FLOOD_AFTER_S
-        has_answered = False
+        silent_tries, has_answered = 0, False
         while anyio.current_time() < end:
-            is_stuck = not has_answered and anyio.current_time() > flood_from
+            is_stuck = silent_tries >= (_STUCK_TRIES if has_answered else _BOOT_TRIES)
             await self._link.say((_FLOOD if is_stuck else b"") + Sync().encode())
             heard = await self._link.listen(limit_s=_TRY_S, until=SYNC_REPLY)
+            silent_tries = 0 if heard else silent_tries + 1
             has_answered = has_answered or bool(heard)
             if heard.endswith(SYNC_REPLY):
                 late = await self._link.listen(limit_s=_TRY_S, quiet_s=_QUIET_S)
@@ -163,11 +170,15 @@ class Sketch:
         return False
 
     async def _recognise(self) -> bool:
-        """Tell whether the peer is a programmer; False with the framing lost where it did not answer sensibly."""
+        """Tell whether a programmer answers, and not something else."""
+        if await self._ask(GetParameter(Parameter.PROGRAMMER_TYPE)) == _SKETCH_TYPE:
+            return True
+        return await self._ask(SignOn()) in _SKETCH_NAMES
+
+    async def _is_recognised(self) -> bool:
+        """Tell whether a programmer answers; no, with the framing lost, where nothing sensible does."""
         try:
-            if await self._ask(GetParameter(Parameter.PROGRAMMER_TYPE)) == _SKETCH_TYPE:
-                return True
-            return await self._ask(SignOn()) in _SKETCH_NAMES
+            return await self._recognise()
         except (LinkTimeoutError, RemoteProtocolError):
             return False
 

@@ -34,6 +34,7 @@ def test_in_between_each_way_is_tried_once_and_the_faster_kept() -> None:
 
 def test_a_short_write_is_no_place_for_trials() -> None:
     assert pace(0.00054).decide(128, 7) == Decision(Way.BLOCK, None)
+    assert pace(0.00040).decide(128, 7) == Decision(Way.LOAD, None)
 
 
 def test_a_slow_first_load_is_believed() -> None:

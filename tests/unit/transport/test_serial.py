@@ -83,6 +83,9 @@ async def test_a_cancelled_receive_loses_nothing(terminal: tuple[int, str]) -> N
 async def test_the_port_is_ours_alone_and_keeps_its_lines_when_closed(terminal: tuple[int, str]) -> None:
     _master, path = terminal
     watcher = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    attributes = termios.tcgetattr(watcher)
+    attributes[2] |= termios.HUPCL
+    termios.tcsetattr(watcher, termios.TCSANOW, attributes)
     port = await open_serial_port(SerialSettings(port=path, baud=115200))
     attributes = termios.tcgetattr(watcher)
     assert attributes[2] & termios.HUPCL == 0, "closing would drop DTR and reset an Uno"

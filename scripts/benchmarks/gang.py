@@ -1,0 +1,131 @@
+"""Many boards at once: how much longer a full bench takes than a single board, and what a board costs.
+
+Virtual time shows what the daemon itself adds; pseudo-terminals in real time add the machine. A daemon that flashed
+board after board would show a ratio near the number of slots.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+from _stand import emulated_boards, flash_all, running_daemon, sample_image, tabulated, write_image
+
+from ispd.catalog.bootloaders import load_bootloaders
+from ispd.catalog.parts import load_parts
+from ispd.model.job import Job
+from ispd.model.recipe import Recipe
+from ispd.model.station import Station as About
+from ispd.programmers.registry import load_drivers
+from ispd.station.journal import Journal
+from ispd.station.spec import SlotSpec
+from ispd.station.station import Knowledge, Station
+from vbench.hardware import BenchHardware
+from vbench.line import Flavour
+from vbench.serial_programmer import SerialProgrammer
+from vbench.target import AvrTarget
+from vbench.virtual_time import InlineWorker, VirtualClock, run_virtual
+
+VIRTUAL_LIMIT = 1.05
+REAL_LIMIT = 1.10
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One gang: how long the job took, and what it cost where that was measured."""
+
+    slots: int
+    seconds: float
+    cpu_s: float | None = None
+    peak_mb: float | None = None
+
+
+async def virtual_run(slots: int, image_bytes: int, folder: Path) -> Run:
+    """Flash a board on each of ``slots`` slots on virtual time."""
+    clock = VirtualClock()
+    parts = load_parts()
+    part = parts.get("atmega32u4")
+    hardware = BenchHardware()
+    specs = []
+    for number in range(slots):
+        name = f"V{number:02}"
+        programmer = SerialProgrammer(Flavour.UART, target=AvrTarget(part, seed=number))
+        hardware.add(f"/bench/{name}", programmer)
+        specs.append(SlotSpec(name=name, programmer="stk500v1", port=f"/bench/{name}", baud=19200))
+    journal = await Journal.open(folder / f"virtual-{slots}.db", InlineWorker(), now="start")
+    about = About(version="", started="", socket="", state_dir="", bench=True, slots=0, jobs_open=0)
+    knowledge = Knowledge(parts=parts, bootloaders=load_bootloaders(parts), drivers=load_drivers())
+    station = Station(
+        hardware, journal, knowledge=knowledge, clock=clock, specs=specs, watch_hotplug=False, about=about
+    )
+    async with hardware, anyio.create_task_group() as tasks:
+        await tasks.start(station.run)
+        begun = clock.monotonic()
+        with station.events.subscribe(size=100_000) as events:
+            job: Job = await station.enqueue(Recipe(flash=sample_image(image_bytes)), slots=None, count=None)
+            async for event in events:
+                if event.job is not None and event.job.state.is_final:
+                    job = event.job
+                    break
+        seconds = clock.monotonic() - begun
+        await station.stop()
+    await journal.aclose()
+    if job.passed != slots:
+        raise RuntimeError(f"only {job.passed} of {slots} boards passed")
+    return Run(slots=slots, seconds=seconds)
+
+
+def real_run(slots: int, image_bytes: int, folder: Path) -> Run:
+    """Flash a board on each of ``slots`` pseudo-terminals with the daemon as a process of its own."""
+    folder.mkdir()
+    image = write_image(folder, image_bytes)
+    with emulated_boards(folder, slots, flavour="uart") as ports, running_daemon(folder, ports) as (daemon, socket):
+        before_s = daemon.cpu_s()
+        seconds = flash_all(socket, image)
+        spent_s = daemon.cpu_s() - before_s
+        peak_mb = daemon.memory_mb(peak=True)
+    return Run(slots=slots, seconds=seconds, cpu_s=spent_s / slots, peak_mb=peak_mb)
+
+
+def rows(bed: str, one: Run, many: Run, limit: float) -> list[list[str]]:
+    """Return the table's lines about one bed."""
+    return [
+        [
+            bed,
+            str(run.slots),
+            f"{run.seconds:.2f}",
+            f"{run.seconds / one.seconds:.3f}",
+            f"{limit:.2f}" if run is many else "",
+            "" if run.cpu_s is None else f"{run.cpu_s:.2f}",
+            "" if run.peak_mb is None else f"{run.peak_mb:.0f}",
+        ]
+        for run in (one, many)
+    ]
+
+
+def main() -> int:
+    """Print the table; exit code 1 where a limit is missed."""
+    parser = argparse.ArgumentParser(prog="scripts/bench gang", description=__doc__)
+    parser.add_argument("--virtual-slots", type=int, default=32)
+    parser.add_argument("--real-slots", type=int, default=16)
+    parser.add_argument("--image-bytes", type=int, default=8192)
+    options = parser.parse_args()
+    size = options.image_bytes
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        virtual = [run_virtual(virtual_run, slots, size, folder) for slots in (1, options.virtual_slots)]
+        real = [real_run(slots, size, folder / f"real-{slots}") for slots in (1, options.real_slots)]
+    head = ("bed", "boards", "seconds", "ratio", "limit", "CPU s/board", "peak MB")
+    table = [*rows("virtual time", *virtual, VIRTUAL_LIMIT), *rows("pseudo-terminals", *real, REAL_LIMIT)]
+    print(f"{size} bytes to an ATmega32U4 on each slot, ArduinoISP at 19200 baud\n")
+    print(tabulated(head, table))
+    ratios = [
+        (runs[1].seconds / runs[0].seconds, limit) for runs, limit in ((virtual, VIRTUAL_LIMIT), (real, REAL_LIMIT))
+    ]
+    return int(any(ratio > limit for ratio, limit in ratios))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -329,6 +329,36 @@ async def reopened(place: Rig, programmer: IspProgrammer) -> BenchPort:
     return await place.bench.open_serial(SerialSettings(port=PORT, baud=place.board.baud))
 
 
+@pytest.mark.parametrize(
+    ("flavour", "baud", "page_ms", "read_ms"),
+    [
+        (Flavour.UART, 19200, 104.5, 135.0),  # 73 of 133 bytes visible, 65 ms of work; 258 bytes on the line
+        (Flavour.UNO, 115200, 75.0, 70.0),  # the sketch's own work and a converter's latency
+        (Flavour.UART, 1_000_000, 42.0, 70.0),  # single loads: 129 instructions and 4.5 ms
+        (Flavour.LEONARDO, 19200, 46.0, 70.0),
+        (Flavour.TEENSYDUINO, 19200, 50.0, 70.0),
+    ],
+)
+def test_the_line_and_the_sketch_are_used_to_the_full(
+    flavour: Flavour, baud: int, page_ms: float, read_ms: float
+) -> None:
+    @virtual
+    async def session() -> None:
+        place = rig(flavour, baud=baud)
+        programmer = await place.open_and_erase()
+        code = random.Random(9).randbytes(48 * 128)
+        pages = [Segment(at, code[at : at + 128]) for at in range(0, len(code), 128)]
+        begun = anyio.current_time()
+        assert await programmer.write(U4, MemoryKind.FLASH, pages, Watch()) == 48
+        written = anyio.current_time()
+        assert await programmer.read(MemoryKind.FLASH, Span(0, len(code)), Watch()) == code
+        assert (written - begun) * 1000 / 48 < page_ms + 3, "the first page and the measurement come on top"
+        assert (anyio.current_time() - written) * 1000 / 24 < read_ms
+        place.check()
+
+    session()
+
+
 # -- when things go wrong ----------------------------------------------------------------------------------------------
 
 
@@ -355,14 +385,14 @@ def test_wherever_a_reply_is_spoiled_it_is_an_error_once_and_the_next_session_is
         return told
 
     told: list[ErrorCode] = []
-    for index in range(20, 131, 3):
-        fault: ProgrammerFault = {
+    for index in range(20, 131, 3 if baud == 19200 else 10):
+        faults: dict[str, ProgrammerFault] = {
             "dropped": DropReply(index=index),
             "changed": CorruptReply(index=index, mask=0x14),
             "doubled": LineNoise(index=index, data=b"\x00"),
-        }[kind]
-        errors = run_virtual(session, fault)
-        assert len(errors) <= 1, f"{fault} was told {len(errors)} times"
+        }
+        errors = run_virtual(session, faults[kind])
+        assert len(errors) <= 1, f"{faults[kind]} was told {len(errors)} times"
         told += errors
     assert set(told) <= {ErrorCode.PROTOCOL_REMOTE, ErrorCode.LINK_TIMEOUT}
     assert told, "most of them fall into replies that frame something"

@@ -89,19 +89,19 @@ def real_run(slots: int, image_bytes: int, folder: Path) -> Run:
     return Run(slots=slots, seconds=seconds, cpu_s=spent_s / slots, peak_mb=peak_mb)
 
 
-def rows(bed: str, one: Run, many: Run, limit: float) -> list[list[str]]:
+def rows(bed: str, runs: tuple[Run, Run], limit: float) -> list[list[str]]:
     """Return the table's lines about one bed."""
     return [
         [
             bed,
             str(run.slots),
             f"{run.seconds:.2f}",
-            f"{run.seconds / one.seconds:.3f}",
-            f"{limit:.2f}" if run is many else "",
+            f"{run.seconds / runs[0].seconds:.3f}",
+            f"{limit:.2f}" if run is runs[1] else "",
             "" if run.cpu_s is None else f"{run.cpu_s:.2f}",
             "" if run.peak_mb is None else f"{run.peak_mb:.0f}",
         ]
-        for run in (one, many)
+        for run in runs
     ]
 
 
@@ -115,10 +115,16 @@ def main() -> int:
     size = options.image_bytes
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        virtual = [run_virtual(virtual_run, slots, size, folder) for slots in (1, options.virtual_slots)]
-        real = [real_run(slots, size, folder / f"real-{slots}") for slots in (1, options.real_slots)]
+        virtual = (
+            run_virtual(virtual_run, 1, size, folder),
+            run_virtual(virtual_run, options.virtual_slots, size, folder),
+        )
+        real = (
+            real_run(1, size, folder / "real-1"),
+            real_run(options.real_slots, size, folder / f"real-{options.real_slots}"),
+        )
     head = ("bed", "boards", "seconds", "ratio", "limit", "CPU s/board", "peak MB")
-    table = [*rows("virtual time", *virtual, VIRTUAL_LIMIT), *rows("pseudo-terminals", *real, REAL_LIMIT)]
+    table = [*rows("virtual time", virtual, VIRTUAL_LIMIT), *rows("pseudo-terminals", real, REAL_LIMIT)]
     print(f"{size} bytes to an ATmega32U4 on each slot, ArduinoISP at 19200 baud\n")
     print(tabulated(head, table))
     ratios = [

@@ -45,14 +45,16 @@ class PtyServer:
         self._boards: list[PtyBoard] = []
         self._schedule: list[tuple[float, Callable[[], object]]] = []
         self._selector = selectors.SelectSelector()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._wake_read = self._wake_write = -1
         self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="vbench-pty", daemon=True)
 
     def __enter__(self) -> Self:
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._origin = time.monotonic()
         self._thread.start()
         return self
 
@@ -70,7 +72,7 @@ class PtyServer:
         os.close(self._wake_write)
 
     def now(self) -> float:
-        """Return bench seconds since the server was made."""
+        """Return bench seconds since the server was started."""
         return (time.monotonic() - self._origin) * self.time_scale
 
     def at(self, when: float, action: Callable[[], object]) -> None:
@@ -134,15 +136,15 @@ class PtyBoard:
         """Bench time at which :meth:`deliver` should be called next."""
         self.unread = 0
         """Reply bytes dropped because the host left the terminal's buffer full."""
-        self._own = PtyServer(time_scale=time_scale) if server is None else None
-        self._server = server or self._own or PtyServer()
+        self._owns_server = server is None
+        self._server = PtyServer(time_scale=time_scale) if server is None else server
         self._master = -1
         self._slave = -1
         self._path = ""
 
     def __enter__(self) -> Self:
-        if self._own is not None:
-            self._own.__enter__()
+        if self._owns_server:
+            self._server.__enter__()
         self.plug()
         return self
 
@@ -150,8 +152,8 @@ class PtyBoard:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.unplug()
-        if self._own is not None:
-            self._own.__exit__(kind, error, trace)
+        if self._owns_server:
+            self._server.__exit__(kind, error, trace)
 
     @property
     def path(self) -> str:

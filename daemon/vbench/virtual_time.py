@@ -67,7 +67,10 @@ class _JumpingSelector(selectors.BaseSelector):
 
 
 class VirtualEventLoop(asyncio.SelectorEventLoop):
-    """An event loop on virtual time, beginning at 0 seconds."""
+    """An event loop on virtual time, beginning at 0 seconds.
+
+    Good for some three months of it: beyond 8e6 s the steps of a float are coarser than asyncio's clock resolution.
+    """
 
     def __init__(self) -> None:
         self._jumping = _JumpingSelector()

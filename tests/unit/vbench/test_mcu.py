@@ -146,6 +146,23 @@ def test_optiboot_answers_early_at_its_own_baud_rate(make_host: MakeHost) -> Non
     assert host.ask(b"A\x93 ", 3) == b"\x14S\x10", "the sketch, once the window is over"
 
 
+@pytest.mark.parametrize("last_words", [b"Q ", b"0z", b"A\x80z"])
+def test_optiboot_leaves_at_once_when_told_or_confused(make_host: MakeHost, last_words: bytes) -> None:
+    host = make_host(Flavour.UNO, baud=115200)
+    host.ask(b"0 V\x30\x00\x00\x00 ", 5)
+    host.send(last_words)
+    host.until(host.now + 0.05)
+    assert host.ask(b"A\x93 ", 3) == b"\x14S\x10", "the sketch hears it while it blinks"
+    assert 0.5 < host.now < 0.7
+
+
+def test_each_byte_keeps_optiboot_for_another_second(make_host: MakeHost) -> None:
+    host = make_host(Flavour.UNO, baud=115200)
+    for _ in range(5):
+        assert host.ask(b"A\x93 ", 3) == b"\x14\x03\x10"
+        host.until(host.now + 0.9)
+
+
 def test_a_stuck_bootloader_writes_the_programmer_itself(make_host: MakeHost) -> None:
     host = make_host(Flavour.UNO, stuck_in_bootloader=True)
     host.send(b"0 A\x93 ")

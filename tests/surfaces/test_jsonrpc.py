@@ -351,12 +351,17 @@ async def test_content_length_framing_is_answered_in_kind(path: Path):
         assert json.loads(content)["result"] == []
 
 
-async def test_connections_are_bounded(path: Path):
-    async with serve(path, Limits(connections=2)) as served, served.connect() as first, served.connect() as second:
+async def test_connections_are_bounded_and_make_room_when_they_end(path: Path):
+    async with serve(path, Limits(connections=2)) as served, served.connect() as first:
         await first.call("job.list")
-        await second.call("job.list")
-        async with served.connect() as third:
-            assert await third.is_closed()
+        async with served.connect() as second:
+            await second.call("job.list")
+            async with served.connect() as third:
+                assert await third.is_closed()
+            await second.stream.send_eof()
+            assert await second.is_closed()
+        async with served.connect() as fourth:
+            assert (await fourth.call("job.list"))["result"] == []
         assert (await first.call("job.list"))["result"] == []
 
 

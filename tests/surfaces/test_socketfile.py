@@ -1,5 +1,6 @@
 """The socket file: there only when usable, one daemon at a time, gone afterwards."""
 
+import fcntl
 import os
 import socket
 import stat
@@ -44,6 +45,16 @@ def test_the_socket_of_a_living_daemon_is_left_alone(tmp_path: Path):
     with listen(path):
         with pytest.raises(ConfigError, match="another ispd"), listen(path):
             pass
+        assert connects(path)
+
+
+def test_of_two_daemons_started_at_once_one_goes_on(tmp_path: Path):
+    path = tmp_path / "ispd.sock"
+    with (tmp_path / "ispd.sock.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the other one, before its socket is there
+        with pytest.raises(ConfigError, match="another ispd"), listen(path):
+            pass
+    with listen(path):
         assert connects(path)
 
 

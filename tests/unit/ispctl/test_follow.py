@@ -4,8 +4,9 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from tests.surfaces.fake_station import FakeStation, served
+from tests.surfaces.fake_station import FakeStation, ServedStation, served
 
 from ispctl.client import Client
 from ispctl.errors import NoDaemonError, RpcError, WaitTimeoutError
@@ -48,6 +49,18 @@ def test_exit_codes(state: str, met: Units, code: int):
     assert exit_of({"state": state}, met) == code
 
 
+def pause_when_followed(server: ServedStation) -> None:
+    """Pause job 1 as soon as somebody reads events."""
+
+    async def pause() -> None:
+        with anyio.fail_after(20):
+            while not server.station.events._subscriptions:
+                await anyio.lowlevel.checkpoint()
+        await server.station.pause(1)
+
+    threading.Thread(target=server.call, args=(pause,)).start()
+
+
 def drown(station: FakeStation) -> None:
     """End the job, then publish so much at once that a reader loses the event saying so."""
     station.finish(1, None)
@@ -65,7 +78,7 @@ def test_an_end_that_was_lost_among_events_is_still_seen(tmp_path: Path):
             if len(told) == 1:
                 server.call(drown, server.station)
 
-        threading.Timer(0.05, lambda: server.call(server.station.pause, 1)).start()
+        pause_when_followed(server)
         job = Follower(tmp_path / "s", 1, tell, timeout_s=20).run(Client(tmp_path / "s"))
     assert job["state"] == "done"
     assert [event["job"]["state"] for event in told] == ["paused"]
@@ -93,7 +106,7 @@ def test_a_daemon_that_stays_away_and_one_that_forgot_the_job(tmp_path: Path, mo
         def stop(_event: object) -> None:
             server.stop()
 
-        threading.Timer(0.05, lambda: server.call(server.station.pause, 1)).start()
+        pause_when_followed(server)
         with pytest.raises(NoDaemonError):
             Follower(tmp_path / "s", 1, stop, timeout_s=None).run(Client(tmp_path / "s"))
         with pytest.raises(WaitTimeoutError):

@@ -11,17 +11,26 @@ import msgspec
 from msgspec import Meta
 
 from ispd.api.declare import Method, Params, Privilege
+from ispd.api.values import (
+    MAX_IMAGES,
+    BinaryFile,
+    Dump,
+    ExplainedPart,
+    Merged,
+    Nothing,
+    RecipeFile,
+    Subscribed,
+)
 from ispd.errors import ErrorCode
 from ispd.model.job import Job, Unit
 from ispd.model.part import MemoryKind
-from ispd.model.report import BootloaderReport, FuseReport, ImageReport, PartReport
+from ispd.model.report import BootloaderReport, ImageReport, PartReport
 from ispd.model.station import Probe, Programmer, Slot, SlotAction, Station
 
 __all__ = [
     "MAX_ID",
     "MAX_IMAGES",
     "METHODS",
-    "Attachment",
     "BinaryFile",
     "Dump",
     "ExplainedPart",
@@ -30,9 +39,6 @@ __all__ = [
     "RecipeFile",
     "Subscribed",
 ]
-
-MAX_IMAGES = 16
-"""Files that may make up one image. A production image has two or three."""
 
 MAX_ID = (1 << 63) - 1
 """Largest number the journal can give."""
@@ -53,80 +59,7 @@ ExtendedFuse = Annotated[Byte, Meta(description="extended fuse byte")]
 LockByte = Annotated[Byte, Meta(description="lock byte")]
 
 
-FileName = Annotated[
-    str,
-    Meta(
-        pattern=r"^[^/\x00-\x1f\x7f]{1,255}$",
-        description="the file's name, without directories; its ending tells the format",
-    ),
-]
-
-
-class BinaryFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file's content. The daemon never opens a path of its client's."""
-
-    name: FileName
-    content: Annotated[bytes, Meta(description="the bytes, in base64")]
-
-
-class Attachment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A file that a recipe names."""
-
-    name: Annotated[
-        str, Meta(pattern=r"^[^\x00-\x1f\x7f]{1,255}$", description="the file as the recipe writes it; never opened")
-    ]
-    content: Annotated[bytes, Meta(description="the bytes, in base64")]
-
-
-class RecipeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A recipe (TOML) with the content of every file it names."""
-
-    name: FileName
-    content: Annotated[bytes, Meta(description="the recipe's bytes, in base64")]
-    files: Annotated[list[Attachment], Meta(max_length=MAX_IMAGES, description="the files it names")] = msgspec.field(
-        default_factory=list
-    )
-
-
 Images = Annotated[list[BinaryFile], Meta(max_length=MAX_IMAGES)]
-
-# -- results that are no part of the model ---------------------------------------------------------------------------
-
-
-class Dump(msgspec.Struct, frozen=True, kw_only=True):
-    """What a memory holds. ``content`` (base64) begins at address 0; ``sha256`` is the digest of these bytes."""
-
-    slot: str
-    memory: MemoryKind
-    size: int
-    sha256: str
-    content: bytes
-
-
-class ExplainedPart(msgspec.Struct, frozen=True, kw_only=True):
-    """A part, and its fuse bytes bit by bit with the fuse guard's findings."""
-
-    part: PartReport
-    fuses: FuseReport
-
-
-class Merged(msgspec.Struct, frozen=True, kw_only=True):
-    """A production image: an Intel hex file (base64) and what it holds."""
-
-    name: str
-    content: bytes
-    report: ImageReport
-
-
-class Subscribed(msgspec.Struct, frozen=True, kw_only=True):
-    """``seq`` of the newest event at the moment of subscribing; state fetched afterwards is at least as new."""
-
-    seq: int
-
-
-class Nothing(msgspec.Struct, frozen=True, kw_only=True):
-    """The method has no result besides having worked."""
-
 
 # -- parameters ------------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Composition root: builds everything once, runs it in one task group, and takes it down in order."""
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -97,7 +97,7 @@ def _existing(bench: Path) -> Path:
     return bench
 
 
-def _check_slots(config: Config, drivers: dict[str, Driver]) -> None:
+def _check_slots(config: Config, drivers: Mapping[str, Driver]) -> None:
     for spec in config.slots:
         if spec.programmer not in drivers:
             raise ConfigError(

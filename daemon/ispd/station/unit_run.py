@@ -50,7 +50,12 @@ class UnitRun:
         self.unit = replace(self.unit, signature=str(signature), part=part.id, sck_hz=sck_hz)
         self._show(part=part.id, signature=str(signature), sck_hz=sck_hz)
 
-    async def about_to_write(self, before: TargetState, plan: Plan, warnings: tuple[str, ...]) -> None:
+    async def about_to_write(
+        self,
+        before: TargetState,
+        plan: Plan,  # noqa: ARG002 - the record holds what was done, step by step
+        warnings: tuple[str, ...],
+    ) -> None:
         """Commit everything known about the board before its first byte changes."""
         self.unit = replace(
             self.unit,

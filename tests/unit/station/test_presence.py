@@ -28,9 +28,6 @@ def test_changes(looks, changes):
 
 def test_a_held_board_is_only_free_after_it_was_gone():
     presence = Presence(board=A)
-    assert presence.feed(A) is N
-    assert presence.is_settled
-    assert presence.feed(None) is N
-    assert not presence.is_settled
-    assert presence.feed(None) is R
+    seen = [(presence.feed(look), presence.is_settled) for look in (A, None, None)]
+    assert seen == [(N, True), (N, False), (R, True)]
     assert presence.board is None

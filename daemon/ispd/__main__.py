@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -38,13 +39,26 @@ def main(config_path: Path | None, log_level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, log_level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    errors: list[IspdError] = []
     try:
         anyio.run(run_daemon, load_config(config_path))
-    except IspdError as error:
-        click.echo(f"ispd: {error.message}", err=True)
-        if error.hint:
-            click.echo(f"      {error.hint}", err=True)
+    except* IspdError as group:
+        errors = [error for error in _leaves(group) if isinstance(error, IspdError)]
+    for message, hint in dict.fromkeys((error.message, error.hint) for error in errors):
+        click.echo(f"ispd: {message}", err=True)
+        if hint:
+            click.echo(f"      {hint}", err=True)
+    if errors:
         sys.exit(1)
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the exceptions of a group of groups: slots that fail together fail in one."""
+    if isinstance(error, BaseExceptionGroup):
+        for member in error.exceptions:
+            yield from _leaves(member)
+    else:
+        yield error
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ state directory, and must end the job by itself with every board holding the ima
 
 import base64
 import random
+import resource
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -289,6 +290,36 @@ async def test_killed_again_and_again(tmp_path: Path) -> None:
 
     await in_parallel([case(seed) for seed in range(6)])
     assert len(kills) >= 4 * 6
+
+
+@pytest.mark.anyio
+@pytest.mark.slow
+async def test_a_full_disk_ends_the_daemon_in_order_and_room_lets_the_job_go_on(tmp_path: Path) -> None:
+    ended: list[int] = []
+
+    def case(room_bytes: int) -> Callable[[], Awaitable[None]]:
+        async def run() -> None:
+            async with Bench(folder(tmp_path, str(room_bytes))).running() as bench:
+                daemon = bench.daemon
+                await daemon.start()
+                await bench.enqueue(None)
+                assert daemon.process is not None
+                log = daemon.journal.with_name("journal.db-wal")
+                limit = log.stat().st_size + room_bytes
+                resource.prlimit(daemon.process.pid, resource.RLIMIT_FSIZE, (limit, limit))
+                if await bench.follow_job() is not None:
+                    return
+                assert await daemon.wait() == 1
+                assert "ispd: the journal" in daemon.log()
+                assert "Traceback" not in daemon.log()
+                assert not any(bench.target(slot).in_reset for slot in SLOTS)
+                await check_recovery(bench, None)
+                ended.append(room_bytes)
+
+        return run
+
+    await in_parallel([case(room_bytes) for room_bytes in range(0, 600_000, 40_000)])
+    assert len(ended) >= 5
 
 
 async def resume_until_killed(bench: Bench) -> bool:

@@ -134,7 +134,10 @@ class SlotRunner:
     # ------------------------------------------------------------------ one turn
 
     async def _turn(self) -> None:
-        """Do the one thing that is next; every kind of trouble with the programmer ends here."""
+        """Do the one thing that is next; every kind of trouble with the programmer ends here.
+
+        Raises ``IspdError`` with ``journal-failed``: without records no slot may go on.
+        """
         queue = self._floor.queue
         if self._is_disabled:
             await self._stand_by()
@@ -153,6 +156,8 @@ class SlotRunner:
                     await self._serve_count(entry)
             self._troubles = 0
         except IspdError as error:
+            if error.code is ErrorCode.JOURNAL_FAILED:
+                raise
             await self._trouble(error)
 
     async def _stand_by(self) -> None:

@@ -100,7 +100,11 @@ class Station:
     # ------------------------------------------------------------------ life
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-        """Take up open jobs and run all slots until :meth:`stop`; started once the slots are at work."""
+        """Take up open jobs and run all slots until :meth:`stop`; started once the slots are at work.
+
+        Raises a group with ``journal-failed`` where a record cannot be written: no board is touched without one. All slots
+        are stopped then with their targets out of reset; the next start finds open attempts ``interrupted`` and goes on.
+        """
         await self._floor.queue.load()
         try:
             async with anyio.create_task_group() as tasks:

@@ -1,6 +1,14 @@
 """Fixtures for every test."""
 
+import signal
+
 import pytest
+
+
+def pytest_configure() -> None:
+    """Press Ctrl-C in tests wherever they run: a shell starts background jobs, and all below them, with it ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

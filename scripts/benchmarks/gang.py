@@ -111,26 +111,31 @@ def main() -> int:
     parser.add_argument("--virtual-slots", type=int, default=32)
     parser.add_argument("--real-slots", type=int, default=16)
     parser.add_argument("--image-bytes", type=int, default=8192)
+    parser.add_argument("--bed", choices=("virtual", "real"), help="only this one")
     options = parser.parse_args()
     size = options.image_bytes
+    head = ("bed", "boards", "seconds", "ratio", "limit", "CPU s/board", "peak MB")
+    table: list[list[str]] = []
+    is_met = True
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        virtual = (
-            run_virtual(virtual_run, 1, size, folder),
-            run_virtual(virtual_run, options.virtual_slots, size, folder),
-        )
-        real = (
-            real_run(1, size, folder / "real-1"),
-            real_run(options.real_slots, size, folder / f"real-{options.real_slots}"),
-        )
-    head = ("bed", "boards", "seconds", "ratio", "limit", "CPU s/board", "peak MB")
-    table = [*rows("virtual time", virtual, VIRTUAL_LIMIT), *rows("pseudo-terminals", real, REAL_LIMIT)]
+        if options.bed != "real":
+            virtual = (
+                run_virtual(virtual_run, 1, size, folder),
+                run_virtual(virtual_run, options.virtual_slots, size, folder),
+            )
+            table += rows("virtual time", virtual, VIRTUAL_LIMIT)
+            is_met = is_met and virtual[1].seconds <= virtual[0].seconds * VIRTUAL_LIMIT
+        if options.bed != "virtual":
+            real = (
+                real_run(1, size, folder / "one"),
+                real_run(options.real_slots, size, folder / "many"),
+            )
+            table += rows("pseudo-terminals", real, REAL_LIMIT)
+            is_met = is_met and real[1].seconds <= real[0].seconds * REAL_LIMIT
     print(f"{size} bytes to an ATmega32U4 on each slot, ArduinoISP at 19200 baud\n")
     print(tabulated(head, table))
-    ratios = [
-        (runs[1].seconds / runs[0].seconds, limit) for runs, limit in ((virtual, VIRTUAL_LIMIT), (real, REAL_LIMIT))
-    ]
-    return int(any(ratio > limit for ratio, limit in ratios))
+    return int(not is_met)
 
 
 if __name__ == "__main__":

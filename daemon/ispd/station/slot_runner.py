@@ -37,6 +37,7 @@ log = structlog.get_logger()
 _LOOK_INTERVAL_S = 0.15  # between two looks at a settled slot; a look itself takes about 0.1 s on an ArduinoISP
 _CONFIRM_INTERVAL_S = 0.02  # a change is confirmed at once
 _LOOKS_ONCE = 4  # looks a job without count spends on a slot that shows nothing stable
+_LISTING_S = 2.0  # after a start: jobs taken up again wait so long for the ports to be listed
 _RETRY_S = 2.0  # how often a missing fixed port is tried
 _QUARANTINE_RETRY_S = 10.0
 _TROUBLES_TO_QUARANTINE = 3
@@ -69,6 +70,7 @@ class SlotRunner:
         self._programmer_lock = anyio.Lock()
         self._is_disabled = False
         self._troubles = 0
+        self._listed_at = 0.0
         self.settled = anyio.Event()
         self.view = Slot(name=spec.name, state=SlotState.VACANT, programmer=spec.programmer, port=host.port)
 
@@ -76,6 +78,7 @@ class SlotRunner:
 
     async def run(self) -> None:
         """Serve jobs until the daemon stops."""
+        self._listed_at = self._floor.clock.monotonic() + _LISTING_S
         while not self._floor.is_stopping():
             await self._turn()
 
@@ -205,12 +208,20 @@ class SlotRunner:
 
     def _is_hopeless(self, error: IspdError) -> bool:
         """A link lost once is opened again at once; anything else, or twice in a row, ends a job without count here."""
+        if error.code is ErrorCode.PORT_NOT_FOUND and self._listing_left_s() > 0:
+            return False
         return error.code is not ErrorCode.LINK_CLOSED or self._troubles > 1
+
+    def _listing_left_s(self) -> float:
+        """How long a port that comes with hotplug may still be missing because the first listing is under way."""
+        return 0.0 if self.host.is_fixed else max(0.0, self._listed_at - self._floor.clock.monotonic())
 
     def _retry_s(self, *, is_gone: bool) -> float:
         if is_gone and self._troubles == 1:
             return 0.0
-        return _RETRY_S if self.host.port is not None else float("inf")
+        if self.host.port is None:
+            return self._listing_left_s() or float("inf")
+        return _RETRY_S
 
     # ------------------------------------------------------------------ serving a job
 

@@ -50,10 +50,11 @@ install_packages() {
         { quietly _apt_get update && quietly _apt_get install --no-install-recommends "$@"; }
 }
 
-# want_tool COMMAND PACKAGE WHAT_FOR: install it if it is missing; go on without it, but say what is lost
+# want_tool COMMAND PACKAGES WHAT_FOR: install it if it is missing; go on without it, but say what is lost
 want_tool() {
-    if ! command -v "$1" >/dev/null && ! install_packages "$2"; then
-        say "warning: $1 is missing (Debian package $2): $3"
+    # shellcheck disable=SC2086  # a list of packages
+    if ! command -v "$1" >/dev/null && ! install_packages $2; then
+        say "warning: $1 is missing (Debian packages: $2): $3"
     fi
 }
 

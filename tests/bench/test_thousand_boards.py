@@ -4,6 +4,7 @@ What counts is looked up in the chips: no false pass, no board missed, no record
 """
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -19,7 +20,7 @@ from ispd.programmers.registry import load_drivers
 from ispd.station.journal import Journal
 from ispd.station.spec import SlotSpec
 from ispd.station.station import Knowledge, Station
-from vbench.faults import LostPage, ReadFlips, Silent, StuckBits, WrongSignature
+from vbench.faults import LostPage, ReadFlips, Silent, StuckBits, Fault, WrongSignature
 from vbench.hardware import BenchHardware
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
@@ -38,7 +39,7 @@ RECIPE = Recipe(
     lock=0xEF,
     accept_fuses=True,
 )
-FAULTS = {
+FAULTS: dict[str, Callable[[], tuple[Fault, ...]]] = {
     "bad cell": lambda: (
         StuckBits(memory=MemoryKind.FLASH, address=0x42, mask=0x10, level=0 if CONTENT[0x42] & 0x10 else 1),
     ),

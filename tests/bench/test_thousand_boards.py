@@ -20,7 +20,7 @@ from ispd.programmers.registry import load_drivers
 from ispd.station.journal import Journal
 from ispd.station.spec import SlotSpec
 from ispd.station.station import Knowledge, Station
-from vbench.faults import LostPage, ReadFlips, Silent, StuckBits, Fault, WrongSignature
+from vbench.faults import Fault, LostPage, ReadFlips, Silent, StuckBits, WrongSignature
 from vbench.hardware import BenchHardware
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer

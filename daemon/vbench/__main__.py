@@ -78,7 +78,7 @@ def _dump(folder: Path, name: str, board: PtyBoard) -> None:
     (folder / f"{name}.eeprom.bin").write_bytes(target.eeprom)
     lines = [f"part {target.part.id}", f"erased {target.erase_count}"]
     lines += [f"{memory} 0x{value:02X}" for memory, value in target.fuses.items()]
-    lines += [f"lock 0x{target.lock:02X}", f"lost_bytes {board.programmer.mcu.lost}"]
+    lines += [f"lock 0x{target.lock:02X}", f"lost_bytes {board.programmer.lost}"]
     lines += [f"violation {violation}" for violation in target.violations]
     (folder / f"{name}.state.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import anyio
 
 from ispd.errors import LinkClosedError
-from vbench.serial_programmer import SerialProgrammer
+from vbench.emulated import EmulatedSerial
 
 __all__ = ["BenchPort", "BenchTime"]
 
@@ -33,7 +33,7 @@ class BenchPort:
     :param on_end: called once when the port is closed, or its programmer was found to have lost its supply.
     """
 
-    def __init__(self, name: str, programmer: SerialProgrammer, time: BenchTime, on_end: Callable[[], object]) -> None:
+    def __init__(self, name: str, programmer: EmulatedSerial, time: BenchTime, on_end: Callable[[], object]) -> None:
         self._name = name
         self._programmer = programmer
         self._time = time
@@ -71,6 +71,13 @@ class BenchPort:
         self._collect()
         data, self._kept = self._kept, b""
         return data
+
+    async def set_baud(self, baud: int) -> None:
+        """Change the rate. Raises ``LinkClosedError`` once the port is gone."""
+        await anyio.lowlevel.checkpoint()
+        self._collect()
+        self._check()
+        self._programmer.set_baud(baud)
 
     async def aclose(self) -> None:
         """Close the port; lines stay as they are."""

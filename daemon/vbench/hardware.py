@@ -18,10 +18,11 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ErrorCode, TransportError
-from ispd.transport.contract import PortChange, PortEvent, SerialSettings, UsbIdentity
+from ispd.transport.contract import USB_PORT_PREFIX, PortChange, PortEvent, PortKind, SerialSettings, UsbIdentity
 from vbench.bench_port import BenchPort, BenchTime
+from vbench.bench_usb import BenchUsbLink
 from vbench.benchfile import EventTable, read_bench
-from vbench.serial_programmer import SerialProgrammer
+from vbench.emulated import EmulatedSerial, EmulatedUsb
 from vbench.target import AvrTarget
 
 __all__ = ["BenchHardware", "BenchPort", "Place", "open_bench"]
@@ -35,13 +36,19 @@ class Place:
     """A port of the bench: the programmer plugged in there, and how the host sees it."""
 
     name: str
-    programmer: SerialProgrammer
+    programmer: EmulatedSerial | EmulatedUsb
     path: str
     usb: UsbIdentity
     plugged: bool
     refusal: ErrorCode | None = None
     """Why opening fails (``permission-denied``, ``port-busy``), None normally."""
-    port: BenchPort | None = None
+    port: BenchPort | BenchUsbLink | None = None
+    """What holds it open."""
+
+    @property
+    def address(self) -> str:
+        """What opens it: its name, or its place in the USB tree."""
+        return self.name if self.programmer.port_kind is PortKind.SERIAL else USB_PORT_PREFIX + self.path
 
     def event(self, change: PortChange) -> PortEvent:
         """Describe this place as having come or gone."""
@@ -50,11 +57,18 @@ class Place:
             "ID_VENDOR_ID": f"{self.usb.vendor_id:04x}",
             "ID_MODEL_ID": f"{self.usb.product_id:04x}",
         }
-        return PortEvent(change=change, path=self.path, port=self.name, usb=self.usb, properties=properties)
+        return PortEvent(
+            change=change,
+            kind=self.programmer.port_kind,
+            path=self.path,
+            port=self.address,
+            usb=self.usb,
+            properties=properties,
+        )
 
 
 class BenchHardware:
-    """Serial ports of an emulated workstation, in process.
+    """Serial ports and USB devices of an emulated workstation, in process.
 
     Works on whatever clock the event loop has: virtual in tests, real in a demonstration.
 
@@ -106,7 +120,7 @@ class BenchHardware:
     def add(
         self,
         name: str,
-        programmer: SerialProgrammer,
+        programmer: EmulatedSerial | EmulatedUsb,
         *,
         path: str | None = None,
         usb: UsbIdentity | None = None,
@@ -132,14 +146,14 @@ class BenchHardware:
         """Names of all ports, plugged or not."""
         return tuple(self._places)
 
-    def programmer(self, name: str) -> SerialProgrammer:
+    def programmer(self, name: str) -> EmulatedSerial | EmulatedUsb:
         """Return the emulated programmer on a port, to look inside."""
         return self._place(name).programmer
 
     def target(self, name: str) -> AvrTarget | None:
         """Return the board on a programmer, or None; it has caught up with the clock."""
         programmer = self._place(name).programmer
-        programmer.mcu.run(self.now())
+        programmer.run(self.now())
         return programmer.socket.target
 
     def plug(self, name: str) -> None:
@@ -163,13 +177,13 @@ class BenchHardware:
     def insert(self, name: str, target: AvrTarget) -> None:
         """Put a board on a programmer; raises ``ValueError`` where there is one."""
         programmer = self._place(name).programmer
-        programmer.mcu.run(self.now())
+        programmer.run(self.now())
         programmer.socket.insert(target, self.now())
 
     def remove(self, name: str) -> AvrTarget:
         """Take the board off a programmer and return it; raises ``ValueError`` where there is none."""
         programmer = self._place(name).programmer
-        programmer.mcu.run(self.now())
+        programmer.run(self.now())
         return programmer.socket.remove(self.now())
 
     def _place(self, name: str) -> Place:
@@ -190,17 +204,40 @@ class BenchHardware:
         Raises ``TransportError`` with ``port-not-found``, ``port-busy`` or the refusal the bench was told.
         """
         await anyio.lowlevel.checkpoint()
-        place = self._places.get(settings.port)
+        place = self._free_place(settings.port)
+        programmer = place.programmer
+        if programmer.port_kind is not PortKind.SERIAL:
+            raise TransportError(ErrorCode.PORT_NOT_FOUND, f"{settings.port} is no serial port")
+        programmer.take(self.now())  # what came while the port was closed is lost
+        programmer.opened(self.now(), baud=settings.baud)
+        port = place.port = BenchPort(place.name, programmer, self._time, lambda: self._port_ended(place))
+        return port
+
+    async def open_usb(self, port: str) -> BenchUsbLink:
+        """Open a USB device for one user, by its name or by ``usb:`` and its topology path.
+
+        Raises ``TransportError`` with ``port-not-found``, ``port-busy`` or the refusal the bench was told.
+        """
+        await anyio.lowlevel.checkpoint()
+        by_path = (place.name for place in self._places.values() if USB_PORT_PREFIX + place.path == port)
+        place = self._free_place(next(by_path, port))
+        programmer = place.programmer
+        if programmer.port_kind is not PortKind.USB:
+            raise TransportError(ErrorCode.PORT_NOT_FOUND, f"{port} is no USB device without a tty")
+        link = place.port = BenchUsbLink(
+            place.address, place.usb, programmer, self._time, lambda: self._port_ended(place)
+        )
+        return link
+
+    def _free_place(self, name: str) -> Place:
+        place = self._places.get(name)
         if place is None or not place.plugged:
-            raise TransportError(ErrorCode.PORT_NOT_FOUND, f"there is no port {settings.port}")
+            raise TransportError(ErrorCode.PORT_NOT_FOUND, f"there is no port {name}")
         if place.refusal is not None:
-            raise TransportError(place.refusal, f"port {settings.port} cannot be opened: {place.refusal}")
+            raise TransportError(place.refusal, f"port {name} cannot be opened: {place.refusal}")
         if place.port is not None:
-            raise TransportError(ErrorCode.PORT_BUSY, f"port {settings.port} is in use")
-        place.programmer.take(self.now())  # what came while the port was closed is lost
-        place.programmer.opened(self.now(), baud=settings.baud)
-        place.port = BenchPort(place.name, place.programmer, self._time, lambda: self._port_ended(place))
-        return place.port
+            raise TransportError(ErrorCode.PORT_BUSY, f"port {name} is in use")
+        return place
 
     def _port_ended(self, place: Place) -> None:
         place.port = None

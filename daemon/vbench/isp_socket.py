@@ -70,3 +70,14 @@ class IspSocket:
         if self.target is None:
             return _OPEN_MISO
         return self.target.instruction(b1, b2, b3, b4, at, sck_hz)
+
+    def exchange(self, sent: bytes, at: float, sck_hz: float) -> bytes:
+        """Clock any number of bytes beginning at ``at`` and return as many reply bytes; four count as an instruction."""
+        self.instructions += 1
+        if self.instructions == self.cut_at_instruction:
+            self.cut_at = at
+            self.power_off(at)
+            raise PowerCutError
+        if self.target is None:
+            return bytes((_OPEN_MISO,)) * len(sent)
+        return self.target.exchange(sent, at, sck_hz)

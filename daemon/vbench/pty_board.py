@@ -17,7 +17,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from vbench.serial_programmer import SerialProgrammer
+from vbench.emulated import EmulatedSerial
 from vbench.target import AvrTarget
 
 __all__ = ["GRAIN_S", "PtyBoard", "PtyServer"]
@@ -128,9 +128,7 @@ class PtyBoard:
     many. ``board.path`` is what a host opens; it may open, close and open again.
     """
 
-    def __init__(
-        self, programmer: SerialProgrammer, *, time_scale: float = 1.0, server: PtyServer | None = None
-    ) -> None:
+    def __init__(self, programmer: EmulatedSerial, *, time_scale: float = 1.0, server: PtyServer | None = None) -> None:
         self.programmer = programmer
         self.due = math.inf
         """Bench time at which :meth:`deliver` should be called next."""
@@ -171,7 +169,7 @@ class PtyBoard:
     def target(self) -> AvrTarget | None:
         """The board on the programmer, caught up with the clock; look at it when the host is done."""
         with self._server.lock:
-            self.programmer.mcu.run(self._server.now())
+            self.programmer.run(self._server.now())
             return self.programmer.socket.target
 
     def plug(self) -> None:
@@ -184,7 +182,7 @@ class PtyBoard:
             tty.setraw(self._slave)
             self._path = os.ttyname(self._slave)
             now = self._server.now()
-            if not self.programmer.mcu.powered:
+            if not self.programmer.socket.powered:
                 self.programmer.power_on(now)
             self.programmer.opened(now, baud=self.programmer.baud, dtr=False, rts=True)
             self.due = now
@@ -206,13 +204,13 @@ class PtyBoard:
     def insert(self, target: AvrTarget) -> None:
         """Put a board on the programmer."""
         with self._server.lock:
-            self.programmer.mcu.run(self._server.now())
+            self.programmer.run(self._server.now())
             self.programmer.socket.insert(target, self._server.now())
 
     def remove(self) -> AvrTarget:
         """Take the board off the programmer."""
         with self._server.lock:
-            self.programmer.mcu.run(self._server.now())
+            self.programmer.run(self._server.now())
             return self.programmer.socket.remove(self._server.now())
 
     def accept(self, now: float) -> None:

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
-from ispd.transport.contract import UsbIdentity
+from ispd.transport.contract import PortKind, UsbIdentity
 from vbench.arduino_isp import ArduinoIsp
 from vbench.faults import CorruptReply, DropReply, LineNoise, Mute, PowerLoss, ProgrammerFault
 from vbench.isp_socket import IspSocket
@@ -43,6 +44,8 @@ class SerialProgrammer:
     :param stuck_in_bootloader: an Uno without a sketch: only Optiboot answers.
     :param booted: the board was on long before the bench starts; otherwise it boots at time 0.
     """
+
+    port_kind: Literal[PortKind.SERIAL] = PortKind.SERIAL
 
     def __init__(
         self,
@@ -101,6 +104,15 @@ class SerialProgrammer:
         self.mcu.power_off(at)
         self.socket.power_off(at)
         self._dtr = False
+
+    @property
+    def lost(self) -> int:
+        """Bytes from the host that found the receive ring full."""
+        return self.mcu.lost
+
+    def run(self, now: float) -> None:
+        """Catch up with the clock."""
+        self.mcu.run(now)
 
     def opened(self, at: float, *, baud: int, dtr: bool = True, rts: bool = True) -> None:
         """The host opened the port. A rising DTR resets an Uno, into its bootloader first."""

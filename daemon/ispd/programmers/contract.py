@@ -7,7 +7,7 @@ from typing import Protocol
 from ispd.model.image import Segment
 from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
-from ispd.transport.contract import Hardware, UsbIdentity
+from ispd.transport.contract import Hardware, PortKind, UsbIdentity
 
 __all__ = ["Capabilities", "Driver", "IspProgrammer", "Monitor", "ProgrammerIdentity"]
 
@@ -64,7 +64,8 @@ class IspProgrammer(Protocol):
     async def enter(self, part: Part | None, sck_hz: int | None) -> int:
         """Take the target into programming mode and return the SCK in Hz that is in use.
 
-        ``part`` None is for looking at an unknown target. Entering again latches new clock fuses: the target sees a
+        ``sck_hz`` is a limit: the fastest clock not above it is used, the slowest there is where all are above. None leaves
+        the choice to the programmer. ``part`` None is for looking at an unknown target. Entering again latches new clock fuses: the target sees a
         reset pulse. Does not tell whether a target is there; its signature does.
         """
 
@@ -91,10 +92,11 @@ class Driver(Protocol):
     """One kind of programmer; each module of this package holds one as ``DRIVER``."""
 
     kind: str
+    port_kind: PortKind
     default_baud: int | None
 
     def claims(self, usb: UsbIdentity) -> bool:
-        """Tell whether a hotplugged port with this identity is certainly this kind of programmer."""
+        """Tell whether a hotplugged port of ``port_kind`` with this identity is certainly this kind of programmer."""
 
     async def open(
         self, hardware: Hardware, port: str, *, baud: int | None = None, usb: UsbIdentity | None = None

@@ -8,8 +8,9 @@ from types import MappingProxyType
 import ispd.programmers
 from ispd.errors import LocalProtocolError
 from ispd.programmers.contract import Driver
+from ispd.transport.contract import PortKind, UsbIdentity
 
-__all__ = ["load_drivers"]
+__all__ = ["claimant", "load_drivers"]
 
 
 def load_drivers() -> Mapping[str, Driver]:
@@ -26,3 +27,8 @@ def load_drivers() -> Mapping[str, Driver]:
             raise LocalProtocolError(f"two drivers are called {driver.kind}")
         drivers[driver.kind] = driver
     return MappingProxyType(dict(sorted(drivers.items())))
+
+
+def claimant(drivers: Mapping[str, Driver], kind: PortKind, usb: UsbIdentity) -> Driver | None:
+    """Return the driver that claims a hotplugged port, None where it is no programmer for certain."""
+    return next((driver for driver in drivers.values() if driver.port_kind is kind and driver.claims(usb)), None)

@@ -18,7 +18,7 @@ from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, Prog
 from ispd.programmers.stk500v1_memory import TargetMemory
 from ispd.programmers.stk500v1_pace import Pace
 from ispd.programmers.stk500v1_sketch import Sketch
-from ispd.transport.contract import Hardware, SerialSettings, UsbIdentity
+from ispd.transport.contract import Hardware, PortKind, SerialSettings, UsbIdentity
 from ispd.transport.link import SerialLink
 from ispd.wire.engine import Request
 from ispd.wire.stk500v1 import EnterProgmode, LeaveProgmode, SetDevice, SetDeviceExtended
@@ -154,6 +154,7 @@ class Stk500v1Driver:
     """See :class:`~ispd.programmers.contract.Driver`."""
 
     kind: str = KIND
+    port_kind: PortKind = PortKind.SERIAL
     default_baud: int | None = _DEFAULT_BAUD
 
     def claims(self, usb: UsbIdentity) -> bool:

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from ispd.errors import ErrorCode, ProgrammerError, TransportError
 from ispd.model.station import Programmer
 from ispd.programmers.contract import Driver, IspProgrammer
+from ispd.programmers.registry import claimant
 from ispd.station.spec import SlotSpec
-from ispd.transport.contract import Hardware, UsbIdentity
+from ispd.transport.contract import Hardware, PortEvent, UsbIdentity
 
 __all__ = ["ProgrammerHost"]
 
@@ -21,9 +22,13 @@ class ProgrammerHost:
         self._spec = spec
         self._drivers = drivers
         self._hardware = hardware
-        self._usb: UsbIdentity | None = None
+        self._seen: PortEvent | None = None
         self._open: IspProgrammer | None = None
         self.port = spec.port
+
+    @property
+    def _usb(self) -> UsbIdentity | None:
+        return None if self._seen is None else self._seen.usb
 
     @property
     def is_open(self) -> bool:
@@ -35,9 +40,9 @@ class ProgrammerHost:
         """True for a port named in the configuration, which gives no plug events."""
         return self._spec.port is not None
 
-    def plugged(self, port: str, usb: UsbIdentity) -> None:
-        """Take note that the slot's port is there, under this node."""
-        self.port, self._usb = port, usb
+    def plugged(self, event: PortEvent) -> None:
+        """Take note that the slot's port is there, under the node that the event names."""
+        self.port, self._seen = event.port, event
 
     async def unplugged(self) -> None:
         """Take note that the port is gone."""
@@ -83,8 +88,10 @@ class ProgrammerHost:
     def _driver_kind(self) -> str | None:
         if self._spec.programmer is not None:
             return self._spec.programmer
-        usb = self._usb
-        return next((kind for kind, driver in self._drivers.items() if usb is not None and driver.claims(usb)), None)
+        if self._seen is None:
+            return None
+        driver = claimant(self._drivers, self._seen.kind, self._seen.usb)
+        return None if driver is None else driver.kind
 
     def _driver(self) -> Driver:
         kind = self._driver_kind()

@@ -26,7 +26,7 @@ from ispd.station.slot_state import check_change
 from ispd.station.spec import SlotSpec
 from ispd.station.unit_run import UnitRun
 from ispd.transport.clock import Clock, timestamp
-from ispd.transport.contract import UsbIdentity
+from ispd.transport.contract import PortEvent
 
 __all__ = ["Floor", "SlotRunner"]
 
@@ -104,12 +104,12 @@ class SlotRunner:
             return self.host.port is not None and not self.settled.is_set()
         return self.view.state is not SlotState.DISABLED
 
-    def plugged(self, port: str, usb: UsbIdentity) -> None:
-        """Take note that the programmer is there, under this device node."""
-        self.host.plugged(port, usb)
+    def plugged(self, event: PortEvent) -> None:
+        """Take note that the programmer is there."""
+        self.host.plugged(event)
         self.settled = anyio.Event()
         self._troubles = 0
-        self._show(port=port, failure=None, note="its programmer is being opened")
+        self._show(port=event.port, failure=None, note="its programmer is being opened")
         self._floor.queue.changed.fire()
 
     async def unplugged(self) -> None:

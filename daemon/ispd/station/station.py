@@ -163,7 +163,7 @@ class Station:
             runner = self._add(spec)
             if self._tasks is not None:
                 self._tasks.start_soon(runner.run, name=f"slot {spec.name}")
-        runner.plugged(change.port, change.usb)
+        runner.plugged(change)
         programmer = runner.host.describe()
         if programmer is not None:
             self.events.publish(programmer)

@@ -1,12 +1,26 @@
 """What the floors above may ask of hardware. Real ports and the virtual bench both answer to these."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-__all__ = ["BytePort", "Hardware", "PortChange", "PortEvent", "SerialSettings", "UsbIdentity"]
+__all__ = [
+    "USB_PORT_PREFIX",
+    "BytePort",
+    "ControlTransfer",
+    "Hardware",
+    "PortChange",
+    "PortEvent",
+    "PortKind",
+    "SerialSettings",
+    "UsbIdentity",
+    "UsbLink",
+]
+
+USB_PORT_PREFIX = "usb:"
+"""Ports of USB devices without a tty are named after their place: ``usb:1-1.4``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +50,47 @@ class BytePort(Protocol):
     def take(self) -> bytes:
         """Return what has arrived and was not received yet, without waiting; possibly nothing."""
 
+    async def set_baud(self, baud: int) -> None:
+        """Change the rate of both directions; call it while nothing is on its way.
+
+        Raises ``LinkClosedError`` once the port is gone, ``TransportError`` where the port cannot do that rate.
+        """
+
     async def aclose(self) -> None:
         """Close the port; never raises. Modem lines are left as they are (no reset of an Uno)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlTransfer:
+    """One control transfer on endpoint 0 (USB 2.0, chapter 9.3).
+
+    :param request_type: bmRequestType; bit 7 set means that the device answers with data.
+    :param data: bytes for the device, where bit 7 is clear.
+    :param length: most bytes to take from the device, where bit 7 is set.
+    :param timeout_s: how long the device may hold it up, by NAK.
+    """
+
+    request_type: int
+    request: int
+    value: int = 0
+    index: int = 0
+    data: bytes = b""
+    length: int = 0
+    timeout_s: float = 5.0
+
+    @property
+    def is_in(self) -> bool:
+        """True where the device sends the data."""
+        return bool(self.request_type & 0x80)
+
+
+class PortKind(StrEnum):
+    """How a port is spoken to."""
+
+    SERIAL = "serial"
+    """A tty: opened with ``open_serial``."""
+    USB = "usb"
+    """A whole USB device: opened with ``open_usb``."""
 
 
 class PortChange(StrEnum):
@@ -61,12 +114,42 @@ class UsbIdentity:
         return f"{self.vendor_id:04X}:{self.product_id:04X}"
 
 
+class UsbLink(Protocol):
+    """An open USB device, used by one task at a time."""
+
+    @property
+    def name(self) -> str:
+        """Port the device was opened by (``usb:1-1.4``), for messages."""
+
+    @property
+    def identity(self) -> UsbIdentity:
+        """Identity read from the device itself when it was opened; its texts are verbatim."""
+
+    async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+        """Carry out transfers back to back and return what each brought; ``b""`` for those that send data.
+
+        An answer may be shorter than asked. When cancelled, the transfer that is under way is finished, no further one is
+        begun, and then the cancellation goes on.
+
+        Raises ``LinkClosedError`` once the device is gone, ``LinkTimeoutError`` where a transfer took longer than its
+        ``timeout_s``, ``RemoteProtocolError`` where the device refused it (a stall) or took only part of the data. The
+        transfers after the failed one were not begun.
+        """
+
+    async def aclose(self) -> None:
+        """Close the device; never raises."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortEvent:
-    """A port came or went. ``path`` is the USB topology path (``1-1.4.2``) and identifies the slot; ``port`` is the
-    device node (``/dev/ttyACM0``), meaningful only until the next event about the same path."""
+    """A port came or went. ``path`` is the USB topology path (``1-1.4.2``) and identifies the slot; ``port`` is what opens
+    it: a device node (``/dev/ttyACM0``), meaningful only until the next event about the same path, or ``usb:`` and the path.
+
+    A board with a tty gives two events of the same path, one of each kind; a driver is asked about its own kind only.
+    """
 
     change: PortChange
+    kind: PortKind
     path: str
     port: str
     usb: UsbIdentity
@@ -83,8 +166,14 @@ class Hardware(Protocol):
         not reset an Uno). Raises ``TransportError`` with ``port-not-found``, ``permission-denied`` or ``port-busy``.
         """
 
+    async def open_usb(self, port: str) -> UsbLink:
+        """Open the USB device at a place in the USB tree (``usb:1-1.4``) for this process alone.
+
+        Raises ``TransportError`` with ``port-not-found``, ``permission-denied`` or ``port-busy``.
+        """
+
     def hotplug(self) -> AbstractAsyncContextManager[AsyncIterator[PortEvent]]:
-        """Watch serial ports. Ports already there come first, as ``added``; then changes as they happen.
+        """Watch serial ports and USB devices. Ports already there come first, as ``added``; then changes as they happen.
 
         The iterator ends only with its context. Lost events are made up for by comparing with what is really there.
         """

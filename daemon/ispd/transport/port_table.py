@@ -6,9 +6,9 @@ number are gone by then. The slot is the place in the USB tree (``1-1.4.2``), ta
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ispd.transport.contract import PortChange, PortEvent, UsbIdentity
+from ispd.transport.contract import PortChange, PortEvent, PortKind, UsbIdentity
 
 __all__ = ["PortTable", "SeenPort", "topology_path", "usb_identity"]
 
@@ -84,6 +84,7 @@ class PortTable:
             return None
         return PortEvent(
             change=PortChange.ADDED,
+            kind=PortKind.SERIAL,
             path=self._own_path(path, seen.sysfs_path),
             port=seen.port,
             usb=usb,
@@ -98,6 +99,4 @@ class PortTable:
 
 
 def _removed(known: PortEvent) -> PortEvent:
-    return PortEvent(
-        change=PortChange.REMOVED, path=known.path, port=known.port, usb=known.usb, properties=known.properties
-    )
+    return replace(known, change=PortChange.REMOVED)

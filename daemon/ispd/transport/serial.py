@@ -127,6 +127,21 @@ class SerialPort(asyncio.Protocol):
         self._buffer.clear()
         return data
 
+    async def set_baud(self, baud: int) -> None:
+        """Change the rate of both directions.
+
+        Raises ``LinkClosedError`` once the port is gone, ``TransportError`` (invalid-parameter) for an impossible rate.
+        """
+        tty = self._open_tty()
+        try:
+            await anyio.to_thread.run_sync(setattr, tty, "baudrate", baud)
+        except (ValueError, OverflowError) as error:
+            raise TransportError(
+                ErrorCode.INVALID_PARAMETER, f"{self._name} cannot run at {baud} baud", hint="use a standard rate"
+            ) from error
+        except (serial.SerialException, OSError, termios.error) as error:
+            raise LinkClosedError(self._name) from error
+
     async def aclose(self) -> None:
         """Close the port without waiting for unsent bytes; never raises."""
         if self._transport is None or self._lost.is_set():

@@ -1,0 +1,78 @@
+"""What the bench asks of an emulated programmer, whatever its firmware: two kinds, by how a host reaches it.
+
+All times are bench seconds and given by the caller; nothing in an emulated programmer waits or looks at a clock.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from ispd.transport.contract import ControlTransfer, PortKind, UsbIdentity
+from vbench.isp_socket import IspSocket
+
+__all__ = ["ControlReply", "Emulated", "EmulatedSerial", "EmulatedUsb"]
+
+
+class Emulated(Protocol):
+    """A programmer on a cable: an identity, a supply, and a header for a board."""
+
+    usb: UsbIdentity
+    socket: IspSocket
+    power_lost_at: float | None
+    """When a fault took the supply away; cleared by the next :meth:`power_on`."""
+
+    def power_on(self, at: float) -> None:
+        """Plug it in: its firmware starts, and the board on the header gets its supply."""
+
+    def power_off(self, at: float) -> None:
+        """Pull the plug."""
+
+    def run(self, now: float) -> None:
+        """Catch up with the clock."""
+
+
+class EmulatedSerial(Emulated, Protocol):
+    """A programmer behind a serial port."""
+
+    port_kind: Literal[PortKind.SERIAL]
+    baud: int
+    """Rate it talks at after power-up; of no importance on native USB."""
+
+    @property
+    def lost(self) -> int:
+        """Bytes from the host that found the firmware's buffer full."""
+
+    def opened(self, at: float, *, baud: int, dtr: bool = True, rts: bool = True) -> None:
+        """The host opened the port."""
+
+    def set_baud(self, baud: int) -> None:
+        """The host changed the port's rate."""
+
+    def feed(self, data: bytes, at: float) -> None:
+        """Take bytes the host hands to its port at ``at``."""
+
+    def take(self, now: float) -> bytes:
+        """Run up to ``now`` and return what the host has received by then and not taken yet."""
+
+    def next_time(self) -> float:
+        """Return when :meth:`take` should be called next though nothing was fed, infinity for never."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlReply:
+    """How the device answered a control transfer. ``ends_at`` is when the host sees its status stage, infinity for never.
+
+    ``data`` is what an IN transfer brought; ``stalled``: the device refused the request.
+    """
+
+    ends_at: float
+    data: bytes = b""
+    stalled: bool = False
+
+
+class EmulatedUsb(Emulated, Protocol):
+    """A programmer that is a USB device of its own, spoken to by control transfers."""
+
+    port_kind: Literal[PortKind.USB]
+
+    def control(self, transfer: ControlTransfer, at: float) -> ControlReply:
+        """Carry out one transfer that the host begins at ``at``; never called before the one before has ended."""

@@ -1,6 +1,5 @@
 """Gives one host byte stream to the real sketch and to our emulation of it, and records what each of them did."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,8 +97,3 @@ def run_emulation(part: Part, dialogue: Dialogue, *, baud: int = 19200) -> Trace
         programmer.feed(data, _BOOTED_S + at)
     run(_BOOTED_S + dialogue.end)
     return Trace(tuple(replies), tuple(target.seen), target)
-
-
-def longest(pauses: Sequence[float]) -> float:
-    """Return the longest of some times, 0 for none."""
-    return max(pauses, default=-math.inf)

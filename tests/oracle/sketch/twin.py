@@ -1,6 +1,5 @@
 """Gives one host byte stream to the real sketch and to our emulation of it, and records what each of them did."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tests.oracle.sketch.board import Board

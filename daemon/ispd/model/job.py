@@ -51,12 +51,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """One finished step: when it began (ISO 8601, UTC), how long it took, how many bytes it moved."""
+    """One finished step: when it began (ISO 8601, UTC), how long it took, how many bytes it moved, what it found out."""
 
     name: str
     started: str
     seconds: float
     bytes: int = 0
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,11 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from ispd.model.image import Image
 from ispd.model.part import MemoryKind
 
-__all__ = ["Recipe", "SourceFile"]
+__all__ = ["Recipe", "SourceFile", "VerifyScope"]
+
+
+class VerifyScope(StrEnum):
+    """How much of flash is read back. ``full``: all of it, blank outside the image; needs an erase."""
+
+    WRITTEN = "written"
+    FULL = "full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +35,7 @@ class Recipe:
     :param fuses: bytes to write, by memory; only those named are touched.
     :param lock: lock byte to write last, or None.
     :param erase: chip erase first. Without it only blank or equal cells can be written.
+    :param verify: how much of flash is read back; everything the recipe names always is.
     :param force_fuses: accept what the fuse guard refuses.
     :param accept_fuses: accept what the fuse guard would ask.
     :param sck_hz: fixed SCK, or None for the programmer's choice.
@@ -41,6 +50,7 @@ class Recipe:
     lock: int | None = None
     bootloader: str | None = None
     erase: bool = True
+    verify: VerifyScope = VerifyScope.WRITTEN
     force_fuses: bool = False
     accept_fuses: bool = False
     sck_hz: int | None = None

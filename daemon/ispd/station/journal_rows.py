@@ -197,12 +197,14 @@ def step_row(unit_id: int, attempt: int, position: int, step: StepRecord) -> dic
         "started": step.started,
         "seconds": step.seconds,
         "bytes": step.bytes,
+        "note": step.note,
     }
 
 
 def step_of(row: Row) -> StepRecord:
     """Return the step of a row."""
-    return StepRecord(name=row["name"], started=row["started"], seconds=row["seconds"], bytes=row["bytes"])
+    fields = ("name", "started", "seconds", "bytes", "note")
+    return StepRecord(**{field: row[field] for field in fields})
 
 
 def failure_json(failure: Failure | None) -> str | None:

@@ -16,7 +16,7 @@ from ispd.errors import ConfigError, ErrorCode, IspdError, JobError
 from ispd.model.image import Image, Segment
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import Recipe, SourceFile
+from ispd.model.recipe import Recipe, SourceFile, VerifyScope
 from ispd.station.journal import Journal
 from ispd.station.worker import ThreadWorker
 
@@ -43,6 +43,7 @@ recipes = st.builds(
     lock=st.none() | byte_values,
     bootloader=st.none() | texts,
     erase=st.booleans(),
+    verify=st.sampled_from(VerifyScope),
     force_fuses=st.booleans(),
     accept_fuses=st.booleans(),
     sck_hz=st.none() | st.integers(1, 10**7),
@@ -94,7 +95,9 @@ units = st.builds(
     lock=st.none() | byte_values,
     warnings=st.lists(texts, max_size=2).map(tuple),
 )
-steps = st.builds(StepRecord, name=texts, started=texts, seconds=st.floats(0, 1e6), bytes=st.integers(0, 2**40))
+steps = st.builds(
+    StepRecord, name=texts, started=texts, seconds=st.floats(0, 1e6), bytes=st.integers(0, 2**40), note=texts
+)
 
 
 @asynccontextmanager

@@ -10,64 +10,12 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-import msgspec
-
 from ispd.catalog.datafile import decode_toml, named_files, shipped_file
+from ispd.catalog.partfile import FUSES, PartFile, Tables, problems_of
 from ispd.errors import ConfigError, ErrorCode, RefusedError
-from ispd.model.part import (
-    BootSection,
-    ClockSource,
-    FuseBits,
-    FuseByte,
-    MemoryKind,
-    PagedMemory,
-    Part,
-    Signature,
-    WriteTimes,
-)
+from ispd.model.part import BootSection, FuseBits, FuseByte, PagedMemory, Part, Signature, WriteTimes
 
 __all__ = ["Parts", "load_parts"]
-
-_FUSES = (MemoryKind.LFUSE, MemoryKind.HFUSE, MemoryKind.EFUSE)
-_ALL_BITS = 0xFF
-
-
-class _FuseFile(msgspec.Struct, forbid_unknown_fields=True):
-    factory: int
-    mask: int
-    bits: dict[str, int]
-
-
-class _PartFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    name: str
-    avrdude_id: str
-    signature: int
-    flash_bytes: int
-    flash_page_bytes: int
-    flash_pages: int
-    eeprom_bytes: int
-    eeprom_page_bytes: int
-    eeprom_is_paged: bool
-    needs_extended_address: bool
-    has_ready_poll: bool
-    flash_write_us: int
-    eeprom_write_us: int
-    erase_us: int
-    fuse_write_us: int
-    lock_mask: int
-    clock: str
-    brown_out: str
-    isp_pins: tuple[str, str, str]
-    stk500_code: int
-    fuses: dict[MemoryKind, _FuseFile]
-    boot_min_bytes: int | None = None
-    factory_variants: list[dict[MemoryKind, int]] = []
-    note: str = ""
-
-
-class _Tables(msgspec.Struct, forbid_unknown_fields=True):
-    clock: dict[str, list[ClockSource]]
-    brown_out: dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +68,12 @@ def _shipped_parts() -> Parts:
 
 
 def _load(overlay: Path | None) -> Parts:
-    tables = decode_toml("tables.toml", shipped_file("tables.toml"), _Tables)
+    tables = decode_toml("tables.toml", shipped_file("tables.toml"), Tables)
     found: dict[str, Part] = {}
     for stem, content in named_files("parts", overlay):
-        found[stem] = _part(stem, decode_toml(f"parts/{stem}.toml", content, _PartFile), tables)
+        found[stem] = _part(stem, decode_toml(f"parts/{stem}.toml", content, PartFile), tables)
     _check_unique(found)
+    _check_twins(found)
     twins: dict[Signature, list[str]] = {}
     for key in sorted(found):
         twins.setdefault(found[key].signature, []).append(key)
@@ -138,12 +87,12 @@ def _load(overlay: Path | None) -> Parts:
     )
 
 
-def _part(stem: str, data: _PartFile, tables: _Tables) -> Part:
-    problems = [problem for check in _CHECKS for problem in check(stem, data, tables)]
+def _part(stem: str, data: PartFile, tables: Tables) -> Part:
+    problems = problems_of(stem, data, tables)
     if problems:
         raise ConfigError(f"catalog file parts/{stem}.toml: {'; '.join(problems)}")
     bits = {name: FuseBits(name, kind, mask) for kind, fuse in data.fuses.items() for name, mask in fuse.bits.items()}
-    order = [kind for kind in _FUSES if kind in data.fuses]
+    order = [kind for kind in FUSES if kind in data.fuses]
     return Part(
         id=stem,
         name=data.name,
@@ -172,80 +121,25 @@ def _part(stem: str, data: _PartFile, tables: _Tables) -> Part:
     )
 
 
-def _check_names(stem: str, data: _PartFile, _tables: _Tables) -> Iterator[str]:
-    if data.name.lower() != stem:
-        yield f"name {data.name!r} does not belong to the file name"
-    if data.avrdude_id != data.avrdude_id.lower() or not data.avrdude_id:
-        yield "avrdude_id is not lower case"
-    if not 0 < data.signature < 1 << 24:
-        yield "signature is not three bytes"
-
-
-def _check_memories(_stem: str, data: _PartFile, _tables: _Tables) -> Iterator[str]:
-    if min(data.flash_bytes, data.flash_page_bytes, data.eeprom_bytes, data.eeprom_page_bytes) < 1:
-        yield "a memory has no bytes"
-    elif data.eeprom_bytes % data.eeprom_page_bytes:
-        yield "EEPROM is not whole pages"
-    if data.flash_page_bytes * data.flash_pages != data.flash_bytes:
-        yield "flash_page_bytes times flash_pages is not flash_bytes"
-    # the instruction set reaches 64 Kwords; beyond, `Load extended address` is needed
-    if data.needs_extended_address != (data.flash_bytes > 128 * 1024):
-        yield "needs_extended_address disagrees with flash_bytes"
-    if min(data.flash_write_us, data.eeprom_write_us, data.erase_us, data.fuse_write_us) < 1:
-        yield "a write time is not positive"
-    if not 0 <= data.stk500_code <= _ALL_BITS:
-        yield "stk500_code is not a byte"
-
-
-def _check_fuses(_stem: str, data: _PartFile, _tables: _Tables) -> Iterator[str]:
-    if MemoryKind.LFUSE not in data.fuses or not set(data.fuses) <= set(_FUSES):
-        yield "fuses are not lfuse, hfuse, efuse"
-    names = [name for fuse in data.fuses.values() for name in fuse.bits]
-    if len(names) != len(set(names)):
-        yield "a fuse bit name stands twice"
-    for kind, fuse in data.fuses.items():
-        if not (0 <= fuse.factory <= _ALL_BITS and 0 <= fuse.mask <= _ALL_BITS):
-            yield f"{kind} is not a byte"
-        if sum(fuse.bits.values()) != fuse.mask or any(mask & ~fuse.mask or mask < 1 for mask in fuse.bits.values()):
-            yield f"the bits of {kind} do not add up to its mask"
-    for variant in data.factory_variants:
-        if set(variant) != set(data.fuses) or any(not 0 <= value <= _ALL_BITS for value in variant.values()):
-            yield "a factory variant does not name each fuse byte once"
-    if data.lock_mask not in (0x03, 0x3F):
-        yield "lock_mask is neither 0x03 nor 0x3F"
-
-
-def _check_tables(_stem: str, data: _PartFile, tables: _Tables) -> Iterator[str]:
-    masks = {name: mask for fuse in data.fuses.values() for name, mask in fuse.bits.items()}
-    for bits, key, table in (
-        ("cksel", data.clock, tables.clock.get(data.clock)),
-        ("bodlevel", data.brown_out, tables.brown_out.get(data.brown_out)),
-    ):
-        if table is None:
-            yield f"there is no table {key!r}"
-        elif len(table) != 1 << masks.get(bits, 0).bit_count():
-            yield f"table {key!r} does not have one entry for each value of {bits}"
-    if "spien" not in masks:
-        yield "spien is missing"
-
-
-def _check_boot(_stem: str, data: _PartFile, _tables: _Tables) -> Iterator[str]:
-    masks = {name: mask for fuse in data.fuses.values() for name, mask in fuse.bits.items()}
-    if data.boot_min_bytes is None:
-        if {"bootsz", "bootrst"} & set(masks):
-            yield "boot_min_bytes is missing"
-        return
-    if not {"bootsz", "bootrst"} <= set(masks) or masks["bootsz"].bit_count() != 2:
-        yield "a boot section needs two bootsz bits and bootrst"
-    if data.boot_min_bytes < 1 or data.boot_min_bytes << 3 > data.flash_bytes:
-        yield "the boot section does not fit into flash"
-
-
-_CHECKS = (_check_names, _check_memories, _check_fuses, _check_tables, _check_boot)
-
-
 def _check_unique(found: Mapping[str, Part]) -> None:
     ids = [part.avrdude_id for part in found.values()]
     doubled = {name for name in ids if ids.count(name) > 1 or name in found}
     if doubled:
         raise ConfigError(f"catalog folder parts: {', '.join(sorted(doubled))} names more than one part")
+
+
+def _check_twins(found: Mapping[str, Part]) -> None:
+    """Parts of one signature cannot be told apart on the bench, so what is written to one must suit the other."""
+    seen: dict[Signature, Part] = {}
+    for _, part in sorted(found.items()):
+        twin = seen.setdefault(part.signature, part)
+        if _layout(part) != _layout(twin):
+            raise ConfigError(
+                f"catalog folder parts: {twin.id} and {part.id} have the signature {part.signature} but not the same"
+                " memories and fuse bits"
+            )
+
+
+def _layout(part: Part) -> tuple[object, ...]:
+    masks = tuple((fuse.memory, fuse.mask) for fuse in part.fuses)
+    return part.flash, part.eeprom, masks, dict(part.bits), part.lock_mask, part.boot

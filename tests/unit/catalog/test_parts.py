@@ -86,37 +86,69 @@ SHIPPED = (files("ispd.catalog") / "parts" / "atmega32u4.toml").read_text()
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("flash_pages = 256", "flash_pages = 255"), "flash_pages"),
-        (("stk500_code", "stk600_code"), "stk600_code"),
-        (('clock = "usb"', 'clock = "usn"'), "usn"),
-        (('clock = "usb"', 'brown = 1\nclock = "usb"'), "brown"),
-        (("hwbe = 0x08", "hwbe = 0x10"), "efuse"),
-        (("boot_min_bytes = 512", "boot_min_bytes = 8192"), "boot section"),
-        (("boot_min_bytes = 512\n", ""), "boot_min_bytes"),
+        (('name = "ATmega32U4"', 'name = "ATmega32U5"'), "names: name 'ATmega32U5'"),
+        (('avrdude_id = "m32u4"', 'avrdude_id = "M32U4"'), "names: avrdude_id"),
+        (('avrdude_id = "m32u4"', 'avrdude_id = "m328p"'), "m328p names more than one part"),
+        (("signature = 0x1E9587", "signature = 0x1E958700"), "signature: the signature is not three bytes"),
+        (("signature = 0x1E9587", "signature = 0x009587"), "signature: the signature does not begin with 1E"),
         (("signature = 0x1E9587", 'signature = "1E9587"'), "signature"),
-        (('avrdude_id = "m32u4"', 'avrdude_id = "m328p"'), "m328p"),
-        (('name = "ATmega32U4"', 'name = "ATmega32U5"'), "name"),
-        (("factory = 0x5E", "factory = 0x15E"), "lfuse"),
-        (('avrdude_id = "m32u4"', 'avrdude_id = "M32U4"'), "avrdude_id"),
-        (("signature = 0x1E9587", "signature = 0x1E958700"), "signature"),
-        (("eeprom_bytes = 1024", "eeprom_bytes = 0"), "no bytes"),
-        (("eeprom_bytes = 1024", "eeprom_bytes = 1022"), "whole pages"),
-        (("needs_extended_address = false", "needs_extended_address = true"), "needs_extended_address"),
-        (("erase_us = 9000", "erase_us = 0"), "write time"),
-        (("stk500_code = 0x00", "stk500_code = 0x100"), "stk500_code"),
-        (("[fuses.lfuse]", "[fuses.lock]"), "lfuse, hfuse, efuse"),
-        (("hwbe = 0x08", "cksel = 0x08"), "stands twice"),
-        (("efuse = 0xFB }]", "lock = 0xFB }]"), "factory variant"),
-        (("lock_mask = 0x3F", "lock_mask = 0x7F"), "lock_mask"),
-        (('brown_out = "usb_big"', 'brown_out = "classic"'), "bodlevel"),
-        (("spien = 0x20", "spjen = 0x20"), "spien"),
-        (("bootrst = 0x01", "bootrzt = 0x01"), "bootrst"),
+        # another part's signature: the bench could not tell the two apart
+        (("signature = 0x1E9587", "signature = 0x1E9588"), None),
+        (("signature = 0x1E9587", "signature = 0x1E950F"), "atmega328p and atmega32u4 have the signature 1E 95 0F"),
+        (("flash_pages = 256", "flash_pages = 255"), "memories: flash_page_bytes times flash_pages"),
+        (("eeprom_bytes = 1024", "eeprom_bytes = 0"), "memories: a memory has no bytes"),
+        (("eeprom_bytes = 1024", "eeprom_bytes = 1022"), "memories: a memory or page size is not a power of two"),
+        (("eeprom_page_bytes = 4", "eeprom_page_bytes = 2048"), "memories: EEPROM is not whole pages"),
+        (("needs_extended_address = false", "needs_extended_address = true"), "memories: needs_extended_address"),
+        (("erase_us = 9000", "erase_us = 0"), "waits: erase_us"),
+        (("flash_write_us = 4500", "flash_write_us = -1"), "waits: flash_write_us"),
+        # milliseconds where microseconds belong
+        (("eeprom_write_us = 9000", "eeprom_write_us = 9"), "waits: eeprom_write_us is not between 1 ms and 1 s"),
+        (("fuse_write_us = 9000", "fuse_write_us = 9_000_000"), "waits: fuse_write_us"),
+        (("[fuses.lfuse]", "[fuses.lock]"), "fuse bytes: fuses are not lfuse, hfuse, efuse"),
+        (("factory = 0x5E", "factory = 0x15E"), "fuse bytes: lfuse is not a byte"),
+        (("efuse = 0xFB }]", "lock = 0xFB }]"), "fuse bytes: a factory variant"),
+        (("hwbe = 0x08", "cksel = 0x08"), "fuse bits: a fuse bit name stands twice"),
+        (
+            ("spien = 0x20", "spjen = 0x20"),
+            "fuse bits: there are no fuse bits called 'spjen'; fuse bits: spien is missing",
+        ),
+        (("hwbe = 0x08", "hwbe = 0x10"), "fuse bits: the bits of efuse do not add up"),
+        (("hwbe = 0x08", "hwbe = 0x00"), "fuse bits: hwbe of efuse is not one run of bits"),
+        (("cksel = 0x0F, sut = 0x30", "cksel = 0x2D, sut = 0x12"), "fuse bits: cksel of lfuse is not one run of bits"),
+        # adds up to the mask, and lies within it, and is wrong all the same
+        (("bodlevel = 0x07, hwbe = 0x08", "bodlevel = 0x0E, hwbe = 0x01"), None),
+        (("ckout = 0x40, ckdiv8 = 0x80", "ckout = 0x60, ckdiv8 = 0x60"), "fuse bits: ckout of lfuse overlaps another"),
+        (("factory = 0x99", "factory = 0xB9"), "factory bytes: the factory hfuse switches SPIEN off"),
+        (("hfuse = 0x99, efuse", "hfuse = 0xFF, efuse"), "factory bytes: the factory hfuse switches SPIEN off"),
+        (("jtagen = 0x40", "rstdisbl = 0x40"), "factory bytes: the factory hfuse shuts out ISP"),
+        (("ocden = 0x80", "dwen = 0x80"), None),
+        (
+            ("factory = 0x99\nmask = 0xFF\nbits = { ", "factory = 0x19\nmask = 0xFF\nbits = { dwen = 0x80, "),
+            "shuts out ISP",
+        ),
+        (("lock_mask = 0x3F", "lock_mask = 0x7F"), "lock bits: lock_mask"),
+        (("lock_mask = 0x3F", "lock_mask = 0x03"), "lock bits: boot lock bits without a boot section"),
+        (('clock = "usb"', 'clock = "usn"'), "tables: there is no table 'usn'"),
+        (('brown_out = "usb_big"', 'brown_out = "classic"'), "tables: table 'classic' does not have one entry"),
+        (("boot_min_bytes = 512", "boot_min_bytes = 8192"), "boot section: the boot section does not fit into flash"),
+        (("boot_min_bytes = 512", "boot_min_bytes = 64"), "boot section: the boot section is not whole pages"),
+        (("boot_min_bytes = 512\n", ""), "boot section: boot_min_bytes is missing"),
+        (("bootrst = 0x01", "hwbe = 0x01"), "boot section: a boot section needs"),
+        (('["PB1", "PB2", "PB3"]', '["PB1", "PB2", "PB2"]'), "wires: isp_pins"),
+        (('["PB1", "PB2", "PB3"]', '["B1", "B2", "B3"]'), "wires: isp_pins"),
+        (("stk500_code = 0x00", "stk500_code = 0x100"), "wires: stk500_code"),
+        (("stk500_code", "stk600_code"), "stk600_code"),
+        (('clock = "usb"', 'brown = 1\nclock = "usb"'), "brown"),
         (("name =", "name"), "atmega32u4.toml"),
     ],
 )
 def test_a_wrong_file_is_refused_by_a_named_check(tmp_path: Path, change, told):
     assert change[0] in SHIPPED
     (tmp_path / "atmega32u4.toml").write_text(SHIPPED.replace(change[0], change[1], 1))
+    if told is None:  # different, not wrong
+        load_parts(tmp_path)
+        return
     with pytest.raises(ConfigError) as caught:
         load_parts(tmp_path)
     assert told in caught.value.message

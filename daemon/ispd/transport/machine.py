@@ -3,22 +3,30 @@
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from ispd.transport.contract import BytePort, Hardware, PortEvent, SerialSettings
+from ispd.transport.contract import BytePort, Hardware, PortEvent, SerialSettings, UsbLink
 from ispd.transport.serial import open_serial_port
 from ispd.transport.udev import watch_ports
+from ispd.transport.usb import UsbBus
 
 __all__ = ["Machine", "open_machine"]
 
 
 class Machine:
-    """Real serial ports and real hotplug; see :class:`~ispd.transport.contract.Hardware`."""
+    """Real ports and real hotplug; see :class:`~ispd.transport.contract.Hardware`."""
+
+    def __init__(self) -> None:
+        self._usb = UsbBus()
 
     async def open_serial(self, settings: SerialSettings) -> BytePort:
         """Open a tty for this process alone."""
         return await open_serial_port(settings)
 
+    async def open_usb(self, port: str) -> UsbLink:
+        """Open the USB device at a place in the USB tree for this process alone."""
+        return await self._usb.open(port)
+
     def hotplug(self) -> AbstractAsyncContextManager[AsyncIterator[PortEvent]]:
-        """Watch USB serial ports through udev."""
+        """Watch serial ports and USB devices through udev."""
         return watch_ports()
 
 

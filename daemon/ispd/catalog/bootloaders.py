@@ -4,7 +4,7 @@ Fuse bytes are those of the QMK ISP flashing guide; lock bytes those of the vend
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +23,10 @@ __all__ = ["Bootloaders", "load_bootloaders"]
 
 _USB_ID = re.compile(r"[0-9A-F]{4}:[0-9A-F]{4}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_BYTE = 0xFF
+
+# spellings that QMK took before its names became lower case (data/schemas/keyboard.jsonschema, lib/python/qmk)
+_QMK_SPELLINGS = MappingProxyType({"usbasp": "usbasploader"})
 
 
 class _BootloaderFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -62,34 +66,41 @@ class Bootloaders:
         names = {part.id, *part.twins}
         return tuple(bootloader for bootloader in self if names & set(bootloader.parts))
 
+    def candidates(self, name: str, part: Part | None = None) -> tuple[Bootloader, ...]:
+        """Return the one bootloader with this id, or all that QMK calls by this name and that suit ``part``."""
+        wanted = name.strip().lower()
+        wanted = _QMK_SPELLINGS.get(wanted, wanted)
+        exact = self._by_id.get(wanted)
+        if exact is not None:
+            return (exact,)
+        suits = tuple(self) if part is None else self.presets(part)
+        return tuple(bootloader for bootloader in suits if bootloader.qmk == wanted)
+
     def get(self, name: str, part: Part | None = None) -> Bootloader:
         """Return a bootloader by id, or by the name QMK uses where only one of that name suits ``part``.
 
         Raises ``RefusedError`` (unknown-bootloader) listing the candidates.
         """
-        wanted = name.strip().lower()
-        exact = self._by_id.get(wanted)
-        if exact is not None:
-            return exact
-        suits = tuple(self) if part is None else self.presets(part)
-        candidates = [bootloader for bootloader in suits if bootloader.qmk == wanted]
-        match candidates:
-            case [only]:
+        match self.candidates(name, part):
+            case (only,):
                 return only
-            case []:
-                near = get_close_matches(wanted, [b.id for b in self] + [b.qmk for b in self], n=4, cutoff=0.5)
-                on_part = "" if part is None else f" for {part.name}"
-                hint = f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "`ispctl bootloaders` lists them"
-                raise RefusedError(
-                    ErrorCode.UNKNOWN_BOOTLOADER,
-                    f"there is no bootloader called {name!r}{on_part} in the catalog",
-                    hint=hint,
-                )
-            case _:
-                listed = ", ".join(f"{b.id} ({b.title})" for b in candidates)
+            case ():
+                raise self._unknown(name, part)
+            case several:
+                listed = ", ".join(f"{b.id} ({b.title})" for b in several)
                 raise RefusedError(
                     ErrorCode.UNKNOWN_BOOTLOADER, f"{name!r} is more than one bootloader", hint=f"name one of {listed}"
                 )
+
+    def _unknown(self, name: str, part: Part | None) -> RefusedError:
+        wanted = name.strip().lower()
+        near = get_close_matches(wanted, [b.id for b in self] + [b.qmk for b in self], n=4, cutoff=0.5)
+        on_part = "" if part is None else f" for {part.name}"
+        return RefusedError(
+            ErrorCode.UNKNOWN_BOOTLOADER,
+            f"there is no bootloader called {name!r}{on_part} in the catalog",
+            hint=f"did you mean {', '.join(dict.fromkeys(near))}?" if near else "`ispctl bootloaders` lists them",
+        )
 
 
 def load_bootloaders(parts: Parts, overlay: Path | None = None) -> Bootloaders:
@@ -100,7 +111,7 @@ def load_bootloaders(parts: Parts, overlay: Path | None = None) -> Bootloaders:
     found: dict[str, Bootloader] = {}
     for stem, content in named_files("bootloaders", overlay):
         data = decode_toml(f"bootloaders/{stem}.toml", content, _BootloaderFile)
-        problems = [problem for check in _CHECKS for problem in check(data, parts)]
+        problems = [f"{name}: {problem}" for name, check in _CHECKS.items() for problem in check(data, parts)]
         if problems:
             raise ConfigError(f"catalog file bootloaders/{stem}.toml: {'; '.join(problems)}")
         found[stem] = _bootloader(stem, data)
@@ -132,17 +143,20 @@ def _bootloader(stem: str, data: _BootloaderFile) -> Bootloader:
     )
 
 
-def _check_identity(data: _BootloaderFile, _parts: Parts) -> Iterator[str]:
+def _check_usb(data: _BootloaderFile, _parts: Parts) -> Iterator[str]:
     for usb in (*data.usb, *data.usb_application):
         if not _USB_ID.fullmatch(usb):
             yield f"{usb!r} is not a USB id like 03EB:2FF4"
+
+
+def _check_image(data: _BootloaderFile, _parts: Parts) -> Iterator[str]:
     if data.image_sha256 and not _SHA256.fullmatch(data.image_sha256):
         yield "image_sha256 is not 64 lower-case hex digits"
 
 
 def _check_bytes(data: _BootloaderFile, _parts: Parts) -> Iterator[str]:
-    values = [*data.fuses.values(), *(v for values in data.fuse_alternatives.values() for v in values), data.lock or 0]
-    if any(not 0 <= value <= 0xFF for value in values):
+    values = [*(value for _, value in _fuse_values(data)), data.lock or 0]
+    if any(not 0 <= value <= _BYTE for value in values):
         yield "a fuse or lock value is not a byte"
     if not set(data.fuse_alternatives) <= set(data.fuses):
         yield "fuse_alternatives names a fuse that fuses does not"
@@ -150,32 +164,63 @@ def _check_bytes(data: _BootloaderFile, _parts: Parts) -> Iterator[str]:
 
 def _check_parts(data: _BootloaderFile, parts: Parts) -> Iterator[str]:
     for name in data.parts:
-        try:
-            part = parts.get(name)
-        except RefusedError as error:
-            yield error.message
-            continue
-        if part.id != name:
+        part = _part(name, parts)
+        if part is None:
             yield f"{name!r} is not a part id"
-        if data.fuses and set(data.fuses) != {fuse.memory for fuse in part.fuses}:
+        elif data.fuses and set(data.fuses) != {fuse.memory for fuse in part.fuses}:
             yield f"fuses does not name each fuse byte of {part.name}"
-        else:
-            yield from _check_section(data, part)
+    if (data.fuses or data.lock is not None) and not data.parts:
+        yield "fuses or lock without a part that has them"
 
 
-def _check_section(data: _BootloaderFile, part: Part) -> Iterator[str]:
+def _check_presets(data: _BootloaderFile, parts: Parts) -> Iterator[str]:
+    """A preset is written without a question, so it must leave ISP alive and say nothing about bits that do not exist."""
+    for part in filter(None, (_part(name, parts) for name in data.parts)):
+        for memory, value in _fuse_values(data):
+            absent = ~part.mask(memory) & _BYTE
+            if value & absent not in (0, absent):
+                yield f"{memory} 0x{value:02X} sets only some of the bits that {part.name} does not have"
+            for group in part.bits.values():
+                is_fatal = group.name in ("rstdisbl", "dwen") and group.is_programmed(value)
+                is_spien_off = group.name == "spien" and not group.is_programmed(value)
+                if group.memory is memory and (is_fatal or is_spien_off):
+                    yield f"{memory} 0x{value:02X} shuts out ISP by {group.name.upper()} on {part.name}"
+
+
+def _check_section(data: _BootloaderFile, parts: Parts) -> Iterator[str]:
     if (data.section_start is None) != (data.section_bytes is None):
         yield "section_start and section_bytes go together"
     if data.section_start is None or data.section_bytes is None:
         return
-    if data.section_start + data.section_bytes != part.flash.size_bytes:
-        yield f"the section does not end with the flash of {part.name}"
     if data.application_max_bytes not in (None, data.section_start):
         yield "application_max_bytes is not what lies below the section"
-    if part.boot is not None and data.fuses:
-        size_bytes = part.boot.size_bytes(data.fuses[part.boot.bits.memory])
-        if size_bytes != data.section_bytes:
-            yield f"the fuses of {part.name} make a section of {size_bytes} bytes"
+    for part in filter(None, (_part(name, parts) for name in data.parts)):
+        if data.section_start + data.section_bytes != part.flash.size_bytes:
+            yield f"the section does not end with the flash of {part.name}"
+        if part.boot is not None and part.boot.bits.memory in data.fuses:
+            size_bytes = part.boot.size_bytes(data.fuses[part.boot.bits.memory])
+            if size_bytes != data.section_bytes:
+                yield f"the fuses of {part.name} make a section of {size_bytes} bytes"
 
 
-_CHECKS = (_check_identity, _check_bytes, _check_parts)
+def _part(name: str, parts: Parts) -> Part | None:
+    return next((part for part in parts if part.id == name), None)
+
+
+def _fuse_values(data: _BootloaderFile) -> Iterator[tuple[MemoryKind, int]]:
+    """Yield every fuse byte that the file accepts."""
+    for memory, value in data.fuses.items():
+        yield memory, value
+        yield from ((memory, other) for other in data.fuse_alternatives.get(memory, ()))
+
+
+_CHECKS: Mapping[str, Callable[[_BootloaderFile, Parts], Iterator[str]]] = MappingProxyType(
+    {
+        "usb": _check_usb,
+        "image": _check_image,
+        "bytes": _check_bytes,
+        "parts": _check_parts,
+        "presets": _check_presets,
+        "section": _check_section,
+    }
+)

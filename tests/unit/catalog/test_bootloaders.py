@@ -56,6 +56,9 @@ def test_qmk_names_need_the_part_and_sometimes_more():
     # same-signature twins share their bootloaders
     assert BOOTLOADERS.get("bootloadhid", PARTS.get("m32")).id == "bootloadhid-m32a"
     assert BOOTLOADERS.get("bootloadhid").id == "bootloadhid-m32a"
+    # spellings of older keyboards
+    assert BOOTLOADERS.get("bootloadHID").id == "bootloadhid-m32a"
+    assert BOOTLOADERS.get("USBasp", PARTS.get("m328p")).id == "usbasploader-m328p"
     for name, part in (("caterina", "m32u4"), ("atmel-dfu", None), ("caterina", "m328p"), ("caterin", None)):
         with pytest.raises(RefusedError) as caught:
             BOOTLOADERS.get(name, None if part is None else PARTS.get(part))
@@ -92,16 +95,26 @@ efuse = 0xFB
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (("hfuse = 0xD8", "hfuse = 0xDA"), "2048"),
-        (("section_start = 0x7000", "section_start = 0x7800"), "end with the flash"),
-        (("application_max_bytes = 28672", "application_max_bytes = 28000"), "application_max_bytes"),
-        (('"atmega32u4"', '"atmega32u5"'), "atmega32u5"),
-        (('"atmega32u4"', '"m32u4"'), "m32u4"),
-        (("efuse = 0xFB\n", ""), "each fuse byte"),
-        (("0xFB", "0x1FB"), "byte"),
-        (("1234:ABCD", "1234:abcd"), "USB id"),
+        (("hfuse = 0xD8", "hfuse = 0xDA"), "section: the fuses of ATmega32U4 make a section of 2048 bytes"),
+        (("section_start = 0x7000", "section_start = 0x7800"), "section: the section does not end with the flash"),
+        (("application_max_bytes = 28672", "application_max_bytes = 28000"), "section: application_max_bytes"),
+        (("section_bytes = 4096\n", ""), "section: section_start and section_bytes go together"),
+        (('"atmega32u4"', '"atmega32u5"'), "parts: 'atmega32u5' is not a part id"),
+        (('"atmega32u4"', '"m32u4"'), "parts: 'm32u4' is not a part id"),
+        (("efuse = 0xFB\n", ""), "parts: fuses does not name each fuse byte"),
+        (('["atmega32u4"]', "[]"), "parts: fuses or lock without a part"),
+        (("0xFB", "0x1FB"), "bytes: a fuse or lock value"),
+        (("efuse = 0xFB", "efuse = 0xFB\n[fuse_alternatives]\nlock = [0]"), "bytes: fuse_alternatives"),
+        # what a preset writes is never questioned, so it is looked at here
+        (("hfuse = 0xD8", "hfuse = 0xF8"), "presets: hfuse 0xF8 shuts out ISP by SPIEN on ATmega32U4"),
+        (
+            ("efuse = 0xFB", "efuse = 0x3B"),
+            "presets: efuse 0x3B sets only some of the bits that ATmega32U4 does not have",
+        ),
+        (("efuse = 0xFB", "efuse = 0xFB\n[fuse_alternatives]\nhfuse = [0xF8]"), "presets: hfuse 0xF8"),
+        (("1234:ABCD", "1234:abcd"), "usb: '1234:abcd' is not a USB id"),
+        (("section_start", 'image_sha256 = "AB"\nsection_start'), "image: image_sha256"),
         (("qmk =", "qmc ="), "qmc"),
-        (("section_bytes = 4096\n", ""), "go together"),
     ],
 )
 def test_a_wrong_file_is_refused_by_a_named_check(tmp_path: Path, change, told):

@@ -124,8 +124,24 @@ def _slots(slots: list[_Slot]) -> tuple[SlotSpec, ...]:
                 raise ConfigError(
                     f"slots {other.name} and {spec.name} share the port {slot.port}", hint="one slot a port"
                 )
+            _check_boards_place(spec, other)
+        _check_boards_place(spec, spec)
         specs.append(spec)
     return tuple(specs)
+
+
+def _check_boards_place(one: SlotSpec, other: SlotSpec) -> None:
+    """Raise where a place is both a programmer's and a board's, or the board's of two slots: what shows up there?"""
+    if one is not other and one.target_usb is not None and one.target_usb == other.target_usb:
+        raise ConfigError(
+            f"slots {other.name} and {one.name} share target_usb {one.target_usb}", hint="each board has a USB port"
+        )
+    for slot, boards in ((one, other), (other, one)):
+        if slot.path is not None and slot.path == boards.target_usb:
+            raise ConfigError(
+                f"slot {slot.name} is at {slot.path}, where the board of slot {boards.name} shows up (target_usb)",
+                hint="a programmer and a board cannot share a USB port",
+            )
 
 
 def _slot(slot: _Slot) -> SlotSpec:

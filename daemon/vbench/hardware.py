@@ -40,6 +40,8 @@ class Place:
     path: str
     usb: UsbIdentity
     plugged: bool
+    node: str
+    """Device node of a serial programmer: its name at first, another one after a re-plug where the bench is told so."""
     refusal: ErrorCode | None = None
     """Why opening fails (``permission-denied``, ``port-busy``), None normally."""
     port: BenchPort | BenchUsbLink | None = None
@@ -47,8 +49,8 @@ class Place:
 
     @property
     def address(self) -> str:
-        """What opens it: its name, or its place in the USB tree."""
-        return self.name if self.programmer.port_kind is PortKind.SERIAL else USB_PORT_PREFIX + self.path
+        """What opens it: its device node, or its place in the USB tree."""
+        return self.node if self.programmer.port_kind is PortKind.SERIAL else USB_PORT_PREFIX + self.path
 
     def event(self, change: PortChange) -> PortEvent:
         """Describe this place as having come or gone."""
@@ -136,6 +138,7 @@ class BenchHardware:
             path=path or f"1-1.{len(self._places) + 1}",
             usb=usb or programmer.usb,
             plugged=plugged,
+            node=name,
             refusal=refusal,
         )
         if not plugged:
@@ -156,11 +159,16 @@ class BenchHardware:
         programmer.run(self.now())
         return programmer.socket.target
 
-    def plug(self, name: str) -> None:
-        """Plug a programmer in; harmless where it is."""
+    def plug(self, name: str, *, node: str | None = None, path: str | None = None) -> None:
+        """Plug a programmer in; harmless where it is.
+
+        :param node: device node it gets this time (serial ones), None for the same as before.
+        :param path: where in the USB tree it is plugged in this time, None for the same place as before.
+        """
         place = self._place(name)
         if not place.plugged:
             place.plugged = True
+            place.node, place.path = node or place.node, path or place.path
             place.programmer.power_on(self.now())
             self._publish(place.event(PortChange.ADDED))
 
@@ -204,7 +212,10 @@ class BenchHardware:
         Raises ``TransportError`` with ``port-not-found``, ``port-busy`` or the refusal the bench was told.
         """
         await anyio.lowlevel.checkpoint()
-        place = self._free_place(settings.port)
+        by_node = (place for place in self._places.values() if place.plugged and place.node == settings.port)
+        place = self._free_place(settings.port, next(by_node, None))
+        if settings.path not in (None, place.path):
+            raise TransportError(ErrorCode.PORT_NOT_FOUND, f"{settings.port} is not at {settings.path}")
         programmer = place.programmer
         if programmer.port_kind is not PortKind.SERIAL:
             raise TransportError(ErrorCode.PORT_NOT_FOUND, f"{settings.port} is no serial port")
@@ -219,8 +230,8 @@ class BenchHardware:
         Raises ``TransportError`` with ``port-not-found``, ``port-busy`` or the refusal the bench was told.
         """
         await anyio.lowlevel.checkpoint()
-        by_path = (place.name for place in self._places.values() if USB_PORT_PREFIX + place.path == port)
-        place = self._free_place(next(by_path, port))
+        by_path = (place for place in self._places.values() if place.plugged and USB_PORT_PREFIX + place.path == port)
+        place = self._free_place(port, next(by_path, self._places.get(port)))
         programmer = place.programmer
         if programmer.port_kind is not PortKind.USB:
             raise TransportError(ErrorCode.PORT_NOT_FOUND, f"{port} is no USB device without a tty")
@@ -229,8 +240,8 @@ class BenchHardware:
         )
         return link
 
-    def _free_place(self, name: str) -> Place:
-        place = self._places.get(name)
+    @staticmethod
+    def _free_place(name: str, place: Place | None) -> Place:
         if place is None or not place.plugged:
             raise TransportError(ErrorCode.PORT_NOT_FOUND, f"there is no port {name}")
         if place.refusal is not None:

@@ -64,6 +64,7 @@ def test_a_user_without_root_gets_places_of_their_own(tmp_path):
 
 
 SLOT = '[[slot]]\nname = "A1"\nprogrammer = "stk500v1"\nport = "/dev/x"\n'
+OTHER = '[[slot]]\nname = "A2"\nprogrammer = "stk500v1"\nport = "usb:1-4"\n'
 
 
 @pytest.mark.parametrize(
@@ -75,6 +76,9 @@ SLOT = '[[slot]]\nname = "A1"\nprogrammer = "stk500v1"\nport = "/dev/x"\n'
         pytest.param(SLOT + SLOT, "two slots are called A1", id="same-name"),
         pytest.param(SLOT + SLOT.replace("A1", "A2"), "share the port", id="same-port"),
         pytest.param(SLOT.replace("/dev/x", "COM3"), "COM3", id="no-port"),
+        pytest.param(SLOT + 'target_usb = "1-2"\n' + OTHER + 'target_usb = "1-2"', "share target_usb", id="same-board"),
+        pytest.param(SLOT + 'target_usb = "1-4"\n' + OTHER, "where the board of slot A1", id="board-at-programmer"),
+        pytest.param(OTHER + 'target_usb = "1-4"', "where the board of slot A2", id="board-at-itself"),
         pytest.param(SLOT + "baud = 0", "baud 0", id="no-baud"),
         pytest.param(SLOT.replace("A1", "a,b"), "'a,b'", id="no-name"),
         pytest.param('[[slot]]\nname = "A1"', "programmer", id="missing-key"),

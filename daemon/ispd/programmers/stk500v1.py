@@ -44,10 +44,15 @@ _USB_NATIVE: Final = frozenset(
         (0x1B4F, 0x9204),  # SparkFun Pro Micro 3.3 V
         (0x1B4F, 0x9206),  # SparkFun Pro Micro 5 V
         (0x1B4F, 0x9208),  # LilyPad USB
-        (0x16C0, 0x0483),  # Teensyduino serial: QMK's ISP flasher for Teensy 2.0 and Pro Micro
+        (0x16C0, 0x0483),  # Teensyduino serial: QMK's ISP flasher for Teensy 2.0 and Pro Micro, and much else
     }
 )
 """Boards whose USB controller holds the host back by itself (NAK), so that nothing is lost however much is sent."""
+
+_TEENSYDUINO: Final = (0x16C0, 0x0483)
+_ISP_FLASHER_TEXTS: Final = ("Teensyduino", "USB Serial", "12345")
+"""Manufacturer, product and serial number of every unit with QMK's ``pro_micro_ISP_B6_10.hex`` or
+``teensy_2.0_ISP_B0.hex``. Any Teensy with a serial port has the same ids; only these texts are claimed."""
 
 _UART: Final = frozenset(
     {
@@ -159,7 +164,10 @@ class Stk500v1Driver:
 
     def claims(self, usb: UsbIdentity) -> bool:
         """Claim boards that run ArduinoISP on a flashing station; bare USB to UART converters may be anything."""
-        return (usb.vendor_id, usb.product_id) in _USB_NATIVE | _UART
+        ids = (usb.vendor_id, usb.product_id)
+        if ids == _TEENSYDUINO:
+            return (usb.manufacturer, usb.product, usb.serial) == _ISP_FLASHER_TEXTS
+        return ids in _USB_NATIVE | _UART
 
     async def open(
         self, hardware: Hardware, port: str, *, baud: int | None = None, usb: UsbIdentity | None = None

@@ -1,15 +1,40 @@
 """Keeps one slot's programmer open, and opens it again after it was lost."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 
 from ispd.errors import ErrorCode, ProgrammerError, TransportError
 from ispd.model.station import Programmer
 from ispd.programmers.contract import Driver, IspProgrammer
 from ispd.programmers.registry import claimant
 from ispd.station.spec import SlotSpec
-from ispd.transport.contract import Hardware, PortEvent, UsbIdentity
+from ispd.transport.contract import BytePort, Hardware, PortEvent, SerialSettings, UsbIdentity, UsbLink
 
 __all__ = ["ProgrammerHost"]
+
+
+class _Placed:
+    """Hardware of which only what hangs at one place of the USB tree can be opened.
+
+    Between a re-plug and the event that tells of it the slot's device node may belong to another slot's programmer.
+    """
+
+    def __init__(self, hardware: Hardware, path: str) -> None:
+        self._hardware = hardware
+        self._path = path
+
+    async def open_serial(self, settings: SerialSettings) -> BytePort:
+        """Open a port at this place."""
+        return await self._hardware.open_serial(replace(settings, path=self._path))
+
+    async def open_usb(self, port: str) -> UsbLink:
+        """Open a USB device, which is named by its place."""
+        return await self._hardware.open_usb(port)
+
+    def hotplug(self) -> AbstractAsyncContextManager[AsyncIterator[PortEvent]]:
+        """Watch all ports."""
+        return self._hardware.hotplug()
 
 
 class ProgrammerHost:
@@ -23,6 +48,7 @@ class ProgrammerHost:
         self._drivers = drivers
         self._hardware = hardware
         self._seen: PortEvent | None = None
+        self._loader: tuple[PortEvent, str] | None = None
         self._open: IspProgrammer | None = None
         self.port = spec.port
 
@@ -40,12 +66,27 @@ class ProgrammerHost:
         """True for a port named in the configuration, which gives no plug events."""
         return self._spec.port is not None
 
+    def holds(self, event: PortEvent) -> bool:
+        """Tell whether a port that went away is the one this slot has; by place and node, since the ids may be gone, too."""
+        held = self._seen if self._loader is None else self._loader[0]
+        return held is not None and (held.path, held.kind, held.port) == (event.path, event.kind, event.port)
+
     def plugged(self, event: PortEvent) -> None:
         """Take note that the slot's port is there, under the node that the event names."""
-        self.port, self._seen = event.port, event
+        self.port, self._seen, self._loader = event.port, event, None
+
+    async def in_bootloader(self, event: PortEvent, title: str) -> None:
+        """Take note that the programmer runs its own bootloader: nothing is sent to it until it is itself again."""
+        self._loader = (event, title)
+        await self._forget()
 
     async def unplugged(self) -> None:
         """Take note that the port is gone."""
+        self._loader = None
+        await self._forget()
+
+    async def _forget(self) -> None:
+        self._seen = None
         if not self.is_fixed:
             self.port = None
         await self.drop()
@@ -53,8 +94,10 @@ class ProgrammerHost:
     async def programmer(self) -> IspProgrammer:
         """Return the open programmer, opening it first where needed.
 
-        Raises ``TransportError`` or ``ProgrammerError`` when nothing suitable answers.
+        Raises ``TransportError`` or ``ProgrammerError`` when nothing suitable answers, or may not even be asked.
         """
+        if self._loader is not None:
+            raise self._is_in_bootloader(*self._loader)
         if self._open is None:
             if self.port is None:
                 raise TransportError(
@@ -62,7 +105,8 @@ class ProgrammerHost:
                     f"no programmer is connected to slot {self._spec.name}",
                     hint="plug the programmer into this USB port",
                 )
-            self._open = await self._driver().open(self._hardware, self.port, baud=self._spec.baud, usb=self._usb)
+            hardware = self._hardware if self._spec.path is None else _Placed(self._hardware, self._spec.path)
+            self._open = await self._driver().open(hardware, self.port, baud=self._spec.baud, usb=self._usb)
         return self._open
 
     async def drop(self) -> None:
@@ -72,8 +116,8 @@ class ProgrammerHost:
             await programmer.aclose()
 
     def describe(self) -> Programmer | None:
-        """Return the programmer for the clients, None while no port is there."""
-        if self.port is None:
+        """Return the programmer for the clients, None while there is none."""
+        if self.port is None or self._loader is not None:
             return None
         return Programmer(
             kind=self._driver_kind() or "unknown",
@@ -83,6 +127,14 @@ class ProgrammerHost:
             usb_id=str(self._usb) if self._usb else None,
             firmware=self._open.identity.firmware if self._open else None,
             is_open=self.is_open,
+        )
+
+    def _is_in_bootloader(self, event: PortEvent, title: str) -> ProgrammerError:
+        return ProgrammerError(
+            ErrorCode.PROGRAMMER_IS_BOOTLOADER,
+            f"the programmer of slot {self._spec.name} runs its own bootloader ({event.usb}, {title}); nothing is sent to it",
+            hint="press the programmer's reset button once, or unplug it and plug it in again; if it stays, load the "
+            "ISP sketch into it again. If this is a board, plug it into another port",
         )
 
     def _driver_kind(self) -> str | None:

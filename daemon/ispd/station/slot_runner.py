@@ -112,6 +112,12 @@ class SlotRunner:
         self._show(port=event.port, failure=None, note="its programmer is being opened")
         self._floor.queue.changed.fire()
 
+    async def in_bootloader(self, event: PortEvent, title: str) -> None:
+        """Take note that the programmer runs its own bootloader; a running unit notices that it is gone."""
+        await self.host.in_bootloader(event, title)
+        self._troubles = 0
+        self._floor.queue.changed.fire()
+
     async def unplugged(self) -> None:
         """Take note that the programmer is gone; a running unit notices by itself."""
         await self.host.unplugged()
@@ -189,7 +195,7 @@ class SlotRunner:
         self.settled.set()
         self._troubles += 1
         failure = failure_of(error)
-        is_gone = error.code in (ErrorCode.LINK_CLOSED, ErrorCode.PORT_NOT_FOUND)
+        is_gone = error.code in (ErrorCode.LINK_CLOSED, ErrorCode.PORT_NOT_FOUND) or self.host.port is None
         if not is_gone and self._troubles >= _TROUBLES_TO_QUARANTINE:
             self._to(SlotState.QUARANTINED, failure=failure, note="its programmer keeps failing", job=None)
         else:

@@ -18,7 +18,7 @@ from ispd.model.recipe import Recipe
 from ispd.model.station import Probe, Programmer, Slot, SlotAction, SlotState
 from ispd.programmers.contract import Driver, IspProgrammer
 from ispd.station.events import EventHub
-from ispd.station.hotplug import spec_for
+from ispd.station.hotplug import Role, meaning_of, own_bootloaders
 from ispd.station.journal import Journal
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import JobQueue
@@ -77,6 +77,7 @@ class Station:
         self._hardware = hardware
         self._journal = journal
         self._drivers = knowledge.drivers
+        self._loaders = own_bootloaders(knowledge.bootloaders)
         self._watch_hotplug = watch_hotplug or any(spec.path is not None for spec in specs)
         self._makes_slots = watch_hotplug
         self._about = about
@@ -147,23 +148,37 @@ class Station:
                     await self._port_changed(change)
 
     async def _port_changed(self, change: PortEvent) -> None:
-        known = [runner.spec for runner in self._runners.values()]
-        spec = spec_for(change, known, self._drivers)
-        if spec is None or (spec.name not in self._runners and not self._makes_slots):
-            return
-        runner = self._runners.get(spec.name)
         if change.change is PortChange.REMOVED:
-            if runner is not None:
+            await self._port_gone(change)
+            return
+        known = [runner.spec for runner in self._runners.values()]
+        meaning = meaning_of(change, known, self._drivers, self._loaders)
+        if meaning.spec is None:
+            return
+        match meaning.role:
+            case Role.PROGRAMMER:
+                self._programmer_came(meaning.spec, change)
+            case Role.BOOTLOADER:
+                await self._runners[meaning.spec.name].in_bootloader(change, self._loaders[str(change.usb)])
+
+    async def _port_gone(self, change: PortEvent) -> None:
+        for runner in self._runners.values():
+            if runner.host.holds(change):
                 gone = runner.host.describe()
                 await runner.unplugged()
                 if gone is not None:
                     self.events.publish(gone)
-            return
+                return
+
+    def _programmer_came(self, spec: SlotSpec, event: PortEvent) -> None:
+        runner = self._runners.get(spec.name)
         if runner is None:
+            if not self._makes_slots:
+                return
             runner = self._add(spec)
             if self._tasks is not None:
                 self._tasks.start_soon(runner.run, name=f"slot {spec.name}")
-        runner.plugged(change)
+        runner.plugged(event)
         programmer = runner.host.describe()
         if programmer is not None:
             self.events.publish(programmer)

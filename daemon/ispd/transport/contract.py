@@ -25,10 +25,15 @@ USB_PORT_PREFIX = "usb:"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SerialSettings:
-    """How to open a serial port; 8N1 without flow control is meant throughout."""
+    """How to open a serial port; 8N1 without flow control is meant throughout.
+
+    :param path: USB topology path the port must have, None for wherever it is. Device nodes are given away anew at each
+        re-plug: what was ``/dev/ttyACM0`` a moment ago may be another programmer now.
+    """
 
     port: str
     baud: int
+    path: str | None = None
 
 
 class BytePort(Protocol):
@@ -163,7 +168,8 @@ class Hardware(Protocol):
         """Open a port for this process alone.
 
         DTR and RTS are asserted (a Leonardo sends nothing without them) and HUPCL is cleared (so that later opens do
-        not reset an Uno). Raises ``TransportError`` with ``port-not-found``, ``permission-denied`` or ``port-busy``.
+        not reset an Uno). Raises ``TransportError`` with ``port-not-found`` (also where the port is not at the path
+        that was asked for), ``permission-denied`` or ``port-busy``.
         """
 
     async def open_usb(self, port: str) -> UsbLink:

@@ -6,6 +6,7 @@ root. ``HUPCL`` is cleared so that closing does not drop DTR and the next open d
 """
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
@@ -21,11 +22,14 @@ import serial_asyncio_fast
 
 from ispd.errors import ErrorCode, LinkClosedError, TransportError
 from ispd.transport.contract import BytePort, SerialSettings
+from ispd.transport.port_table import topology_path
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 __all__ = ["SerialPort", "open_serial_port", "port_holders"]
+
+_SYSFS = Path("/sys")
 
 _CFLAG = 2
 """Index of the control flags in what ``termios.tcgetattr`` returns."""
@@ -205,6 +209,8 @@ def _process_name(process: Path) -> str:
 
 def _open_tty(settings: SerialSettings) -> serial.Serial:
     """Open and set up the tty; runs in a worker thread."""
+    with contextlib.suppress(OSError):  # a node that is not there is the next call's error
+        _check_place(settings, Path(settings.port).stat().st_rdev)  # before: opening would reset the wrong Uno
     try:
         tty = _Tty(settings.port, settings.baud, timeout=0, write_timeout=0, exclusive=True)
     except serial.SerialException as error:
@@ -216,11 +222,29 @@ def _open_tty(settings: SerialSettings) -> serial.Serial:
             hint="use the baud rate the programmer's firmware was built for; ArduinoISP as shipped uses 19200",
         ) from error
     try:
+        _check_place(settings, os.fstat(tty.fileno()).st_rdev)
         _set_up(tty)
+    except TransportError:
+        tty.close()
+        raise
     except (OSError, termios.error) as error:
         tty.close()
         raise _open_error(settings.port, error.args[0]) from error
     return tty
+
+
+def _check_place(settings: SerialSettings, device: int) -> None:
+    """Raise ``TransportError`` where the kernel knows the tty at another place in the USB tree than asked for."""
+    if settings.path is None:
+        return
+    entry = os.path.realpath(_SYSFS / "dev/char" / f"{os.major(device)}:{os.minor(device)}")
+    place = topology_path(f"{entry}/")
+    if place not in (None, settings.path.partition(":")[0]):
+        raise TransportError(
+            ErrorCode.PORT_NOT_FOUND,
+            f"{settings.port} is at {place} now, no longer at {settings.path}",
+            hint="wait a moment, or unplug the programmer and plug it in again",
+        )
 
 
 def _set_up(tty: serial.Serial) -> None:

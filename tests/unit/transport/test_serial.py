@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 import serial
 
@@ -179,6 +180,26 @@ async def test_what_is_not_there_or_not_a_tty_is_not_found(tmp_path: Path) -> No
         with pytest.raises(TransportError) as refused:
             await open_serial_port(SerialSettings(port=path, baud=19200))
         assert refused.value.code is ErrorCode.PORT_NOT_FOUND
+
+
+async def test_a_node_that_moved_to_another_place_is_not_opened(
+    terminal: tuple[int, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = await anyio.to_thread.run_sync(lambda: Path(terminal[1]).stat().st_rdev)
+    entry = tmp_path / "devices/usb1/1-1/1-1.4/1-1.4:1.0/tty/ttyACM0"
+    entry.mkdir(parents=True)
+    (tmp_path / "dev/char").mkdir(parents=True)
+    (tmp_path / f"dev/char/{os.major(device)}:{os.minor(device)}").symlink_to(entry)
+    monkeypatch.setattr(serial_module, "_SYSFS", tmp_path)
+    for path in ("1-1.4", "1-1.4:2", None):
+        port = await open_serial_port(SerialSettings(port=terminal[1], baud=19200, path=path))
+        await port.aclose()
+    opened: list[object] = []
+    monkeypatch.setattr(serial_module, "_Tty", lambda *arguments, **_: opened.append(arguments))
+    with pytest.raises(TransportError, match=r"is at 1-1\.4 now") as moved:
+        await open_serial_port(SerialSettings(port=terminal[1], baud=19200, path="1-1.3"))
+    assert moved.value.code is ErrorCode.PORT_NOT_FOUND
+    assert not opened, "opening would have reset an Uno"
 
 
 async def test_an_impossible_baud_rate_is_refused(terminal: tuple[int, str]) -> None:

@@ -126,6 +126,22 @@ async def test_hotplug_tells_what_is_there_and_then_what_changes(bench: BenchHar
 
 
 @virtual
+async def test_a_replug_may_change_node_and_place_and_old_names_lead_nowhere(bench: BenchHardware) -> None:
+    bench.unplug("P1")
+    bench.unplug("P2")
+    bench.plug("P2", node="P1")
+    bench.plug("P1", node="/dev/ttyACM9", path="1-1.9")
+    async with bench.hotplug() as events:
+        found = [await anext(events) for _ in range(3)]
+    assert {(event.port, event.path) for event in found} >= {("P1", "1-1.2"), ("/dev/ttyACM9", "1-1.9")}
+    await (await bench.open_serial(SerialSettings(port="P1", baud=19200, path="1-1.2"))).aclose()
+    for port, path in (("P1", "1-1.1"), ("P2", None), ("/dev/ttyACM9", "1-1.1")):
+        with pytest.raises(TransportError) as refused:
+            await bench.open_serial(SerialSettings(port=port, baud=19200, path=path))
+        assert refused.value.code is ErrorCode.PORT_NOT_FOUND
+
+
+@virtual
 async def test_unplugging_wakes_whoever_waits_and_plugging_boots_again(bench: BenchHardware) -> None:
     port = await opened(bench, "P1")
     async with bench:
@@ -296,5 +312,7 @@ def test_a_missing_bench_file(tmp_path: Path) -> None:
 
 def test_an_idle_bench_needs_no_wake_ups(bench: BenchHardware) -> None:
     for name in ("P1", "P2", "P3"):
-        bench.programmer(name).take(1.0)
-        assert bench.programmer(name).next_time() == math.inf
+        programmer = bench.programmer(name)
+        assert isinstance(programmer, SerialProgrammer)
+        programmer.take(1.0)
+        assert programmer.next_time() == math.inf

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from enum import StrEnum
 
 from ispd.model.image import Image
 from ispd.model.part import MemoryKind
@@ -39,7 +38,6 @@ class Recipe:
     :param verify: how much of flash is read back; everything the recipe names always is.
     :param force_fuses: accept what the fuse guard refuses.
     :param accept_fuses: accept what the fuse guard would ask.
-    :param verify: how much of flash is read back.
     :param sck_hz: fixed SCK, or None for the programmer's choice.
     :param supply_mv: supply of the boards in millivolts, or None where unknown; only the fuse guard uses it.
     :param warnings: findings that do not stop the job, shown with its result.
@@ -57,6 +55,5 @@ class Recipe:
     accept_fuses: bool = False
     sck_hz: int | None = None
     supply_mv: int | None = None
-    verify: Verify = Verify.WRITTEN
     sources: tuple[SourceFile, ...] = ()
     warnings: tuple[str, ...] = ()

@@ -24,9 +24,13 @@ __all__ = [
     "ProgrammerFault",
     "ReadFlips",
     "SckCeiling",
+    "ShortReply",
     "Silent",
     "SlowWrites",
+    "StalledTransfer",
     "StuckBits",
+    "UnpluggedAt",
+    "UsbFault",
     "WrongSignature",
 ]
 
@@ -160,6 +164,28 @@ class LineNoise:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class UnpluggedAt:
+    """The USB device is unplugged in the middle of the control transfer with this index (from 0 since it was made)."""
+
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True)
+class StalledTransfer:
+    """The USB device refuses the control transfer with this index and does nothing of what it asked."""
+
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShortReply:
+    """The answer to the control transfer with this index is cut to ``bytes`` bytes."""
+
+    index: int
+    bytes: int = 0
+
+
 Fault = (
     StuckBits
     | ReadFlips
@@ -178,3 +204,6 @@ Fault = (
 
 ProgrammerFault = PowerLoss | Mute | CorruptReply | DropReply | LineNoise
 """What can be wrong with a programmer or its serial line."""
+
+UsbFault = PowerLoss | Mute | UnpluggedAt | StalledTransfer | ShortReply
+"""What can be wrong with a programmer that is a USB device: its bus has check sums, so no byte arrives spoiled."""

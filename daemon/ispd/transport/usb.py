@@ -157,14 +157,16 @@ class UsbDevice:
         """Carry out transfers back to back; see the contract."""
         with self._guard:
             await anyio.lowlevel.checkpoint_if_cancelled()
-            self._batch = batch = _Batch(tuple(transfers), anyio.Event())
+            batch = _Batch(tuple(transfers), anyio.Event())
             if not self._worker.take(batch):
                 raise LinkClosedError(self.name)
+            self._batch = batch
             try:
                 with anyio.move_on_after(batch.total_s + _GRACE_S):
                     await batch.done.wait()
             finally:
                 await self._finish(batch)
+                self._batch = None
             if batch.error is not None:
                 raise batch.error
             return batch.replies

@@ -4,6 +4,7 @@ Nothing runs in the background for a port: an emulated board catches up with the
 and what it does has its own exact times. Timed bench events are the exception; they need ``async with``.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -75,10 +76,13 @@ class BenchHardware:
     Works on whatever clock the event loop has: virtual in tests, real in a demonstration.
 
     :param time_scale: bench seconds per second of the loop; above 1 the bench runs faster than life.
+    :param hotplug_lag_s: bench seconds until a change is told, as a busy machine's udev takes; what was opened by then is
+        whatever is there, not what was last heard of.
     """
 
-    def __init__(self, *, time_scale: float = 1.0) -> None:
+    def __init__(self, *, time_scale: float = 1.0, hotplug_lag_s: float = 0.0) -> None:
         self._time = BenchTime(time_scale)
+        self._lag_s = hotplug_lag_s / time_scale
         self._places: dict[str, Place] = {}
         self._watchers: set[MemoryObjectSendStream[PortEvent]] = set()
         self._schedule: list[tuple[float, Callable[[], object]]] = []
@@ -201,6 +205,12 @@ class BenchHardware:
             raise ValueError(f"the bench has no port {name}") from None
 
     def _publish(self, event: PortEvent) -> None:
+        if self._lag_s > 0:
+            asyncio.get_running_loop().call_later(self._lag_s, self._tell, event)
+        else:
+            self._tell(event)
+
+    def _tell(self, event: PortEvent) -> None:
         for watcher in list(self._watchers):
             watcher.send_nowait(event)
 

@@ -53,7 +53,7 @@ REFUSED = {
         "lines 1 and 3",
     ),
     "scattered": (hexfile(*[record(0, 2 * at, b"\x01") for at in range(1025)], END), INVALID, "1025 separate pieces"),
-    "ELF": (b"\x7fELF\x01\x01\x01", INVALID, "ELF"),
+    "ELF cut short": (b"\x7fELF\x01\x01\x01", INVALID, "ends within its header"),
     "raw bytes called hex": (bytes(range(256)), INVALID, "line 1"),
 }
 
@@ -160,7 +160,7 @@ def test_page_split_then_merge_is_identity(image, page_bytes):
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.binary(max_size=400), st.sampled_from(["a.hex", "a.bin", "a.eep", "a"]))
+@given(st.binary(max_size=400), st.sampled_from(["a.hex", "a.bin", "a.eep", "a.elf", "a"]))
 def test_random_bytes_give_an_image_or_a_refusal(content, name):
     try:
         file = read_image(name, content)

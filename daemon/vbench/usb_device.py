@@ -16,7 +16,7 @@ from vbench.isp_socket import IspSocket, PowerCutError
 from vbench.target import AvrTarget
 from vbench.usb_descriptors import Descriptors
 
-__all__ = ["PACKET_BYTES", "TAU_S", "HungError", "StallError", "UsbDevice"]
+__all__ = ["PACKET_BYTES", "TAU_S", "CrashedError", "HungError", "StallError", "UsbDevice"]
 
 PACKET_BYTES = 8
 """Data bytes of one low-speed transaction on endpoint 0 (USB 2.0, chapter 5.5.3)."""
@@ -33,6 +33,10 @@ class StallError(Exception):
 
 class HungError(Exception):
     """The firmware never answers this request: it says NAK for ever."""
+
+
+class CrashedError(HungError):
+    """The firmware is caught in a loop: nothing is answered any more until it is unplugged."""
 
 
 class UsbDevice(ABC):
@@ -82,6 +86,7 @@ class UsbDevice(ABC):
         """Plug it in: the firmware starts, and the board on the header gets its supply."""
         self.power_lost_at = None
         self.socket.cut_at = None
+        self.crashed = False
         self.now = at
         self.socket.power_on(at)
         self._start()
@@ -110,7 +115,8 @@ class UsbDevice(ABC):
         except StallError:
             self.now += self.tau_s
             return ControlReply(ends_at=self.now, stalled=True)
-        except HungError:
+        except HungError as error:
+            self.crashed = self.crashed or isinstance(error, CrashedError)
             return ControlReply(ends_at=math.inf)
         self.now += self.tau_s
         self.replies += len(data)
@@ -120,7 +126,7 @@ class UsbDevice(ABC):
         """Let faults strike, then the firmware or the standard requests answer."""
         if self._loses_power(index):
             raise PowerCutError
-        if self.replies >= self._mute_after:
+        if self.crashed or self.replies >= self._mute_after:
             raise HungError
         if index in self._stalled:
             raise StallError

@@ -11,8 +11,10 @@ import click
 import msgspec
 
 from ispd.catalog.parts import Parts, load_parts
-from ispd.errors import IspdError
+from ispd.errors import ConfigError, IspdError
+from ispd.transport.contract import PortKind
 from vbench.benchfile import BenchFile, BoardTable, EventTable, ProgrammerTable, read_bench
+from vbench.emulated import EmulatedSerial
 from vbench.line import Flavour
 from vbench.pty_board import PtyBoard, PtyServer
 from vbench.target import AvrTarget
@@ -28,7 +30,7 @@ class _Bench:
     def __init__(self, described: BenchFile, parts: Parts, server: PtyServer, links: Path | None) -> None:
         self.server = server
         self.links = links
-        self.boards = {table.name: PtyBoard(table.build(parts), server=server) for table in described.programmer}
+        self.boards = {table.name: PtyBoard(_serial(table, parts), server=server) for table in described.programmer}
         for table in described.programmer:
             if table.plugged:
                 self.plug(table.name)
@@ -67,6 +69,13 @@ class _Bench:
             if dump is not None:
                 for name, board in self.boards.items():
                     _dump(dump, name, board)
+
+
+def _serial(table: ProgrammerTable, parts: Parts) -> EmulatedSerial:
+    programmer = table.build(parts)
+    if programmer.port_kind is not PortKind.SERIAL:
+        raise ConfigError(f"{table.name} is a USB device: it has no terminal")
+    return programmer
 
 
 def _dump(folder: Path, name: str, board: PtyBoard) -> None:

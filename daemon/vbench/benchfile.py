@@ -16,6 +16,27 @@
     fuses = { lfuse = 0x5E }
     fault = [{ kind = "stuck-bits", memory = "flash", address = 0x1234, mask = 0x01, level = 1 }]
 
+    [[programmer]]
+    name = "P2"                            # slots name it, or its place: "usb:1-1.2"
+    kind = "usbasp"                        # stk500v1 (the default) | usbasp | usbtiny | usbasp-loader
+    path = "1-1.2"
+    firmware = "stock-2007"                # stock-2005 .. stock-2011 | nerdralph | dioannidis | usbasp-flash
+    manufacturer = "Clone"                 # texts of a clone: also product, serial
+    slow_jumper = true                     # also buffer_bytes; for all USB kinds tau_s
+    [programmer.board]
+    part = "atmega328p"
+
+    [[programmer]]
+    name = "P3"
+    kind = "usbtiny"
+    model = "arduino-isp"                  # usbtinyisp | usbtiny-spi | little-wire | arduino-isp | arduino-org-isp
+    stretch = 1.0                          # how much polls of the host slow it down; 2.2 where not given
+
+    [[programmer]]
+    name = "K1"
+    kind = "usbasp-loader"                 # a keyboard in its bootloader that looks like a USBasp
+    part = "atmega32a"
+
     [[event]]
     at = 12.0                              # bench seconds after the start
     unplug = "P1"                          # or plug, remove; or insert together with a board table
@@ -23,26 +44,32 @@
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from ispd.catalog.parts import Parts
 from ispd.errors import ConfigError, ErrorCode, IspdError
-from ispd.model.part import MemoryKind
-from vbench.faults import Fault, ProgrammerFault
+from ispd.model.part import MemoryKind, Part
+from vbench.emulated import EmulatedSerial, EmulatedUsb
+from vbench.faults import Fault, ProgrammerFault, UsbFault
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget, Circuit
+from vbench.usbasp import UsbAsp, UsbAspFirmware
+from vbench.usbasp_loader import UsbAspLoader
+from vbench.usbtiny import UsbTiny, UsbTinyModel
 
-__all__ = ["BenchFile", "BoardState", "BoardTable", "EventTable", "ProgrammerTable", "read_bench"]
+__all__ = ["BenchFile", "BoardState", "BoardTable", "EventTable", "ProgrammerKind", "ProgrammerTable", "read_bench"]
 
 T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
 
 _USED_SHARE = 4
 """A used board has three quarters of its flash filled."""
@@ -73,10 +100,7 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
     def build(self, parts: Parts) -> AvrTarget:
         """Make the target. Raises ``ConfigError`` for an unknown part or fault."""
-        try:
-            part = parts.get(self.part)
-        except IspdError as error:
-            raise ConfigError(error.message, hint=error.hint) from error
+        part = _part(parts, self.part)
         unknown = [memory for memory in self.fuses if part.fuse(memory) is None]
         if unknown:
             raise ConfigError(f"{part.name} has no {unknown[0]}")
@@ -100,30 +124,100 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return target
 
 
+class ProgrammerKind(StrEnum):
+    """What a programmer is."""
+
+    STK500V1 = "stk500v1"
+    USBASP = "usbasp"
+    USBTINY = "usbtiny"
+    USBASP_LOADER = "usbasp-loader"
+
+
 class ProgrammerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A programmer and its port; ``plugged`` false keeps it in the drawer until an event plugs it in."""
+    """A programmer and its port; ``plugged`` false keeps it in the drawer until an event plugs it in.
+
+    The options below ``fault`` belong to some kinds only, see ``_KINDS``; they keep their default where not given.
+    """
 
     name: str
-    flavour: Flavour = Flavour.UNO
-    baud: int = 19200
+    kind: ProgrammerKind = ProgrammerKind.STK500V1
     path: str | None = None
     plugged: bool = True
-    auto_reset: bool = True
-    stuck_in_bootloader: bool = False
     refusal: ErrorCode | None = None
     board: BoardTable | None = None
     fault: list[dict[str, Any]] = []
 
-    def build(self, parts: Parts) -> SerialProgrammer:
-        """Make the programmer, with its board."""
-        return SerialProgrammer(
-            self.flavour,
-            baud=self.baud,
+    flavour: Flavour | UnsetType = UNSET
+    baud: int | UnsetType = UNSET
+    auto_reset: bool | UnsetType = UNSET
+    stuck_in_bootloader: bool | UnsetType = UNSET
+    firmware: str | UnsetType = UNSET
+    manufacturer: str | UnsetType = UNSET
+    product: str | UnsetType = UNSET
+    serial: str | UnsetType = UNSET
+    slow_jumper: bool | UnsetType = UNSET
+    buffer_bytes: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+    tau_s: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
+    model: UsbTinyModel | UnsetType = UNSET
+    stretch: Annotated[float, Meta(ge=1)] | UnsetType = UNSET
+    part: str | UnsetType = UNSET
+
+    def build(self, parts: Parts) -> EmulatedSerial | EmulatedUsb:
+        """Make the programmer, with its board. Raises ``ConfigError`` for an option that is not its kind's."""
+        kind = _KINDS[self.kind]
+        given = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not UNSET}
+        for name in given.keys() - kind.options:
+            raise ConfigError(f"programmer {self.name}: a {self.kind} has no {name}")
+        return kind.build(
+            parts,
             target=self.board.build(parts) if self.board else None,
-            auto_reset=self.auto_reset,
-            stuck_in_bootloader=self.stuck_in_bootloader,
-            faults=_faults(self.fault, ProgrammerFault),
+            faults=_faults(self.fault, kind.faults),
+            **given,
         )
+
+
+def _stk500v1(_parts: Parts, *, flavour: Flavour = Flavour.UNO, **options: Any) -> SerialProgrammer:
+    return SerialProgrammer(flavour, **options)
+
+
+def _usbasp(_parts: Parts, *, firmware: str = UsbAspFirmware.STOCK_2011, **options: Any) -> UsbAsp:
+    return UsbAsp(_choice(UsbAspFirmware, firmware), **options)
+
+
+def _usbtiny(_parts: Parts, **options: Any) -> UsbTiny:
+    return UsbTiny(**options)
+
+
+def _usbasp_loader(parts: Parts, *, target: AvrTarget | None, part: str = "", **options: Any) -> UsbAspLoader:
+    if target is not None:
+        raise ConfigError("a usbasp-loader has no header for a board: name its own part")
+    return UsbAspLoader(_part(parts, part), **options)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Kind:
+    """How a kind of programmer is made, and the options and faults that it has."""
+
+    build: Callable[..., EmulatedSerial | EmulatedUsb]
+    options: frozenset[str]
+    faults: UnionType
+
+
+_KINDS = {
+    ProgrammerKind.STK500V1: _Kind(
+        build=_stk500v1,
+        options=frozenset({"flavour", "baud", "auto_reset", "stuck_in_bootloader"}),
+        faults=ProgrammerFault,
+    ),
+    ProgrammerKind.USBASP: _Kind(
+        build=_usbasp,
+        options=frozenset({"firmware", "manufacturer", "product", "serial", "slow_jumper", "buffer_bytes", "tau_s"}),
+        faults=UsbFault,
+    ),
+    ProgrammerKind.USBTINY: _Kind(build=_usbtiny, options=frozenset({"model", "tau_s", "stretch"}), faults=UsbFault),
+    ProgrammerKind.USBASP_LOADER: _Kind(build=_usbasp_loader, options=frozenset({"part", "tau_s"}), faults=UsbFault),
+}
+_OPTIONS = sorted(frozenset[str]().union(*(kind.options for kind in _KINDS.values())))
 
 
 class EventTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -188,6 +282,20 @@ def _check(bench: BenchFile) -> None:
 def _boards(bench: BenchFile) -> Iterator[BoardTable]:
     """Boards that events insert; those on programmers are built with them."""
     yield from (event.board for event in bench.event if event.board is not None)
+
+
+def _part(parts: Parts, name: str) -> Part:
+    try:
+        return parts.get(name)
+    except IspdError as error:
+        raise ConfigError(error.message, hint=error.hint) from error
+
+
+def _choice(kind: type[E], value: str) -> E:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ConfigError(f"unknown firmware {value!r}; known are {', '.join(kind)}") from None
 
 
 def _faults(tables: Sequence[dict[str, Any]], union: UnionType) -> tuple[Any, ...]:

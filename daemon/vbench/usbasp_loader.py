@@ -59,21 +59,26 @@ class UsbAspLoader(UsbDevice):
                 self._address = value | index << 16
                 answer = b""
             case 4 | 7:
-                self._address = value
+                self._take_address(value)
                 return self._read(transfer)
             case 6 | 8:
-                self._address = value
+                self._take_address(value)
                 return self._write(transfer)
             case _:
                 answer = b""
         return self._reply(transfer, answer)
+
+    def _take_address(self, value: int) -> None:
+        """Set the low 16 bits; the others come from SETLONGADDRESS, and parts up to 64 KiB have none."""
+        high = self._address & ~0xFFFF if len(self.flash) > 0x10000 else 0
+        self._address = high | value
 
     def _pretend(self, b1: int, b2: int, b3: int, b4: int) -> int:
         """Answer an ISP instruction as far as the loader knows it; fuses and lock are not compiled in and read 0."""
         address = b2 << 8 | b3
         match b1:
             case 0x30:
-                return (*self.part.signature.value, 0)[b3 & 3]
+                return bytes((*self.part.signature.value, 0))[b3 & 3]
             case 0x20 | 0x28:
                 return self.flash[(address << 1 | b1 >> 3 & 1) % len(self.flash)]
             case 0xA0:
@@ -101,7 +106,7 @@ class UsbAspLoader(UsbDevice):
         if not transfer.data:
             raise HungError  # it waits for data before it lets the status stage through
         self.writes += 1
-        for packet in self._packets(transfer.data):
+        for packet in self._packets(transfer.data[: len(transfer.data) & 0xFF]):  # it counts in a byte
             for byte in packet:
                 if transfer.request == 8:
                     self.eeprom[self._address % len(self.eeprom)] = byte
@@ -109,7 +114,8 @@ class UsbAspLoader(UsbDevice):
                     self.now += _EEPROM_WRITE_S
                 else:
                     self._fill(byte)
-        if transfer.request == 6 and transfer.index >> 8 & _FLAG_LAST:
+        pending = self._address % len(self._page) != 0
+        if transfer.request == 6 and transfer.index >> 8 & _FLAG_LAST and pending:
             self._write_page(self._address - 1)
         return b""
 

@@ -5,15 +5,21 @@ when both repetitions are right; nothing that was *written* is ever written agai
 needs two writes is damaged and would be hidden by them.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import replace
 
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
 from ispd.catalog.recipe import admit
 from ispd.errors import ErrorCode, Facts, IspdError, JobError, LinkClosedError, LocalProtocolError, TargetError
-from ispd.flashing.plan import (
+from ispd.flashing.observer import UnitObserver, UnitOutcome
+from ispd.flashing.plan import plan_unit
+from ispd.flashing.readback import Readback, Tally
+from ispd.flashing.reentry import reenter
+from ispd.flashing.sck import SckStart, entry_rungs, found_again
+from ispd.flashing.session import TargetSession, failure_of, unknown_part
+from ispd.flashing.signature import blame_fixed_sck
+from ispd.flashing.steps import (
     CheckWritable,
     EraseChip,
     Leave,
@@ -25,70 +31,22 @@ from ispd.flashing.plan import (
     WriteCells,
     WriteFuse,
     WriteLock,
-    plan_unit,
 )
-from ispd.flashing.readback import Readback, Tally
-from ispd.flashing.sck import first_scks
-from ispd.flashing.session import TargetSession, TargetState, failure_of, unknown_part
-from ispd.flashing.verify import compare, not_blank_error
+from ispd.flashing.verify import bits_note, compare, not_blank_error
 from ispd.model.image import Segment
-from ispd.model.job import Failure, StepRecord, Verdict
+from ispd.model.job import StepRecord, Verdict
 from ispd.model.part import MemoryKind, Part, Signature
 from ispd.model.recipe import Recipe
 from ispd.programmers.contract import IspProgrammer
 from ispd.transport.clock import Clock
 
-__all__ = ["UnitObserver", "UnitOutcome", "flash_unit"]
-
-_ENTRY_TRIES = 2
-"""A crystal that starts slowly misses the first entry after its fuse was written."""
+__all__ = ["flash_unit"]
 
 _IDLE_ROUNDS = 100
 """So many stopped writes in a row without a page finished are no pause but a driver that does nothing."""
 
 
-class UnitObserver(Protocol):
-    """Told what happens to the unit. What a coroutine raises ends the attempt, with the target released."""
-
-    async def identified(self, signature: Signature, part: Part, sck_hz: int) -> None:
-        """Two equal signatures of a known part were read."""
-
-    async def about_to_write(self, before: TargetState, plan: Plan, warnings: tuple[str, ...]) -> None:
-        """Everything was checked and nothing was changed yet: commit the intent now."""
-
-    async def step_started(self, step: Step) -> None:
-        """A step begins."""
-
-    async def step_finished(self, record: StepRecord) -> None:
-        """A step succeeded; the next one begins when this returns."""
-
-    def progress(self, done_bytes: int, total_bytes: int) -> None:
-        """Bytes written and read back so far."""
-
-    async def checkpoint(self) -> None:
-        """Between steps and between pages: wait while paused; raise ``JobError`` (cancelled, interrupted) to stop."""
-
-    @property
-    def stop_requested(self) -> bool:
-        """True when :meth:`checkpoint` should be called before the next page."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UnitOutcome:
-    """How the attempt ended. ``fuses_after`` and ``lock_after`` are what was read back after the last write."""
-
-    verdict: Verdict
-    failure: Failure | None = None
-    part: str | None = None
-    signature: str | None = None
-    sck_hz: int | None = None
-    fuses_before: Mapping[MemoryKind, int] = field(default_factory=dict)
-    fuses_after: Mapping[MemoryKind, int] = field(default_factory=dict)
-    lock_before: int | None = None
-    lock_after: int | None = None
-    warnings: tuple[str, ...] = ()
-    steps: tuple[StepRecord, ...] = ()
-    seconds: float = 0.0
+_NOTHING_KNOWN = SckStart()
 
 
 async def flash_unit(
@@ -99,15 +57,18 @@ async def flash_unit(
     bootloaders: Bootloaders,
     clock: Clock,
     observer: UnitObserver,
+    sck: SckStart = _NOTHING_KNOWN,
 ) -> UnitOutcome:
     """Carry out ``recipe`` on the target behind ``programmer`` and return how it ended.
+
+    :param sck: what the slot knows about SCK: the rung where the board was seen, and what worked on earlier ones.
 
     Passed means: everything the recipe names, and every fuse byte, was read back after its last write and compared
     under its mask, and the target was released. Every declared error becomes an outcome; only cancellation and what
     the observer raises besides ``IspdError`` come out. Whatever happens the target is released from reset.
     """
     started_s = clock.monotonic()
-    run = _UnitRun(TargetSession(programmer, clock), programmer, recipe, clock, observer)
+    run = _UnitRun(TargetSession(programmer, clock), programmer, recipe, clock, observer, sck)
     failed: IspdError | None = None
     try:
         await run.carry_out(parts, bootloaders)
@@ -141,7 +102,13 @@ class _UnitRun:
     """State of one attempt. ``outcome`` is completed piece by piece as facts become known."""
 
     def __init__(
-        self, session: TargetSession, programmer: IspProgrammer, recipe: Recipe, clock: Clock, observer: UnitObserver
+        self,
+        session: TargetSession,
+        programmer: IspProgrammer,
+        recipe: Recipe,
+        clock: Clock,
+        observer: UnitObserver,
+        sck: SckStart,
     ) -> None:
         self.session = session
         self.outcome = UnitOutcome(verdict=Verdict.FAILED)
@@ -151,14 +118,17 @@ class _UnitRun:
         self._recipe = recipe
         self._clock = clock
         self._observer = observer
+        self._sck = sck
+        self._stepped_back = False
         self._signature = Signature(bytes(3))
 
     async def carry_out(self, parts: Parts, bootloaders: Bootloaders) -> None:
         part = await self._identify(parts)
         before = await self.session.read_state(part)
         self.outcome = replace(self.outcome, fuses_before=before.fuses, lock_before=before.lock)
-        self.warnings += admit(self._recipe, part, bootloaders, before.fuses)
-        plan = plan_unit(self._recipe, part, self._programmer.capabilities, before)
+        self.warnings += admit(self._recipe, part, bootloaders, before.bits)
+        capabilities = self._programmer.capabilities
+        plan = plan_unit(self._recipe, part, capabilities, before, entry_hz=self.outcome.sck_hz, sck=self._sck)
         await self._observer.checkpoint()
         await self._observer.about_to_write(before, plan, tuple(self.warnings))
         tally = Tally(self._observer, plan.total_bytes)
@@ -167,15 +137,25 @@ class _UnitRun:
             await self._observer.checkpoint()
             await self._observer.step_started(step)
             started, started_s = self._clock.wall(), self._clock.monotonic()
-            await self._do(step, part, readback, tally)
+            note = await self._do(step, part, readback, tally)
             record = StepRecord(
                 name=step.name,
                 started=started.isoformat(timespec="milliseconds"),
                 seconds=self._clock.monotonic() - started_s,
                 bytes=step.bytes,
+                note=note,
             )
             self.records.append(record)
             await self._observer.step_finished(record)
+        self._learn(plan)
+
+    def _learn(self, plan: Plan) -> None:
+        """Keep what a board that passed showed about SCK."""
+        sck_hz = self.outcome.sck_hz
+        if plan.sck_key is not None and sck_hz is not None:
+            is_limit = plan.is_bold or self._stepped_back
+            found = found_again(plan.sck_key, plan.found, sck_hz, is_limit=is_limit)
+            self.outcome = replace(self.outcome, found_sck=found)
 
     async def _identify(self, parts: Parts) -> Part:
         """Enter, read the signature twice, find the part, and have the driver know it."""
@@ -197,7 +177,8 @@ class _UnitRun:
 
     async def _enter_first(self, part: Part | None) -> int:
         wrong: TargetError | None = None
-        for wanted_hz in first_scks(self._programmer.capabilities, self._recipe.sck_hz):
+        fixed_hz = self._recipe.sck_hz
+        for wanted_hz in entry_rungs(self._programmer.capabilities, fixed_hz=fixed_hz, first_hz=self._sck.rung_hz):
             try:
                 sck_hz = await self.session.enter(part, wanted_hz)
                 self._signature = await self.session.confirm_signature()
@@ -205,7 +186,9 @@ class _UnitRun:
                 wrong = wrong or error
             else:
                 return sck_hz
-        raise wrong or LocalProtocolError("the programmer names no SCK")
+        if wrong is None:
+            raise LocalProtocolError("the programmer names no SCK")
+        raise wrong if fixed_hz is None else blame_fixed_sck(wrong, fixed_hz)
 
     def _expect_signature(self, signature: Signature) -> None:
         if signature != self._signature:
@@ -215,7 +198,8 @@ class _UnitRun:
                 hint="was the board exchanged? keep it in place until the verdict",
             )
 
-    async def _do(self, step: Step, part: Part, readback: Readback, tally: Tally) -> None:
+    async def _do(self, step: Step, part: Part, readback: Readback, tally: Tally) -> str:
+        """Carry out one step and return what it found out, for the record."""
         match step:
             case CheckWritable():
                 await self._check_writable(step, part, readback)
@@ -225,7 +209,7 @@ class _UnitRun:
             case WriteFuse():
                 await self.session.write_fuse(part, step.memory, step.value)
             case Reenter():
-                await self._reenter(step, part)
+                return await self._reenter(step, part, readback)
             case WriteCells():
                 await self._write(step.memory, step.pages, part, tally)
             case VerifyCells():
@@ -235,8 +219,27 @@ class _UnitRun:
             case VerifyBits():
                 after = await readback.verify_bits(step.expected)
                 self.outcome = replace(self.outcome, fuses_after=after.fuses, lock_after=after.lock)
+                asked = {memory: step.expected[memory] for memory in step.asked}
+                return bits_note(part, asked, after.bits)
             case Leave():
                 await self.session.leave()
+        return ""
+
+    async def _reenter(self, step: Reenter, part: Part, readback: Readback) -> str:
+        entry_hz = self.outcome.sck_hz
+        entered = await reenter(self.session, part, step, signature=self._signature, readback=readback)
+        sck_hz, promised_hz = entered.sck_hz, step.promised_hz
+        self._stepped_back = bool(entered.refused_hz)
+        self.outcome = replace(self.outcome, sck_hz=sck_hz)
+        if promised_hz is not None and sck_hz < promised_hz:
+            self.warnings.append(
+                f"the target does not follow SCK at {promised_hz} Hz, which its clock allows; {sck_hz} Hz is used: "
+                "shorten the wires"
+            )
+        note = f"SCK {entry_hz} Hz, then {sck_hz} Hz"
+        if entered.refused_hz:
+            note += f"; {', '.join(map(str, entered.refused_hz))} Hz did not hold"
+        return note
 
     async def _check_writable(self, step: CheckWritable, part: Part, readback: Readback) -> None:
         for span in step.spans:
@@ -258,25 +261,6 @@ class _UnitRun:
             if remaining:
                 await self._observer.checkpoint()
 
-    async def _reenter(self, step: Reenter, part: Part) -> None:
-        """Enter again at the step's SCK; where the target does not follow, at the one that worked before."""
-        known_hz = self.outcome.sck_hz
-        is_fixed = len(self._programmer.capabilities.sck_hz) < 2
-        choices = dict.fromkeys((step.sck_hz, step.sck_hz if is_fixed else known_hz))
-        await self.session.leave()
-        for wanted_hz in choices:
-            for _ in range(_ENTRY_TRIES):
-                try:
-                    sck_hz = await self.session.enter(part, wanted_hz)
-                    self._expect_signature(await self.session.confirm_signature())
-                except TargetError:
-                    continue
-                if wanted_hz != step.sck_hz:
-                    self.warnings.append(f"the target does not follow SCK at {step.sck_hz} Hz; {sck_hz} Hz was used")
-                self.outcome = replace(self.outcome, sck_hz=sck_hz)
-                return
-        raise _lost(step, part)
-
 
 def _wrong_part(wanted: Part, found: tuple[Part, ...], signature: Signature) -> TargetError:
     names = " or ".join(part.name for part in found)
@@ -285,17 +269,4 @@ def _wrong_part(wanted: Part, found: tuple[Part, ...], signature: Signature) -> 
         f"the board has {names} (signature {signature}), not {wanted.name}",
         hint=f"take this board out, or enqueue for {found[0].id}",
         facts=Facts(part=found[0].id, memory=MemoryKind.SIGNATURE.value),
-    )
-
-
-def _lost(step: Reenter, part: Part) -> TargetError:
-    if step.new_clock is None:
-        hint = "check the contacts and the supply, then flash again"
-        return TargetError(ErrorCode.TARGET_LOST, "the target does not answer after a reset", hint=hint)
-    return TargetError(
-        ErrorCode.TARGET_LOST,
-        f"the target does not answer since its clock fuses were written (now: {step.new_clock})",
-        hint=f"the board must supply this clock ({step.new_clock}): check the crystal and its solder joints; "
-        "a clock fed into XTAL1 makes the part answer again",
-        facts=Facts(part=part.id),
     )

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError
-from ispd.flashing.plan import EraseChip, VerifyCells
 from ispd.flashing.session import TargetSession, TargetState
+from ispd.flashing.steps import EraseChip, VerifyCells
 from ispd.flashing.verify import Mismatch, bits_error, cells_error, compare, compare_bits
 from ispd.model.image import BLANK, Segment
 from ispd.model.part import MemoryKind, Part
@@ -160,15 +160,14 @@ class Readback:
         if not wrong:
             return state
         again = [await self._session.read_state(self._part) for _ in range(_REREADS)]
-        failed = [result for result in (self._wrong_bits(expected, one) for one in again) if result]
-        if failed:
-            memory, mismatch = next(iter(failed[0].items()))
-            raise bits_error(self._part, memory, mismatch)
+        for one in again:
+            for memory in self._wrong_bits(expected, one):
+                raise bits_error(self._part, memory, expected[memory], one.bits[memory])
         self._warnings.append(f"{', '.join(wrong)} was read wrong once, then right twice")
         return again[-1]
 
     def _wrong_bits(self, expected: Mapping[MemoryKind, int], state: TargetState) -> dict[MemoryKind, Mismatch]:
-        return compare_bits(self._part, expected, {**state.fuses, MemoryKind.LOCK: state.lock})
+        return compare_bits(self._part, expected, state.bits)
 
     async def check_erased(self, step: EraseChip) -> None:
         """Make sure an erase happened: lock bits open, sampled cells blank. Raises ``TargetError`` (erase-failed)."""

@@ -50,6 +50,11 @@ class TargetState:
     lock: int
 
     @property
+    def bits(self) -> dict[MemoryKind, int]:
+        """All of them by memory."""
+        return {**self.fuses, MemoryKind.LOCK: self.lock}
+
+    @property
     def is_write_locked(self) -> bool:
         """True when flash, EEPROM and fuses refuse to be written until a chip erase."""
         return self.lock & _LB_MASK != _LB_OPEN

@@ -3,7 +3,7 @@
 from ispd.errors import ErrorCode, TargetError
 from ispd.model.part import Signature
 
-__all__ = ["ECHO", "complaint", "plausible"]
+__all__ = ["ECHO", "blame_fixed_sck", "complaint", "plausible"]
 
 ECHO = bytes((0, 1, 2))
 """Reply byte 4 repeats byte 3 of the instruction (the address) where no chip drives MISO but the line is delayed by one
@@ -57,3 +57,9 @@ def complaint(raw: bytes, *, is_shorted: bool = False) -> TargetError | None:
         f"signature {seen} is not that of an AVR",
         hint="lower SCK, shorten the wires, and check that MOSI and MISO are not swapped",
     )
+
+
+def blame_fixed_sck(error: TargetError, sck_hz: int) -> TargetError:
+    """Return ``error`` with the hint that nothing but the SCK the recipe fixes was tried."""
+    hint = f"the recipe fixes SCK at {sck_hz} Hz and nothing else was tried: leave it out, or fix a slower one; {error.hint}"
+    return TargetError(error.code, error.message, hint=hint, facts=error.facts)

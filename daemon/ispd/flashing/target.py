@@ -1,13 +1,13 @@
 """Visits to the target on a slot: look, probe, read. Each enters programming mode, reads, and always releases reset."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from ispd.catalog.fuses import clock_of
 from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, Facts, ProgrammerError, TargetError
-from ispd.flashing.sck import first_scks
+from ispd.flashing.sck import entry_rungs
 from ispd.flashing.session import TargetSession, TargetState, failure_of, unknown_part
 from ispd.model.job import Failure
 from ispd.model.part import MemoryKind, Part, Signature
@@ -19,11 +19,15 @@ __all__ = ["ProbeFacts", "Sighting", "TargetSession", "TargetState", "look", "pr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sighting:
-    """One look at a slot: the signature bytes as they came, the signature where they make sense, the failure if not."""
+    """One look at a slot: the signature bytes as they came, the signature where they make sense, the failure if not.
+
+    ``rung_hz`` is the SCK that was asked for when the signature answered.
+    """
 
     raw: bytes
     signature: Signature | None
     failure: Failure | None
+    rung_hz: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,27 +58,27 @@ async def _visit(programmer: IspProgrammer) -> AsyncIterator[TargetSession]:
         raise stuck
 
 
-async def look(programmer: IspProgrammer) -> Sighting:
+async def look(programmer: IspProgrammer, rungs: Sequence[int | None] | None = None) -> Sighting:
     """Look once what is on the slot; the target runs again afterwards.
 
-    A silent target is an answer. Raises only what concerns the programmer or its link.
+    :param rungs: SCKs to try, in order; None: all down the ladder, which takes its time where nobody answers.
+
+    A silent target is an answer: what it showed at the first rung. Raises only what concerns the programmer or its link.
     """
-    raw, wrong = b"", None
+    failed: Sighting | None = None
     async with _visit(programmer) as session:
-        for sck_hz in first_scks(programmer.capabilities, None):
+        for rung_hz in rungs or entry_rungs(programmer.capabilities):
+            raw = b""
             try:
-                await session.enter(None, sck_hz)
+                await session.enter(None, rung_hz)
                 raw = await session.read_signature()
                 wrong = await session.complaint(raw)
             except TargetError as error:
                 wrong = error
             if wrong is None:
-                break
-    return Sighting(
-        raw=raw,
-        signature=None if wrong is not None else Signature(raw),
-        failure=None if wrong is None else failure_of(wrong),
-    )
+                return Sighting(raw=raw, signature=Signature(raw), failure=None, rung_hz=rung_hz)
+            failed = failed or Sighting(raw=raw, signature=None, failure=failure_of(wrong))
+    return failed or Sighting(raw=b"", signature=None, failure=None)
 
 
 async def probe(programmer: IspProgrammer, parts: Parts) -> ProbeFacts:
@@ -82,18 +86,18 @@ async def probe(programmer: IspProgrammer, parts: Parts) -> ProbeFacts:
 
     A silent or unknown target is an answer. Raises only what concerns the programmer or its link.
     """
-    facts = ProbeFacts(raw=b"", sck_hz=0)
+    failed: ProbeFacts | None = None
     async with _visit(programmer) as session:
-        for wanted_hz in first_scks(programmer.capabilities, None):
+        for wanted_hz in entry_rungs(programmer.capabilities):
             sck_hz = 0
             try:
                 sck_hz = await session.enter(None, wanted_hz)
                 signature = await session.confirm_signature()
             except TargetError as error:
-                facts = ProbeFacts(raw=b"", sck_hz=sck_hz, failure=failure_of(error))
+                failed = failed or ProbeFacts(raw=b"", sck_hz=sck_hz, failure=failure_of(error))
                 continue
             return await _probe_known(session, signature, parts, sck_hz)
-    return facts
+    return failed or ProbeFacts(raw=b"", sck_hz=0)
 
 
 async def _probe_known(session: TargetSession, signature: Signature, parts: Parts, sck_hz: int) -> ProbeFacts:
@@ -147,7 +151,7 @@ async def read_memory(programmer: IspProgrammer, parts: Parts, memory: MemoryKin
 
 async def _first_signature(session: TargetSession, programmer: IspProgrammer) -> tuple[Signature, int]:
     wrong: TargetError | None = None
-    for wanted_hz in first_scks(programmer.capabilities, None):
+    for wanted_hz in entry_rungs(programmer.capabilities):
         try:
             sck_hz = await session.enter(None, wanted_hz)
             return await session.confirm_signature(), sck_hz

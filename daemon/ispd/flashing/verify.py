@@ -7,7 +7,7 @@ from ispd.errors import ErrorCode, Facts, TargetError
 from ispd.model.image import BLANK, Segment
 from ispd.model.part import MemoryKind, Part
 
-__all__ = ["Mismatch", "bits_error", "cells_error", "compare", "compare_bits", "not_blank_error"]
+__all__ = ["Mismatch", "bits_error", "bits_note", "cells_error", "compare", "compare_bits", "not_blank_error"]
 
 _EXT_ADDRESS = 0x10000
 _MANY = 8
@@ -82,8 +82,10 @@ def cells_error(
     )
 
 
-def bits_error(part: Part, memory: MemoryKind, mismatch: Mismatch) -> TargetError:
-    """Return the error for a fuse or lock byte that reads back wrong."""
+def bits_error(part: Part, memory: MemoryKind, asked: int, read: int) -> TargetError:
+    """Return the error for a fuse or lock byte that reads back wrong. ``asked`` and ``read`` are the bytes as they are."""
+    mask = part.mask(memory)
+    expected, actual = asked & mask, read & mask
     if memory is MemoryKind.LOCK:
         code, hint = ErrorCode.LOCK_MISMATCH, "flash again; if it stays so, check the supply voltage"
     else:
@@ -92,14 +94,22 @@ def bits_error(part: Part, memory: MemoryKind, mismatch: Mismatch) -> TargetErro
             "a fuse that does not change is locked: flash again with an image, erased first",
         )
         spien = part.bits["spien"]
-        if spien.memory is memory and (mismatch.expected ^ mismatch.actual) == spien.mask:
+        if spien.memory is memory and (expected ^ actual) == spien.mask:
             hint = "SPIEN cannot be changed through ISP: correct the fuse byte of the recipe"
+    message = f"{memory} reads 0x{actual:02X} instead of 0x{expected:02X}"
+    if (expected, actual) != (asked, read):
+        message += f", in the bits 0x{mask:02X} that exist (0x{asked:02X} asked, 0x{read:02X} read)"
     return TargetError(
-        code,
-        f"{memory} reads 0x{mismatch.actual:02X} instead of 0x{mismatch.expected:02X}, "
-        f"in the bits 0x{part.mask(memory):02X} that exist",
-        hint=hint,
-        facts=Facts(part=part.id, memory=memory.value, expected=mismatch.expected, actual=mismatch.actual),
+        code, message, hint=hint, facts=Facts(part=part.id, memory=memory.value, expected=expected, actual=actual)
+    )
+
+
+def bits_note(part: Part, asked: Mapping[MemoryKind, int], read: Mapping[MemoryKind, int]) -> str:
+    """Return in words which bytes read otherwise than they were asked, in bits that do not exist; empty for none."""
+    return "; ".join(
+        f"{memory}: 0x{value:02X} asked, 0x{read[memory]:02X} read, equal in the bits 0x{part.mask(memory):02X} that exist"
+        for memory, value in asked.items()
+        if value != read[memory]
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ispd.errors import ErrorCode, JobError
-from ispd.flashing.execute import UnitOutcome
-from ispd.flashing.plan import Plan, Step
+from ispd.flashing.observer import UnitOutcome
+from ispd.flashing.steps import Plan, Step
 from ispd.flashing.target import TargetState
 from ispd.model.job import JobState, StepRecord, Unit, Verdict
 from ispd.model.part import Part, Signature

@@ -6,7 +6,8 @@ from tests.unit.flashing.recording_observer import RecordingObserver
 
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
-from ispd.flashing.execute import UnitOutcome, flash_unit
+from ispd.flashing.execute import flash_unit
+from ispd.flashing.observer import UnitOutcome
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
 from ispd.model.part import MemoryKind, Part

@@ -65,7 +65,9 @@ class DirectProgrammer:
 
     async def enter(self, part: Part | None, sck_hz: int | None) -> int:
         await self._call("enter")
-        self._sck_hz = self.capabilities.sck_hz[0] if sck_hz is None else sck_hz
+        clocks = self.capabilities.sck_hz
+        limit_hz = clocks[0] if sck_hz is None else sck_hz
+        self._sck_hz = max((hz for hz in clocks if hz <= limit_hz), default=clocks[0])
         self._part = part
         self.target.set_reset(False, anyio.current_time())
         await anyio.sleep(_PULSE_S)

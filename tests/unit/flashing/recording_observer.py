@@ -3,8 +3,8 @@
 from collections.abc import Awaitable, Callable
 
 from ispd.errors import ErrorCode, JobError
-from ispd.flashing.plan import Plan, Step
 from ispd.flashing.session import TargetState
+from ispd.flashing.steps import Plan, Step
 from ispd.model.job import StepRecord
 from ispd.model.part import Part, Signature
 

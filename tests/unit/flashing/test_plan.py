@@ -4,7 +4,9 @@ import pytest
 from tests.unit.flashing.bench_unit import PARTS, factory, image, pattern
 
 from ispd.errors import ErrorCode, IspdError
-from ispd.flashing.plan import (
+from ispd.flashing.plan import plan_unit
+from ispd.flashing.session import TargetState
+from ispd.flashing.steps import (
     CheckWritable,
     EraseChip,
     Plan,
@@ -15,9 +17,7 @@ from ispd.flashing.plan import (
     WriteCells,
     WriteFuse,
     WriteLock,
-    plan_unit,
 )
-from ispd.flashing.session import TargetState
 from ispd.model.image import Image
 from ispd.model.part import MemoryKind
 from ispd.model.recipe import Recipe
@@ -47,7 +47,7 @@ def line(step: Step) -> str:
         case VerifyBits():
             detail = " ".join(f"{memory}={value:02X}" for memory, value in step.expected.items())
         case Reenter():
-            detail = f"@{step.sck_hz} [{step.new_clock}]"
+            detail = "@" + " ".join(map(str, step.candidates)) + f" [{step.new_clock}]"
     return f"{step.name} {detail}".strip()
 
 
@@ -75,7 +75,7 @@ def test_whole_job_in_order() -> None:
         "write hfuse 98",
         "verify fuses lfuse=DE hfuse=98 efuse=F3 lock=3F",
         "write lock 2F",
-        "verify lock lfuse=DE hfuse=98 efuse=F3 lock=2F",
+        "verify lock lfuse=DE hfuse=98 efuse=F3 lock=EF",
         "leave",
     ]
 
@@ -184,22 +184,38 @@ def test_clock_too_slow_for_the_programmer_comes_last() -> None:
     ("name", "fuses", "recipe_fuses", "expected"),
     [
         pytest.param(
-            "attiny85", {}, {L: 0xE2}, "enter with new clock @375000 [internal RC oscillator, 8 MHz]", id="undivided-rc"
+            "attiny85",
+            {},
+            {L: 0xE2},
+            "enter with new clock @1500000 375000 187500 [internal RC oscillator, 8 MHz]",
+            id="undivided-rc",
         ),
-        pytest.param("attiny85", {"lfuse": 0xE2}, {}, "raise sck @375000 [None]", id="already-fast"),
+        pytest.param("attiny85", {"lfuse": 0xE2}, {}, "raise sck @1500000 375000 187500 [None]", id="already-fast"),
         pytest.param(
-            "atmega32u4", {}, {L: 0xDE}, "enter with new clock @375000 [crystal or resonator]", id="crystal-from-8-MHz"
+            "atmega32u4",
+            {},
+            {L: 0xDE},
+            "enter with new clock @1500000 375000 187500 [crystal or resonator]",
+            id="crystal-from-8-MHz",
         ),
         pytest.param(
-            "atmega32u4", {}, {L: 0xD8}, "enter with new clock @8000 [crystal or resonator]", id="crystal-from-0.4-MHz"
+            "atmega32u4",
+            {},
+            {L: 0xD8},
+            "enter with new clock @93750 8000 [crystal or resonator]",
+            id="crystal-from-0.4-MHz",
         ),
+        pytest.param(
+            "atmega32u4", {}, {}, "raise sck @375000 187500 [None]", id="factory-crystal-divided-may-be-2-MHz"
+        ),
+        pytest.param("atmega32u4", {"hfuse": 0x91}, {}, "", id="never-a-guess-where-EEPROM-must-survive"),
         pytest.param("atmega8", {}, {}, "", id="1-MHz-stays-slow"),
     ],
 )
 def test_sck_follows_the_fuses(
     name: str, fuses: dict[str, int], recipe_fuses: dict[MemoryKind, int], expected: str
 ) -> None:
-    """SCK is raised to a sixth of the slowest clock the fuses allow, once they act."""
+    """What the fastest clock that the fuses allow would follow is tried first, then what is promised, then what worked."""
     recipe = Recipe(flash=image((0, pattern(64))), fuses=recipe_fuses)
     found = [one for one in table(plan(name, recipe, USBASP, **fuses)) if one.startswith(("enter", "raise"))]
     assert found == ([expected] if expected else [])

@@ -5,7 +5,7 @@ import pytest
 from tests.unit.flashing.bench_unit import PARTS, check_honest, check_left_alone, flash, holds, image, pattern, soil
 from tests.unit.flashing.recording_observer import RecordingObserver
 
-from ispd.flashing.execute import UnitOutcome
+from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.target import look
 from ispd.model.job import Verdict
 from ispd.model.part import MemoryKind

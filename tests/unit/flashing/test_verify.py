@@ -4,7 +4,7 @@ import pytest
 from tests.unit.flashing.bench_unit import PARTS, pattern
 
 from ispd.errors import ErrorCode
-from ispd.flashing.verify import Mismatch, bits_error, cells_error, compare, compare_bits
+from ispd.flashing.verify import Mismatch, bits_error, bits_note, cells_error, compare, compare_bits
 from ispd.model.image import Segment
 from ispd.model.part import MemoryKind
 
@@ -83,5 +83,17 @@ def test_eesave_is_suspected_for_old_eeprom() -> None:
 
 def test_spien_is_no_riddle() -> None:
     """SPIEN cannot be changed: the hint says so instead of blaming a lock."""
-    error = bits_error(PART, MemoryKind.HFUSE, Mismatch(0, 0xB9, 0x99))
+    error = bits_error(PART, MemoryKind.HFUSE, 0xB9, 0x99)
     assert "SPIEN" in error.hint
+
+
+def test_bits_that_do_not_exist_are_shown_and_not_blamed() -> None:
+    """An extended fuse asked as C3 reads F3: no error, but both values are told; a real difference tells both, too."""
+    efuse = MemoryKind.EFUSE
+    assert compare_bits(PART, {efuse: 0xC3}, {efuse: 0xF3}) == {}
+    assert bits_note(PART, {efuse: 0xC3, MemoryKind.LOCK: 0x3F}, {efuse: 0xF3, MemoryKind.LOCK: 0x3F}) == (
+        "efuse: 0xC3 asked, 0xF3 read, equal in the bits 0x0F that exist"
+    )
+    error = bits_error(PART, efuse, 0xC3, 0xFB)
+    assert error.message == ("efuse reads 0x0B instead of 0x03, in the bits 0x0F that exist (0xC3 asked, 0xFB read)")
+    assert (error.facts.expected, error.facts.actual) == (0x03, 0x0B)

@@ -1,0 +1,63 @@
+"""What a unit that is being flashed tells: step by step to an observer, and at the end as an outcome."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ispd.flashing.sck import FoundSck
+from ispd.flashing.session import TargetState
+from ispd.flashing.steps import Plan, Step
+from ispd.model.job import Failure, StepRecord, Verdict
+from ispd.model.part import MemoryKind, Part, Signature
+
+__all__ = ["UnitObserver", "UnitOutcome"]
+
+
+class UnitObserver(Protocol):
+    """Told what happens to the unit. What a coroutine raises ends the attempt, with the target released."""
+
+    async def identified(self, signature: Signature, part: Part, sck_hz: int) -> None:
+        """Two equal signatures of a known part were read."""
+
+    async def about_to_write(self, before: TargetState, plan: Plan, warnings: tuple[str, ...]) -> None:
+        """Everything was checked and nothing was changed yet: commit the intent now."""
+
+    async def step_started(self, step: Step) -> None:
+        """A step begins."""
+
+    async def step_finished(self, record: StepRecord) -> None:
+        """A step succeeded; the next one begins when this returns."""
+
+    def progress(self, done_bytes: int, total_bytes: int) -> None:
+        """Bytes written and read back so far."""
+
+    async def checkpoint(self) -> None:
+        """Between steps and between pages: wait while paused; raise ``JobError`` (cancelled, interrupted) to stop."""
+
+    @property
+    def stop_requested(self) -> bool:
+        """True when :meth:`checkpoint` should be called before the next page."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitOutcome:
+    """How the attempt ended.
+
+    :param sck_hz: SCK that was worked with, so far as it came.
+    :param fuses_after: what was read back after the last write, like ``lock_after``.
+    :param found_sck: what the slot should remember about SCK; None where nothing was learned.
+    """
+
+    verdict: Verdict
+    failure: Failure | None = None
+    part: str | None = None
+    signature: str | None = None
+    sck_hz: int | None = None
+    found_sck: FoundSck | None = None
+    fuses_before: Mapping[MemoryKind, int] = field(default_factory=dict)
+    fuses_after: Mapping[MemoryKind, int] = field(default_factory=dict)
+    lock_before: int | None = None
+    lock_after: int | None = None
+    warnings: tuple[str, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
+    seconds: float = 0.0

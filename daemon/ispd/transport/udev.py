@@ -1,4 +1,4 @@
-"""Hotplug of USB serial ports through udev. The only module that knows pyudev."""
+"""Hotplug of serial ports and USB devices through udev. The only module that knows pyudev."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -7,7 +7,7 @@ import anyio
 import anyio.to_thread
 import pyudev
 
-from ispd.transport.contract import PortEvent
+from ispd.transport.contract import PortEvent, PortKind
 from ispd.transport.port_table import PortTable, SeenPort
 
 __all__ = ["RECONCILE_S", "watch_ports"]
@@ -18,12 +18,15 @@ RECONCILE_S = 30.0
 _RESTART_S = 0.2
 """Pause before a new monitor after an error, so that a lasting error does not spin."""
 
+_USB_DEVICE = ("usb", "usb_device")
+"""Subsystem and device type of a whole device; its interfaces are of no interest."""
+
 _GONE = frozenset({"remove", "unbind", "offline"})
 
 
 @asynccontextmanager
 async def watch_ports() -> AsyncIterator[AsyncIterator[PortEvent]]:
-    """Watch USB serial ports: those present first, then changes; ends only with its context."""
+    """Watch ports on USB: those present first, then changes; ends only with its context."""
     async with aclosing(_events()) as events:
         yield events
 
@@ -61,6 +64,7 @@ def _start_monitor(context: pyudev.Context) -> pyudev.Monitor:
     """Return a monitor that already collects: started before the listing, so that nothing falls between."""
     monitor = pyudev.Monitor.from_netlink(context, source="udev")
     monitor.filter_by("tty")
+    monitor.filter_by(*_USB_DEVICE)
     monitor.start()
     return monitor
 
@@ -77,13 +81,22 @@ def _read_changes(monitor: pyudev.Monitor, table: PortTable) -> list[PortEvent]:
 
 
 def _list_ports(context: pyudev.Context) -> list[SeenPort]:
-    """Return every tty of a USB device; runs in a worker thread, for it reads much of sysfs."""
-    found = (_seen(device) for device in context.list_devices(subsystem="tty"))
-    return [seen for seen in found if seen is not None]
+    """Return every tty and every USB device; runs in a worker thread, for it reads much of sysfs."""
+    subsystem, device_type = _USB_DEVICE
+    devices = [
+        *context.list_devices(subsystem="tty"),
+        *context.list_devices(subsystem=subsystem, DEVTYPE=device_type),
+    ]
+    return [seen for seen in map(_seen, devices) if seen is not None]
 
 
 def _seen(device: pyudev.Device) -> SeenPort | None:
-    """Return a tty as a value, None where it has no device node."""
+    """Return a tty or USB device as a value, None where it has no device node."""
     if device.device_node is None:
         return None
-    return SeenPort(sysfs_path=device.device_path, port=device.device_node, properties=dict(device.properties))
+    return SeenPort(
+        kind=PortKind.SERIAL if device.subsystem == "tty" else PortKind.USB,
+        sysfs_path=device.device_path,
+        node=device.device_node,
+        properties=dict(device.properties),
+    )

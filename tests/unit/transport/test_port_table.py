@@ -1,6 +1,8 @@
 """Hotplug logic without udev."""
 
-from ispd.transport.contract import PortChange, PortEvent
+from dataclasses import replace
+
+from ispd.transport.contract import PortChange, PortEvent, PortKind, UsbIdentity
 from ispd.transport.port_table import PortTable, SeenPort, topology_path, usb_identity
 
 ROOT = "/devices/pci0000:00/0000:00:14.0/usb1/1-1"
@@ -11,7 +13,21 @@ def seen(
     place: str, node: str = "ttyACM0", interface: str = "1.0", properties: dict[str, str] | None = None
 ) -> SeenPort:
     path = f"{ROOT}/{place}/{place}:{interface}/tty/{node}"
-    return SeenPort(sysfs_path=path, port=f"/dev/{node}", properties=UNO if properties is None else properties)
+    return SeenPort(
+        kind=PortKind.SERIAL,
+        sysfs_path=path,
+        node=f"/dev/{node}",
+        properties=UNO if properties is None else properties,
+    )
+
+
+def whole(place: str, properties: dict[str, str] | None = None) -> SeenPort:
+    return SeenPort(
+        kind=PortKind.USB,
+        sysfs_path=f"{ROOT}/{place}",
+        node="/dev/bus/usb/001/005",
+        properties=UNO if properties is None else properties,
+    )
 
 
 def shown(events: list[PortEvent]) -> list[tuple[str, str, str]]:
@@ -45,9 +61,8 @@ def test_a_port_comes_once_and_goes_though_its_removal_tells_no_serial() -> None
 
 def test_ports_without_usb_behind_them_are_not_ours() -> None:
     table = PortTable()
-    assert (
-        table.add(SeenPort(sysfs_path="/devices/platform/serial8250/tty/ttyS0", port="/dev/ttyS0", properties={})) == []
-    )
+    built_in = replace(seen("1-1.4"), sysfs_path="/devices/platform/serial8250/tty/ttyS0")
+    assert table.add(built_in) == []
     assert table.add(seen("1-1.4", properties={})) == []
 
 
@@ -81,3 +96,55 @@ def test_two_ports_of_one_device_have_different_paths() -> None:
         ("added", "1-1.1:2", "/dev/ttyACM1"),
     ]
     assert shown(table.remove(second.sysfs_path)) == [("removed", "1-1.1:2", "/dev/ttyACM1")]
+
+
+def test_a_board_with_a_tty_is_one_place_with_two_kinds_of_port() -> None:
+    table = PortTable()
+    tty, board = seen("1-1.4"), whole("1-1.4")
+    events = table.reconcile([tty, board])
+    assert [(event.kind.value, event.path, event.port) for event in events] == [
+        ("usb", "1-1.4", "usb:1-1.4"),
+        ("serial", "1-1.4", "/dev/ttyACM0"),
+    ]
+    assert [event.kind for event in table.remove(tty.sysfs_path)] == [PortKind.SERIAL]
+    assert shown(table.add(tty)) == [("added", "1-1.4", "/dev/ttyACM0")], "the USB device does not take the tty's path"
+    assert [event.kind for event in table.remove(board.sysfs_path)] == [PortKind.USB]
+
+
+def test_hubs_and_root_hubs_are_no_ports() -> None:
+    table = PortTable()
+    hub = {"ID_VENDOR_ID": "05e3", "ID_MODEL_ID": "0608"}
+    assert table.add(whole("1-1.4", hub | {"TYPE": "9/0/1"})) == []
+    root = replace(whole("1-1", hub), sysfs_path="/devices/pci0000:00/0000:00:14.0/usb1")
+    assert table.add(root) == []
+    assert shown(table.add(whole("1-1.4", UNO | {"TYPE": "0/0/0"}))) == [("added", "1-1.4", "usb:1-1.4")]
+
+
+def test_texts_are_what_the_device_says_and_not_what_udev_makes_of_them() -> None:
+    clone = {
+        "ID_VENDOR_ID": "16c0",
+        "ID_MODEL_ID": "05dc",
+        "ID_VENDOR": "www.fischl.de_\u00b5",
+        "ID_VENDOR_ENC": r"www.fischl.de\x20\xc2\xb5\x5c",
+        "ID_MODEL": "USBasp",
+    }
+    expected = UsbIdentity(vendor_id=0x16C0, product_id=0x05DC, manufacturer="www.fischl.de \u00b5\\", product="USBasp")
+    assert usb_identity(clone) == expected
+    nameless = {
+        "ID_VENDOR_ID": "1781",
+        "ID_MODEL_ID": "0c9f",
+        "ID_VENDOR": "1781",
+        "ID_VENDOR_ENC": "1781",
+        "ID_MODEL": "0c9f",
+    }
+    assert usb_identity(nameless) == UsbIdentity(vendor_id=0x1781, product_id=0x0C9F)
+
+
+def test_an_event_and_a_listing_of_the_same_device_are_one_and_a_replug_is_not() -> None:
+    table = PortTable()
+    told = UNO | {"ACTION": "add", "SEQNUM": "4711", "USEC_INITIALIZED": "1000"}
+    assert len(table.add(whole("1-1.4", told))) == 1
+    assert table.add(whole("1-1.4", told | {"ACTION": "bind", "SEQNUM": "4712", "DRIVER": "usb"})) == []
+    assert table.reconcile([whole("1-1.4", UNO | {"USEC_INITIALIZED": "1000", "TAGS": ":uaccess:"})]) == []
+    replugged = table.reconcile([whole("1-1.4", UNO | {"USEC_INITIALIZED": "2000"})])
+    assert [event.change for event in replugged] == [PortChange.REMOVED, PortChange.ADDED]

@@ -10,7 +10,7 @@ import anyio
 import pytest
 
 from ispd.transport import udev
-from ispd.transport.contract import PortEvent
+from ispd.transport.contract import PortEvent, PortKind
 from ispd.transport.machine import Machine
 
 pytestmark = pytest.mark.anyio
@@ -37,20 +37,21 @@ class FakeUdev:
         self.monitors.append(FakeMonitor())
         return self.monitors[-1]
 
-    def list_devices(self, subsystem: str) -> Iterator[SimpleNamespace]:
-        assert subsystem == "tty"
-        return iter(list(self.devices))
+    def list_devices(self, subsystem: str, **properties: str) -> Iterator[SimpleNamespace]:
+        assert (subsystem, properties) in (("tty", {}), ("usb", {"DEVTYPE": "usb_device"}))
+        return iter([device for device in self.devices if device.subsystem == subsystem])
 
 
 class FakeMonitor:
     def __init__(self) -> None:
         self.events: deque[SimpleNamespace | OSError] = deque()
-        self.subsystem = ""
+        self.filters: list[tuple[str, str | None]] = []
         self.started = False
         self._ear, self._bell = os.pipe()
 
-    def filter_by(self, subsystem: str) -> None:
-        self.subsystem = subsystem
+    def filter_by(self, subsystem: str, device_type: str | None = None) -> None:
+        assert not self.started, "what comes before the filter is not filtered"
+        self.filters.append((subsystem, device_type))
 
     def start(self) -> None:
         self.started = True
@@ -76,8 +77,19 @@ class FakeMonitor:
 def device(place: str, node: str, action: str = "add", properties: dict[str, str] | None = None) -> SimpleNamespace:
     return SimpleNamespace(
         action=action,
+        subsystem="tty",
         device_path=f"/devices/pci0/usb1/1-1/{place}/{place}:1.0/tty/{node}",
         device_node=f"/dev/{node}",
+        properties=UNO if properties is None else properties,
+    )
+
+
+def whole(place: str, action: str = "add", properties: dict[str, str] | None = None) -> SimpleNamespace:
+    return SimpleNamespace(
+        action=action,
+        subsystem="usb",
+        device_path=f"/devices/pci0/usb1/1-1/{place}",
+        device_node="/dev/bus/usb/001/005",
         properties=UNO if properties is None else properties,
     )
 
@@ -99,10 +111,23 @@ async def test_present_ports_come_first_then_changes(fake: FakeUdev) -> None:
         async with Machine().hotplug() as events:
             assert shown(await anext(events)) == ("added", "1-1.1")
             (monitor,) = fake.monitors
-            assert (monitor.started, monitor.subsystem) == (True, "tty")
+            assert (monitor.started, monitor.filters) == (True, [("tty", None), ("usb", "usb_device")])
             monitor.ring(device("1-1.2", "ttyACM1"), device("1-1.1", "ttyACM0", "unbind", {}))
             assert shown(await anext(events)) == ("added", "1-1.2")
             assert shown(await anext(events)) == ("removed", "1-1.1")
+
+
+async def test_a_board_with_a_tty_is_a_serial_port_and_a_usb_device(fake: FakeUdev) -> None:
+    fake.devices += [whole("1-1.1"), device("1-1.1", "ttyACM0")]
+    with anyio.fail_after(5):
+        async with Machine().hotplug() as events:
+            found = [await anext(events), await anext(events)]
+            assert [(event.kind, event.path, event.port) for event in found] == [
+                (PortKind.USB, "1-1.1", "usb:1-1.1"),
+                (PortKind.SERIAL, "1-1.1", "/dev/ttyACM0"),
+            ]
+            fake.monitors[0].ring(device("1-1.1", "ttyACM0", "remove", {}), whole("1-1.1", "unbind", {}))
+            assert [(await anext(events)).kind for _ in range(2)] == [PortKind.SERIAL, PortKind.USB]
 
 
 async def test_an_error_of_the_monitor_means_a_new_one_and_a_full_comparison(fake: FakeUdev) -> None:
@@ -134,5 +159,5 @@ async def test_the_real_library_lists_this_machine() -> None:
     with anyio.move_on_after(0.3) as patience:
         async with Machine().hotplug() as events:
             async for event in events:
-                assert event.port.startswith("/dev/")
+                assert event.port.startswith(("/dev/", "usb:"))
     assert patience.cancelled_caught, "the watch ends only with its context"

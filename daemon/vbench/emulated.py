@@ -38,6 +38,10 @@ class EmulatedSerial(Emulated, Protocol):
     """Rate it talks at after power-up; of no importance on native USB."""
 
     @property
+    def powered(self) -> bool:
+        """Whether it is plugged in."""
+
+    @property
     def lost(self) -> int:
         """Bytes from the host that found the firmware's buffer full."""
 

@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import Callable, Generator
 
 from vbench.isp_socket import PowerCutError
-from vbench.line import RX_RING_USABLE, UART_BITS, USB_FRAME_S, Flavour, FrameUplink, uplink_of
+from vbench.line import UART_BITS, USB_FRAME_S, FrameUplink, Line
 
 __all__ = ["LOOKAHEAD_S", "TIMED_OUT", "Mcu", "Program"]
 
 LOOKAHEAD_S = 10e-3
+_BAUD_TOLERANCE = 0.03
+"""Share by which two rates may differ: 8N1 is sampled up to 9.5 bits after the start edge."""
 TIMED_OUT = -1
 """What :meth:`Mcu.getch_until` returns instead of a byte."""
 
@@ -29,12 +31,12 @@ Program = Generator[None, None, None]
 class Mcu:
     """One microcontroller with a serial line to a host.
 
-    :param flavour: what the line looks like.
+    :param line: what the line looks like.
     :param start: makes the firmware's generator; called again at each reset.
     """
 
-    def __init__(self, flavour: Flavour, start: Callable[["Mcu"], Program]) -> None:
-        self.flavour = flavour
+    def __init__(self, line: Line, start: Callable[["Mcu"], Program]) -> None:
+        self.line = line
         self.now = 0.0
         self.powered = False
         self.lost = 0
@@ -43,9 +45,11 @@ class Mcu:
         """Bytes the host sent so far, lost ones included."""
         self.framing_error = False
         """Whether the byte returned last was sent at another baud rate than the firmware listens at."""
+        self.overrun = False
+        """Whether the receiver is deaf until :meth:`clear_overrun`; only on lines that latch it."""
         self._start = start
-        self._is_uart = flavour.is_uart
-        self._room: float = RX_RING_USABLE if self._is_uart else math.inf
+        self._is_uart = line.is_uart
+        self._room = line.receive_bytes
         self._program: Program | None = None
         self._real = 0.0
         self._horizon = 0.0
@@ -58,7 +62,9 @@ class Mcu:
         self._host_baud = 0
         self._baud = 0
         self._lines_asserted = False
-        self._uplink = uplink_of(flavour, 1)
+        self._uplink = line.uplink(1)
+        self._departed: deque[tuple[float, bytearray, int]] = deque()
+        """What was sent at an earlier baud rate and has not reached the host yet."""
 
     # -- host side -------------------------------------------------------------------------------------------------
 
@@ -72,6 +78,7 @@ class Mcu:
         self._arriving.clear()
         self._waiting = False
         self._deadline = math.inf
+        self.overrun = False
         self._program = self._start(self)
 
     def power_off(self, at: float) -> None:
@@ -85,7 +92,8 @@ class Mcu:
         self._program = None
         self._ring.clear()
         self._arriving.clear()
-        self._uplink = uplink_of(self.flavour, max(self._baud, 1))
+        self._departed.clear()
+        self._uplink = self.line.uplink(max(self._baud, 1))
 
     def set_line(self, *, baud: int, asserted: bool) -> None:
         """The host opened or closed the port: its baud rate, and whether DTR or RTS is asserted."""
@@ -101,7 +109,7 @@ class Mcu:
             self._arriving.extend((at, byte, 0) for byte in data)
             self.received += len(data)
             return at
-        if self.flavour is Flavour.UNO:
+        if self.line.is_bridged:
             at = self._next_frame(at)
         baud = self._host_baud
         byte_s = UART_BITS / baud
@@ -127,17 +135,29 @@ class Mcu:
     def take(self, now: float) -> bytes:
         """Run up to ``now`` and return what has reached the host by then and was not taken before."""
         self.run(now)
+        earlier = self._take_departed(now) if self._departed else b""
         taken = bytearray()
         out = self._uplink.out
         while out and out[0][0] <= now:
             taken += out.popleft()[1]
-        if taken and self._is_uart and self._host_baud != self._baud:
-            return bytes(_garbled(byte) for byte in taken)
-        return bytes(taken)
+        return earlier + self._received(taken, self._baud)
+
+    def _take_departed(self, now: float) -> bytes:
+        taken = b""
+        while self._departed and self._departed[0][0] <= now:
+            _, data, baud = self._departed.popleft()
+            taken += self._received(data, baud)
+        return taken
+
+    def _received(self, data: bytearray, baud: int) -> bytes:
+        """Return what the host sees of bytes sent at ``baud``."""
+        if data and self._is_uart and not _agree(self._host_baud, baud):
+            return bytes(_garbled(byte) for byte in data)
+        return bytes(data)
 
     def next_time(self) -> float:
         """Return when :meth:`take` should be called next though nothing was fed, infinity for never."""
-        wake = self._uplink.next_time()
+        wake = self._departed[0][0] if self._departed else self._uplink.next_time()
         if self._program is None:
             return wake
         if not self._waiting:
@@ -160,11 +180,11 @@ class Mcu:
 
     def begin(self, baud: int) -> None:
         """Set up the serial line, as ``Serial.begin`` does; bytes that came before are lost."""
-        self._baud = baud
+        old, old_baud, self._baud = self._uplink, self._baud, baud
         self._drop_before(self.now)
-        old = self._uplink
-        self._uplink = uplink_of(self.flavour, baud)
-        self._uplink.out.extend(old.out)
+        self.overrun = False
+        self._departed.extend((at, data, old_baud) for at, data in old.out)
+        self._uplink = self.line.uplink(baud)
         if isinstance(self._uplink, FrameUplink):
             self._uplink.enabled = self._lines_asserted
 
@@ -183,6 +203,21 @@ class Mcu:
         """Send bytes to the host; waits in CPU time while the transmit ring is full."""
         for value in values:
             self.now = self._uplink.write(value, self.now)
+
+    def flush(self) -> None:
+        """Have the host get what was written without waiting for a timer, where the board can do that."""
+        self.now = self._uplink.flush(self.now)
+
+    def drain(self) -> None:
+        """Wait in CPU time until everything written has left the transmitter."""
+        self.now = self._uplink.drained_at(self.now)
+
+    def clear_overrun(self) -> None:
+        """Make the receiver listen again; what it still held is gone."""
+        self._admit(self.now)
+        self.lost += len(self._ring)
+        self._ring.clear()
+        self.overrun = False
 
     def getch(self) -> Generator[None, None, int]:
         """Wait for a byte and return it."""
@@ -218,7 +253,7 @@ class Mcu:
         byte, baud = self._ring.popleft()
         if self._is_uart:
             self._reads.append(self.now)
-        self.framing_error = self._is_uart and baud != self._baud
+        self.framing_error = self._is_uart and not _agree(baud, self._baud)
         return _garbled(byte) if self.framing_error else byte
 
     def _admit(self, until: float) -> None:
@@ -228,8 +263,13 @@ class Mcu:
             at, byte, baud = arriving.popleft()
             while reads and reads[0] <= at:
                 reads.popleft()
-            if len(ring) + len(reads) < self._room:
+            if self.overrun:
+                self.lost += 1
+            elif len(ring) + len(reads) < self._room:
                 ring.append((byte, baud))
+            elif self.line.latches_overrun:
+                ring.append((byte, baud))  # it stays in the shift register and can still be read
+                self.overrun = True
             else:
                 self.lost += 1
 
@@ -237,6 +277,10 @@ class Mcu:
         self._ring.clear()
         while self._arriving and self._arriving[0][0] <= at:
             self._arriving.popleft()
+
+
+def _agree(one: int, other: int) -> bool:
+    return one == other or abs(one - other) <= _BAUD_TOLERANCE * other
 
 
 def _garbled(byte: int) -> int:

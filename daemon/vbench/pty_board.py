@@ -182,7 +182,7 @@ class PtyBoard:
             tty.setraw(self._slave)
             self._path = os.ttyname(self._slave)
             now = self._server.now()
-            if not self.programmer.socket.powered:
+            if not self.programmer.powered:
                 self.programmer.power_on(now)
             self.programmer.opened(now, baud=self.programmer.baud, dtr=False, rts=True)
             self.due = now

@@ -93,6 +93,7 @@ class AvrTarget:
             ClockSource.EXTERNAL: circuit.external_hz,
             ClockSource.LOW_FREQUENCY_CRYSTAL: 32768.0 if circuit.watch_crystal else None,
         }
+        self._external_hz = circuit.external_hz
         self._supply_mv = circuit.supply_mv
         self._seed = seed
         self._take_line_faults(faults)
@@ -102,6 +103,7 @@ class AvrTarget:
         self.clock_hz: float | None = None
         self.instructions = 0
         self._reset_changed = -math.inf
+        self._latched = dict(self.core.fuses)
         self._slipped = False
         self._refuses_entry = False
         self._frame: list[int] = []
@@ -184,22 +186,32 @@ class AvrTarget:
             self.programming = False
         self._reset_changed = at
 
+    def feed_clock(self, hz: float | None) -> None:
+        """Feed a clock into XTAL1, None to take it away again; acts at once where the latched fuses want one."""
+        self._sources[ClockSource.EXTERNAL] = self._external_hz if hz is None else hz
+        if self.powered:
+            self._take_clock()
+
     def _start_over(self) -> None:
         """Everything a reset does: fuses act, page buffers are blank, the bit counter starts at zero."""
         self.core.clear_buffers()
         self.programming = False
         self._slipped = False
         self._frame.clear()
+        self._latched = dict(self.core.fuses)
+        self._take_clock()
+        self._refuses_entry = self._is_unreachable()
+
+    def _take_clock(self) -> None:
         self.clock_hz = self._latched_clock_hz()
         limit = 0.0
         if self.clock_hz is not None:
             slow = self.clock_hz < _FAST_CLOCK_HZ
             limit = self.clock_hz / 4 if slow else math.nextafter(self.clock_hz / 6, math.inf)
         self._sck_below = min(limit, math.nextafter(self._ceiling_hz, math.inf))
-        self._refuses_entry = self._is_unreachable()
 
     def _latched_clock_hz(self) -> float | None:
-        fuses = self.core.fuses
+        fuses = self._latched
         cksel = self.part.bits["cksel"]
         source = self.part.clock[cksel.of(fuses[cksel.memory])]
         hz = self._sources.get(source)

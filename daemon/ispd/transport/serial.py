@@ -138,8 +138,10 @@ class SerialPort(asyncio.Protocol):
         """
         tty = self._open_tty()
         try:
-            await anyio.to_thread.run_sync(setattr, tty, "baudrate", baud)
+            await anyio.to_thread.run_sync(setattr, tty, "baudrate", _checked_rate(baud))
         except (ValueError, OverflowError) as error:
+            if _errno_of(error) in _GONE:  # pyserial takes any refusal of an unusual rate for a wrong rate
+                raise LinkClosedError(self._name) from error
             raise TransportError(
                 ErrorCode.INVALID_PARAMETER, f"{self._name} cannot run at {baud} baud", hint="use a standard rate"
             ) from error
@@ -212,7 +214,7 @@ def _open_tty(settings: SerialSettings) -> serial.Serial:
     with contextlib.suppress(OSError):  # a node that is not there is the next call's error
         _check_place(settings, Path(settings.port).stat().st_rdev)  # before: opening would reset the wrong Uno
     try:
-        tty = _Tty(settings.port, settings.baud, timeout=0, write_timeout=0, exclusive=True)
+        tty = _Tty(settings.port, _checked_rate(settings.baud), timeout=0, write_timeout=0, exclusive=True)
     except serial.SerialException as error:
         raise _open_error(settings.port, _errno_of(error)) from error
     except (ValueError, OverflowError) as error:
@@ -231,6 +233,13 @@ def _open_tty(settings: SerialSettings) -> serial.Serial:
         tty.close()
         raise _open_error(settings.port, error.args[0]) from error
     return tty
+
+
+def _checked_rate(baud: int) -> int:
+    """Return the rate; raises ``ValueError`` for 0, which to a tty means hanging up (B0), and below."""
+    if baud < 1:
+        raise ValueError(baud)
+    return baud
 
 
 def _check_place(settings: SerialSettings, device: int) -> None:

@@ -44,6 +44,9 @@ class ScriptedPort:
             await anyio.sleep(self._due[0][0] - anyio.current_time() if self._due else 1000.0)
         raise LinkClosedError(self.name)
 
+    async def set_baud(self, baud: int) -> None:
+        raise NotImplementedError(baud)
+
     def take(self) -> bytes:
         taken = b""
         while self._due and self._due[0][0] <= anyio.current_time():

@@ -27,6 +27,9 @@ pytestmark = pytest.mark.anyio
 TIOCGEXCL = 0x80045440
 """From the kernel's asm-generic/ioctls.h; Python does not name it."""
 
+CBAUD = 0o010017
+"""Where the rate stands in the control flags (the kernel's asm-generic/termbits.h)."""
+
 
 @pytest.fixture
 def terminal() -> Iterator[tuple[int, str]]:
@@ -106,6 +109,32 @@ async def test_the_port_is_ours_alone_and_keeps_its_lines_when_closed(terminal: 
         await again.send(b"0 ")
 
 
+async def test_the_rate_changes_under_way_and_nothing_else_does(terminal: tuple[int, str]) -> None:
+    master, path = terminal
+    port = await open_serial_port(SerialSettings(port=path, baud=115200))
+    before = termios.tcgetattr(master)
+    await port.set_baud(2_000_000)
+    after = termios.tcgetattr(master)
+    assert after[4:6] == [termios.B2000000, termios.B2000000]
+    assert after[2] & ~CBAUD == before[2] & ~CBAUD, "HUPCL stays cleared"
+    assert after[:2] + after[3:4] + after[6:] == before[:2] + before[3:4] + before[6:]
+    os.write(master, b"\x01")
+    with anyio.fail_after(5):
+        assert await port.receive() == b"\x01"
+    await port.set_baud(250_000)  # not a rate that termios names
+    await port.send(b"BBIO1")
+    assert await read_all(master, 5) == b"BBIO1"
+    for impossible in (0, -1, 1 << 40):
+        with pytest.raises(TransportError) as refused:
+            await port.set_baud(impossible)
+        assert refused.value.code is ErrorCode.INVALID_PARAMETER
+    await port.set_baud(115200)
+    assert termios.tcgetattr(master) == before
+    await port.aclose()
+    with pytest.raises(LinkClosedError):
+        await port.set_baud(115200)
+
+
 async def test_a_hang_up_is_one_error_for_readers_and_writers(terminal: tuple[int, str]) -> None:
     master, path = terminal
     port = await open_serial_port(SerialSettings(port=path, baud=19200))
@@ -176,6 +205,8 @@ async def test_refusals_of_the_system_become_errors_with_a_cure(
 async def test_what_is_not_there_or_not_a_tty_is_not_found(tmp_path: Path) -> None:
     plain = tmp_path / "file"
     plain.write_bytes(b"")
+    with pytest.raises(TransportError, match="0 baud"):
+        await open_serial_port(SerialSettings(port="/dev/ptmx", baud=0))
     for path in ("/dev/ttyACM77", str(plain)):
         with pytest.raises(TransportError) as refused:
             await open_serial_port(SerialSettings(port=path, baud=19200))

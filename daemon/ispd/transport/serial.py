@@ -22,12 +22,13 @@ import serial_asyncio_fast
 
 from ispd.errors import ErrorCode, LinkClosedError, TransportError
 from ispd.transport.contract import BytePort, SerialSettings
+from ispd.transport.holders import port_holders
 from ispd.transport.port_table import topology_path
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-__all__ = ["SerialPort", "open_serial_port", "port_holders"]
+__all__ = ["SerialPort", "open_serial_port"]
 
 _SYSFS = Path("/sys")
 
@@ -176,37 +177,6 @@ async def open_serial_port(settings: SerialSettings) -> BytePort:
     await serial_asyncio_fast.connection_for_serial(asyncio.get_running_loop(), lambda: port, tty)
     await anyio.lowlevel.cancel_shielded_checkpoint()
     return port
-
-
-def port_holders(port: str) -> tuple[str, ...]:
-    """Return the processes that have ``port`` open, as ``name (pid)``, as far as we may look into them."""
-    target = os.path.realpath(port)
-    others = (process for process in Path("/proc").glob("[0-9]*") if int(process.name) != os.getpid())
-    return tuple(
-        sorted(f"{_process_name(process)} ({process.name})" for process in others if _has_open(process, target))
-    )
-
-
-def _has_open(process: Path, target: str) -> bool:
-    """Tell whether a process has a file open; no where it is gone or not ours to look into."""
-    try:
-        return any(_link(entry) == target for entry in (process / "fd").iterdir())
-    except OSError:
-        return False
-
-
-def _link(entry: Path) -> str:
-    try:
-        return str(entry.readlink())
-    except OSError:
-        return ""
-
-
-def _process_name(process: Path) -> str:
-    try:
-        return (process / "comm").read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
-        return "a process"
 
 
 def _open_tty(settings: SerialSettings) -> serial.Serial:

@@ -19,8 +19,9 @@ import serial
 from ispd.errors import ErrorCode, LinkClosedError, TransportError
 from ispd.transport import serial as serial_module
 from ispd.transport.contract import SerialSettings
+from ispd.transport.holders import port_holders
 from ispd.transport.machine import Machine
-from ispd.transport.serial import open_serial_port, port_holders
+from ispd.transport.serial import open_serial_port
 
 pytestmark = pytest.mark.anyio
 

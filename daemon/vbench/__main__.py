@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,9 @@ import msgspec
 from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ConfigError, IspdError
 from ispd.transport.contract import PortKind
-from vbench.benchfile import BenchFile, BoardTable, EventTable, ProgrammerTable, read_bench
+from vbench.benchfile import BenchFile, EventTable, ProgrammerKind, ProgrammerTable, read_bench
+from vbench.bus_pirate import BusPirateHardware
+from vbench.bus_pirate_firmware import FIRMWARES
 from vbench.emulated import EmulatedSerial
 from vbench.line import Flavour
 from vbench.pty_board import PtyBoard, PtyServer
@@ -98,6 +100,18 @@ def _alike(count: int, table: ProgrammerTable) -> BenchFile:
     return BenchFile(programmer=[msgspec.structs.replace(table, name=name) for name in names])
 
 
+def _table(kind: ProgrammerKind, part: str, options: Mapping[str, str | int | None]) -> ProgrammerTable:
+    """Describe one programmer; an ArduinoISP sits on a plain line without reset, as a pseudo-terminal has it."""
+    usual: dict[str, object] = {}
+    if kind is ProgrammerKind.STK500V1:
+        usual = {"flavour": Flavour.UART, "auto_reset": False}
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return msgspec.convert({"name": "P", "kind": kind, "board": {"part": part}, **usual, **given}, ProgrammerTable)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from error
+
+
 @contextmanager
 def _signals_kept() -> Iterator[Callable[[], object]]:
     """Hold the stopping signals back, in threads started meanwhile too; yields a call that waits for one."""
@@ -113,12 +127,18 @@ def _signals_kept() -> Iterator[Callable[[], object]]:
 @click.option("--boards", type=click.IntRange(1, 256), default=1, show_default=True, help="How many, without a file.")
 @click.option("--part", default="atmega32u4", show_default=True, help="Part on each board, without a file.")
 @click.option(
-    "--flavour",
-    type=click.Choice([flavour.value for flavour in Flavour]),
-    default=Flavour.UART.value,
+    "--kind",
+    type=click.Choice([ProgrammerKind.STK500V1.value, ProgrammerKind.BUSPIRATE.value]),
+    default=ProgrammerKind.STK500V1.value,
     show_default=True,
+    help="What each is, without a file.",
 )
-@click.option("--baud", default=19200, show_default=True)
+@click.option("--flavour", type=click.Choice([flavour.value for flavour in Flavour]), help="Line of an ArduinoISP.")
+@click.option("--baud", type=int, help="Rate of an ArduinoISP.")
+@click.option(
+    "--hardware", type=click.Choice([hardware.value for hardware in BusPirateHardware]), help="Which Bus Pirate."
+)
+@click.option("--firmware", type=click.Choice(list(FIRMWARES)), help="What a Bus Pirate runs.")
 @click.option("--time-scale", type=click.FloatRange(0, min_open=True), help="Bench seconds per second.")
 @click.option(
     "--links", type=click.Path(file_okay=False, path_type=Path), help="Make a link to each terminal in this folder."
@@ -126,16 +146,16 @@ def _signals_kept() -> Iterator[Callable[[], object]]:
 @click.option(
     "--dump", type=click.Path(file_okay=False, path_type=Path), help="Write all cells to this folder at the end."
 )
-def main(  # noqa: PLR0913 (one parameter per option)
+def main(
     *,
     file: Path | None,
     boards: int,
     part: str,
-    flavour: str,
-    baud: int,
+    kind: str,
     time_scale: float | None,
     links: Path | None,
     dump: Path | None,
+    **options: str | int | None,
 ) -> None:
     """Serve emulated ISP programmers on pseudo-terminals until SIGTERM.
 
@@ -143,9 +163,7 @@ def main(  # noqa: PLR0913 (one parameter per option)
     """
     try:
         parts = load_parts()
-        without_file = ProgrammerTable(
-            name="P", flavour=Flavour(flavour), baud=baud, auto_reset=False, board=BoardTable(part=part)
-        )
+        without_file = _table(ProgrammerKind(kind), part, options)
         described = _alike(boards, without_file) if file is None else read_bench(file, parts)
         for folder in filter(None, (links, dump)):
             folder.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@
 
     [[programmer]]
     name = "P2"                            # slots name it, or its place: "usb:1-1.2"
-    kind = "usbasp"                        # stk500v1 (the default) | usbasp | usbtiny | usbasp-loader
+    kind = "usbasp"                        # stk500v1 (the default) | usbasp | usbtiny | buspirate | usbasp-loader
     path = "1-1.2"
     firmware = "stock-2007"                # stock-2005 .. stock-2011 | nerdralph | dioannidis | usbasp-flash
     manufacturer = "Clone"                 # texts of a clone: also product, serial
@@ -31,6 +31,13 @@
     kind = "usbtiny"
     model = "arduino-isp"                  # usbtinyisp | usbtiny-spi | little-wire | arduino-isp | arduino-org-isp
     stretch = 1.0                          # how much polls of the host slow it down; 2.2 where not given
+
+    [[programmer]]
+    name = "P4"
+    kind = "buspirate"
+    hardware = "v4"                        # v3 | v4
+    firmware = "7.1"                       # 5.2 | 5.10 | 6.1 | 6.3-r2151 | 7.0 | 7.1-2018 | 7.1 | 7.1-2024 | 8.0
+    own_supply = true                      # the board does not depend on the Bus Pirate's; also aux_on_xtal1, latency_s
 
     [[programmer]]
     name = "K1"
@@ -57,6 +64,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ispd.catalog.parts import Parts
 from ispd.errors import ConfigError, ErrorCode, IspdError
 from ispd.model.part import MemoryKind, Part
+from vbench.bus_pirate import BusPirate, BusPirateHardware, BusPirateWiring
 from vbench.emulated import EmulatedSerial, EmulatedUsb
 from vbench.faults import Fault, ProgrammerFault, UsbFault
 from vbench.line import Flavour
@@ -130,6 +138,7 @@ class ProgrammerKind(StrEnum):
     STK500V1 = "stk500v1"
     USBASP = "usbasp"
     USBTINY = "usbtiny"
+    BUSPIRATE = "buspirate"
     USBASP_LOADER = "usbasp-loader"
 
 
@@ -161,6 +170,10 @@ class ProgrammerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     model: UsbTinyModel | UnsetType = UNSET
     stretch: Annotated[float, Meta(ge=1)] | UnsetType = UNSET
     part: str | UnsetType = UNSET
+    hardware: BusPirateHardware | UnsetType = UNSET
+    own_supply: bool | UnsetType = UNSET
+    aux_on_xtal1: bool | UnsetType = UNSET
+    latency_s: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
 
     def build(self, parts: Parts) -> EmulatedSerial | EmulatedUsb:
         """Make the programmer, with its board. Raises ``ConfigError`` for an option that is not its kind's."""
@@ -186,6 +199,14 @@ def _usbasp(_parts: Parts, *, firmware: str = UsbAspFirmware.STOCK_2011, **optio
 
 def _usbtiny(_parts: Parts, **options: Any) -> UsbTiny:
     return UsbTiny(**options)
+
+
+def _buspirate(_parts: Parts, *, own_supply: bool = False, aux_on_xtal1: bool = True, **options: Any) -> BusPirate:
+    wiring = BusPirateWiring(own_supply=own_supply, aux_on_xtal1=aux_on_xtal1)
+    try:
+        return BusPirate(wiring=wiring, **options)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _usbasp_loader(parts: Parts, *, target: AvrTarget | None, part: str = "", **options: Any) -> UsbAspLoader:
@@ -215,6 +236,11 @@ _KINDS = {
         faults=UsbFault,
     ),
     ProgrammerKind.USBTINY: _Kind(build=_usbtiny, options=frozenset({"model", "tau_s", "stretch"}), faults=UsbFault),
+    ProgrammerKind.BUSPIRATE: _Kind(
+        build=_buspirate,
+        options=frozenset({"hardware", "firmware", "own_supply", "aux_on_xtal1", "latency_s"}),
+        faults=ProgrammerFault,
+    ),
     ProgrammerKind.USBASP_LOADER: _Kind(build=_usbasp_loader, options=frozenset({"part", "tau_s"}), faults=UsbFault),
 }
 _OPTIONS = sorted(frozenset[str]().union(*(kind.options for kind in _KINDS.values())))

@@ -53,6 +53,8 @@ _USB = {
     ),
 }
 
+_USUAL = {BusPirateHardware.V3: "6.1", BusPirateHardware.V4: "6.3-r2151"}
+
 
 @dataclass(frozen=True, slots=True)
 class _FtdiLine:
@@ -105,7 +107,8 @@ _CABLE = BusPirateWiring()
 class BusPirate(SerialBoard):
     """A Bus Pirate, seen from the host's port. All times are bench seconds.
 
-    :param firmware: a name of :data:`vbench.bus_pirate_firmware.FIRMWARES`; ``ValueError`` for any other.
+    :param firmware: a name of :data:`vbench.bus_pirate_firmware.FIRMWARES`, ``ValueError`` for any other; None for what
+        most boards of that hardware have.
     :param target: board on the header, or None.
     :param wiring: how it is connected.
     :param latency_s: the FTDI chip's latency timer; the operating system can set it down to 1 ms.
@@ -115,7 +118,7 @@ class BusPirate(SerialBoard):
     def __init__(
         self,
         hardware: BusPirateHardware = BusPirateHardware.V3,
-        firmware: str = "6.1",
+        firmware: str | None = None,
         *,
         target: AvrTarget | None = None,
         wiring: BusPirateWiring = _CABLE,
@@ -123,6 +126,8 @@ class BusPirate(SerialBoard):
         booted: bool = True,
         faults: Sequence[ProgrammerFault] = (),
     ) -> None:
+        if firmware is None:
+            firmware = _USUAL[hardware]
         if firmware not in FIRMWARES:
             raise ValueError(f"unknown Bus Pirate firmware {firmware}; known are {', '.join(FIRMWARES)}")
         self.hardware = hardware

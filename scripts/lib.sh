@@ -58,6 +58,43 @@ want_tool() {
     fi
 }
 
+# want_library FILE PACKAGES WHAT_FOR: the same for a shared library
+want_library() {
+    # ctypes finds it the same way
+    # shellcheck disable=SC2086  # a list of packages
+    if ! PATH="$PATH:/sbin" ldconfig -p | grep -qF "$1" && ! install_packages $2; then
+        say "warning: $1 is missing (Debian packages: $2): $3"
+    fi
+}
+
+# want_guest: the virtual machine of tests/vm: its tools, and Debian's kernel unpacked (not installed) where it looks
+want_guest() {
+    local folder=${ISPD_GUEST_KERNEL:-${XDG_CACHE_HOME:-$HOME/.cache}/ispd-guest} lost="nothing is tried on a real kernel"
+    want_tool qemu-system-x86_64 qemu-system-x86 "$lost"
+    want_tool busybox busybox-static "$lost"
+    want_tool depmod kmod "$lost"
+    want_tool cpio cpio "$lost"
+    want_tool udevadm udev "$lost"
+    [ -d "$folder/boot" ] || _unpack_kernel "$folder" || say "warning: no kernel in $folder: $lost"
+}
+
+_unpack_kernel() {
+    local folder=$1 package made
+    package=$(apt-cache depends linux-image-amd64 2>/dev/null | awk '/Depends: linux-image-/ {print $2; exit}')
+    [ -n "$package" ] || return 1
+    say "unpacking Debian's $package into $folder"
+    mkdir -p "$(dirname "$folder")"
+    made=$(mktemp -d "$folder.XXXXXX")
+    if (cd "$made" && quietly apt-get -q -o APT::Sandbox::User=root download "$package") &&
+        dpkg-deb -x "$made/$package"_*.deb "$made"; then
+        rm -f "$made/$package"_*.deb
+        mv -T "$made" "$folder" 2>/dev/null || rm -rf "$made"
+    else
+        rm -rf "$made"
+        return 1
+    fi
+}
+
 _python() {
     local candidate
     for candidate in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do

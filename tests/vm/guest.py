@@ -1,0 +1,163 @@
+"""A virtual machine that boots in seconds: Debian's kernel, this machine's files under a throw-away overlay, real udev and USB.
+
+Nothing in it is installed and nothing it does lasts: the root file system is this machine's own, shared read-only (9p), and
+every change goes to memory. Without KVM, so it runs in a container too. The kernel comes from Debian's package, unpacked by
+``scripts/test`` (see ``want_guest`` in scripts/lib.sh).
+"""
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Outcome", "boot", "missing"]
+
+_TOOLS = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "busybox": "busybox-static",
+    "modprobe": "kmod",
+    "cpio": "cpio",
+    "udevadm": "udev",
+}
+_INITRAMFS_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
+_MODULES = ("vhci-hcd", "cdc-acm")
+"""What the tests need once the root file system is there."""
+_MEMORY_MB = 3072
+_RESULT = re.compile(r"^guest-exit (\d+)$", re.MULTILINE)
+
+_INIT = """#!/bin/busybox sh
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sysfs /sys
+$b mount -t devtmpfs dev /dev
+for module in $($b cat /modules); do $b insmod /lib/modules/$module; done
+$b mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=524288,cache=loose host /host
+$b mount -t tmpfs changes /changes
+$b mkdir /changes/upper /changes/work
+$b mount -t overlay -o lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work root /root
+for place in dev proc sys; do $b mount --move /$place /root/$place; done
+$b cat /script >/root/run-in-guest
+exec $b switch_root /root /bin/sh /run-in-guest
+"""
+
+_SCRIPT = """
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+mount -t tmpfs tmpfs /run
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+ip link set lo up 2>/dev/null
+for module in {modules}; do modprobe -d {kernel} $module; done
+/lib/systemd/systemd-udevd --daemon
+cd {folder}
+( {command} )
+code=$?
+echo
+echo guest-exit $code
+{busybox} poweroff -f
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a command in the guest ended; ``exit_code`` None where the guest died first."""
+
+    exit_code: int | None
+    console: str
+
+
+def kernel_folder() -> Path:
+    """Return where the kernel package is unpacked."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get("ISPD_GUEST_KERNEL") or cache / "ispd-guest")
+
+
+def missing() -> str | None:
+    """Return why there can be no guest here, None where there can."""
+    absent = [package for tool, package in _TOOLS.items() if shutil.which(tool, path=_search_path()) is None]
+    if absent:
+        return f"the guest needs Debian's {', '.join(absent)}"
+    if not (kernel_folder() / "boot").is_dir():
+        return f"there is no kernel for the guest in {kernel_folder()}: scripts/test unpacks it"
+    return None
+
+
+def boot(folder: Path, command: str, *, work: Path, timeout_s: float) -> Outcome:
+    """Boot, run a shell command as root in ``folder``, power off, and return how it ended.
+
+    :param work: an empty folder for the boot image.
+    """
+    kernel = kernel_folder()
+    version = next((kernel / "lib/modules").iterdir()).name
+    script = _SCRIPT.format(
+        modules=" ".join(_MODULES), kernel=kernel, folder=folder, command=command, busybox=_which("busybox")
+    )
+    machine = [
+        *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
+        *("-smp", "2", "-m", str(_MEMORY_MB), "-display", "none", "-monitor", "none", "-serial", "stdio"),
+        *("-no-reboot", "-nic", "none"),
+        *("-kernel", str(kernel / f"boot/vmlinuz-{version}")),
+        *("-initrd", str(_initramfs(work, kernel, version, script))),
+        *("-append", "console=ttyS0 quiet panic=-1 mitigations=off nokaslr"),
+        *("-virtfs", "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap"),
+    ]
+    try:
+        done = subprocess.run(
+            machine, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False, text=True
+        )
+        console = done.stdout + done.stderr
+    except subprocess.TimeoutExpired as late:
+        console = (late.stdout or b"").decode(errors="replace") + f"\n(no end after {timeout_s:.0f} s)\n"
+    console = console.replace("\r", "")
+    ended = _RESULT.findall(console)
+    return Outcome(int(ended[-1]) if ended else None, console)
+
+
+def _initramfs(work: Path, kernel: Path, version: str, script: str) -> Path:
+    """Pack what mounts this machine's files, and the script to run on them."""
+    root = work / "initramfs"
+    for place in ("bin", "dev", "proc", "sys", "lib/modules", "host", "changes", "root"):
+        (root / place).mkdir(parents=True)
+    shutil.copy(_which("busybox"), root / "bin/busybox")
+    files = _module_files(kernel, version)
+    for file in files:
+        shutil.copy(file, root / "lib/modules")
+    (root / "modules").write_text("\n".join(file.name for file in files) + "\n")
+    (root / "script").write_text(script)
+    (root / "init").write_text(_INIT)
+    (root / "init").chmod(0o755)
+    names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
+    packed = subprocess.run(
+        ["cpio", "-o", "-H", "newc"], cwd=root, input=names.encode(), capture_output=True, check=True
+    ).stdout
+    image = work / "initramfs.gz"
+    image.write_bytes(gzip.compress(packed, compresslevel=1))
+    return image
+
+
+def _module_files(kernel: Path, version: str) -> list[Path]:
+    """Return the files of the first modules, in the order in which they load."""
+    if not (kernel / f"lib/modules/{version}/modules.dep").exists():
+        subprocess.run([_which("depmod"), "-b", kernel, version], check=True)
+    found: dict[Path, None] = {}
+    for module in _INITRAMFS_MODULES:
+        command = [_which("modprobe"), "-d", str(kernel), "-S", version, "--show-depends", module]
+        for line in subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines():
+            if line.startswith("insmod "):
+                found[Path(line.split()[1])] = None
+    return list(found)
+
+
+def _search_path() -> str:
+    """System tools live in sbin, which a user's PATH may lack."""
+    return f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
+
+
+def _which(tool: str) -> str:
+    path = shutil.which(tool, path=_search_path())
+    if path is None:
+        raise FileNotFoundError(tool)
+    return path

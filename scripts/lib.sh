@@ -60,9 +60,8 @@ want_tool() {
 
 # want_library FILE PACKAGES WHAT_FOR: the same for a shared library
 want_library() {
-    # ctypes finds it the same way
     # shellcheck disable=SC2086  # a list of packages
-    if ! PATH="$PATH:/sbin" ldconfig -p | grep -qF "$1" && ! install_packages $2; then
+    if ! PATH="$PATH:/sbin" ldconfig -p | grep -F "$1" >/dev/null && ! install_packages $2; then
         say "warning: $1 is missing (Debian packages: $2): $3"
     fi
 }

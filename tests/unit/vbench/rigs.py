@@ -1,9 +1,11 @@
-"""Rigs of the bench tests: pins driven by hand, and the host end of a serial line."""
+"""Rigs of the bench tests: pins driven by hand, and the host end of a serial line or of a USB cable."""
 
+from ispd.transport.contract import ControlTransfer
+from vbench.emulated import ControlReply, EmulatedUsb
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
 
-__all__ = ["FRAME_S", "SCK_HZ", "Bus", "Host"]
+__all__ = ["FRAME_S", "SCK_HZ", "Bus", "Host", "UsbHost"]
 
 SCK_HZ = 125e3
 FRAME_S = 32 / SCK_HZ
@@ -105,3 +107,49 @@ class Host:
         """Chip erase through 'V', and the wait that is the host's business."""
         self.ask(b"V\xac\x80\x00\x00 ", 3)
         self.until(self.now + 0.06)
+
+
+class UsbHost:
+    """The far end of an emulated USB programmer's cable, on a clock that jumps.
+
+    Words of a request are given as the bytes that end up on the wire: ``words("AC 53 00 00")``.
+    """
+
+    IN, OUT = 0xC0, 0x40
+
+    def __init__(self, programmer: EmulatedUsb) -> None:
+        self.programmer = programmer
+        self.now = 1.0
+        self.took = 0.0
+        """Seconds of the last transfer."""
+        self.stalled = False
+        """Whether the last transfer was refused."""
+
+    def control(self, transfer: ControlTransfer) -> ControlReply:
+        """Carry out a transfer; time moves to its end."""
+        reply = self.programmer.control(transfer, self.now)
+        self.took = reply.ends_at - self.now
+        self.now, self.stalled = reply.ends_at, reply.stalled
+        return reply
+
+    def ask(self, request: int, words: str = "", *, length: int = 4) -> bytes:
+        """Ask for data."""
+        value, index = self._words(words)
+        transfer = ControlTransfer(request_type=self.IN, request=request, value=value, index=index, length=length)
+        return self.control(transfer).data
+
+    def give(self, request: int, words: str, data: bytes) -> None:
+        """Send data."""
+        value, index = self._words(words)
+        transfer = ControlTransfer(request_type=self.OUT, request=request, value=value, index=index, data=data)
+        assert self.control(transfer).data == b""
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    @staticmethod
+    def _words(text: str) -> tuple[int, int]:
+        wire = bytes.fromhex(text).ljust(4, b"\0")
+        assert len(wire) == 4
+        return int.from_bytes(wire[:2], "little"), int.from_bytes(wire[2:], "little")

@@ -5,7 +5,7 @@ A parameter type's docstring is the method's help text; each field carries its m
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -24,6 +24,7 @@ from ispd.api.values import (
 from ispd.errors import ErrorCode
 from ispd.model.job import Job, Unit
 from ispd.model.part import MemoryKind
+from ispd.model.recipe import VerifyScope
 from ispd.model.report import BootloaderReport, ImageReport, PartReport
 from ispd.model.station import Probe, Programmer, Slot, SlotAction, Station
 
@@ -57,6 +58,13 @@ LowFuse = Annotated[Byte, Meta(description="low fuse byte")]
 HighFuse = Annotated[Byte, Meta(description="high fuse byte")]
 ExtendedFuse = Annotated[Byte, Meta(description="extended fuse byte")]
 LockByte = Annotated[Byte, Meta(description="lock byte")]
+BootloaderName = Annotated[
+    str, Meta(max_length=64, description="bootloader id or QMK name: its fuse bytes, and its lock byte if it has one")
+]
+StripSketch = Annotated[
+    bool,
+    Meta(description="of a combined file, bootloader and sketch, that is in another's way take the bootloader only"),
+]
 
 
 Images = Annotated[list[BinaryFile], Meta(max_length=MAX_IMAGES)]
@@ -68,15 +76,18 @@ class JobEnqueue(Params, frozen=True, kw_only=True):
     """Create a job: flash the image to every board on the chosen slots.
 
     What to do comes from the parameters, or from a recipe file; parameters win over the recipe, and the recipe wins
-    over the keyboard's metadata. Everything that can be checked without a board is checked first: the image files, the fuse bytes, the bootloader.
+    over the keyboard's metadata. Without an image only the fuses, the lock byte or the EEPROM that were named are written,
+    and nothing is erased. Everything that can be checked without a board is checked first: the image files, the fuse bytes, the bootloader.
     Without a count each board that is present now is flashed once; with a count the job goes on, board after board,
     until so many have passed. Without a part each board's signature decides.
     """
 
-    images: Annotated[Images, Meta(description="image files, joined into one; overlaps are refused")] = msgspec.field(
-        default_factory=list
-    )
-    eeprom: Annotated[BinaryFile | None, Meta(description="image file for the EEPROM")] = None
+    images: Annotated[
+        Images, Meta(description="image files (Intel HEX, ELF, raw), joined into one; overlaps are refused")
+    ] = msgspec.field(default_factory=list)
+    eeprom: Annotated[
+        BinaryFile | None, Meta(description="image file for the EEPROM; of an ELF file its EEPROM section")
+    ] = None
     part: PartId | None = None
     slots: (
         Annotated[list[SlotName], Meta(min_length=1, max_length=256, description="slots to use; all where left out")]
@@ -86,17 +97,29 @@ class JobEnqueue(Params, frozen=True, kw_only=True):
     recipe: Annotated[
         RecipeFile | None, Meta(description="recipe file; what is given beside it replaces what it says")
     ] = None
-    bootloader: Annotated[str, Meta(max_length=64, description="bootloader id or QMK name: its fuse bytes")] | (
-        None
-    ) = None
-    keyboard: Annotated[BinaryFile | None, Meta(description="QMK keyboard.json or info.json: part and bootloader")] = (
-        None
-    )
+    bootloader: BootloaderName | None = None
+    keyboard: Annotated[
+        BinaryFile | None, Meta(description="QMK keyboard.json, info.json or rules.mk: part and bootloader")
+    ] = None
     lfuse: LowFuse | None = None
     hfuse: HighFuse | None = None
     efuse: ExtendedFuse | None = None
     lock: LockByte | None = None
     erase: Annotated[bool, Meta(description="chip erase first")] = True
+    verify: (
+        Annotated[
+            VerifyScope,
+            Meta(description="what of flash is read back: written, or full (all of it, blank outside the image)"),
+        ]
+        | None
+    ) = None
+    sck_hz: (
+        Annotated[
+            int, Meta(ge=1, le=20_000_000, description="SPI clock limit in Hz; without it the job finds the best")
+        ]
+        | None
+    ) = None
+    strip_sketch: StripSketch = False
     force_fuses: Annotated[bool, Meta(description="accept what the fuse guard refuses")] = False
     accept_fuses: Annotated[bool, Meta(description="accept what the fuse guard would ask")] = False
 
@@ -187,7 +210,7 @@ class PartList(Params, frozen=True, kw_only=True):
 class PartGet(Params, frozen=True, kw_only=True):
     """Explain a part: its memories, and fuse bytes bit by bit with the fuse guard's verdict.
 
-    Fuse bytes that are not given are explained at their factory value.
+    Fuse bytes that are not given are explained at the bootloader's value, or at their factory value.
     """
 
     id: PartId
@@ -195,6 +218,7 @@ class PartGet(Params, frozen=True, kw_only=True):
     hfuse: HighFuse | None = None
     efuse: ExtendedFuse | None = None
     lock: LockByte | None = None
+    bootloader: BootloaderName | None = None
 
 
 class BootloaderList(Params, frozen=True, kw_only=True):
@@ -202,17 +226,29 @@ class BootloaderList(Params, frozen=True, kw_only=True):
 
 
 class ImageInspect(Params, frozen=True, kw_only=True):
-    """Tell what an image file holds, and what looks wrong with it; with a part, whether it suits that part."""
+    """Tell what an image file is and holds, and what looks wrong with it; with a part, whether it suits that part."""
 
     image: Annotated[BinaryFile, Meta(description="the image file")]
     part: PartId | None = None
+    memory: (
+        Annotated[
+            Literal["flash", "eeprom"],
+            Meta(description="memory it is for: flash or eeprom; left out, eeprom for .eep files"),
+        ]
+        | None
+    ) = None
 
 
 class ImageMerge(Params, frozen=True, kw_only=True):
-    """Join image files, bootloader and firmware, into one production file. Overlaps are refused."""
+    """Join image files, bootloader and firmware, into one production file.
+
+    Overlaps are refused. A bootloader file that carries a sketch at address 0 is in the firmware's way: it is refused too, or
+    stripped of its sketch where that is asked for.
+    """
 
     images: Annotated[list[BinaryFile], Meta(min_length=2, max_length=MAX_IMAGES, description="the image files")]
     part: PartId | None = None
+    strip_sketch: StripSketch = False
 
 
 class StationGet(Params, frozen=True, kw_only=True):
@@ -382,7 +418,7 @@ PART_GET = Method(
     result=ExplainedPart,
     result_text="the part, explained",
     privilege=Privilege.VIEW,
-    errors=(ErrorCode.UNKNOWN_PART,),
+    errors=(ErrorCode.UNKNOWN_PART, ErrorCode.UNKNOWN_BOOTLOADER),
 )
 BOOTLOADER_LIST = Method(
     name="bootloader.list",

@@ -37,6 +37,12 @@ class BinaryFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     name: FileName
     content: Annotated[bytes, Meta(description="the bytes, in base64")]
+    base: (
+        Annotated[
+            int, Meta(ge=0, le=0xFFFFFFFF, description="byte address of a raw binary; other formats have their own")
+        ]
+        | None
+    ) = None
 
 
 class Attachment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

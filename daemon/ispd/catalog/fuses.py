@@ -21,6 +21,7 @@ __all__ = [
     "explain_bits",
     "explain_boot",
     "explain_brown_out",
+    "explain_lock",
     "is_programmed",
     "known_presets",
 ]
@@ -67,6 +68,41 @@ _BIT_WORDS = {
     "hwbe": ("HWB pin starts the bootloader at reset", "HWB pin has no effect"),
     "cfd": ("clock failure detection on", "clock failure detection off"),
     "selfprgen": ("self-programming on", "self-programming off"),
+}
+
+# what each pair of CKSEL settings is for, in MHz (data sheet tables "Crystal Oscillator Operating Modes": ATmega32U4 6-3,
+# ATmega328P 13-3, ATtiny85 6-7; with small swing ATmega8 4 and ATmega32A 8-3)
+_CRYSTAL_MHZ = {4: "0.4 to 0.9", 5: "0.9 to 3", 6: "3 to 8", 7: "8 to 16"}
+_CLASSIC_CRYSTAL_MHZ = {5: "0.4 to 0.9", 6: "0.9 to 3", 7: "3 to 8"}
+# lock bit modes (data sheet chapter "Program And Data Memory Lock Bits")
+_LOCK_WORDS: Mapping[str, tuple[int, tuple[str, str, str, str]]] = {
+    "blb1": (
+        0x30,
+        (
+            "the application can neither read nor write the boot section",
+            "the application cannot read the boot section",
+            "no program can write the boot section",
+            "the boot section is open to programs",
+        ),
+    ),
+    "blb0": (
+        0x0C,
+        (
+            "the bootloader can neither read nor write the application section",
+            "the bootloader cannot read the application section",
+            "no program can write the application section",
+            "the application section is open to programs",
+        ),
+    ),
+    "lb": (
+        0x03,
+        (
+            "flash and EEPROM can be neither read nor written by ISP",
+            "not a documented mode",
+            "flash, EEPROM and fuses can be read but not written by ISP",
+            "open",
+        ),
+    ),
 }
 
 
@@ -196,11 +232,25 @@ def explain_bits(part: Part, fuses: Mapping[MemoryKind, int]) -> Iterable[FuseBi
         )
 
 
+def explain_lock(part: Part, lock: int) -> Iterable[FuseBitReport]:
+    """Yield each field of a lock byte in words, highest bit first."""
+    for name, (mask, words) in _LOCK_WORDS.items():
+        if part.lock_mask & mask:
+            group = FuseBits(name, MemoryKind.LOCK, mask)
+            yield FuseBitReport(
+                name=name,
+                memory=MemoryKind.LOCK,
+                value=group.of(lock),
+                programmed=group.is_programmed(lock),
+                meaning=words[group.of(lock)],
+            )
+
+
 def _meaning(part: Part, group: FuseBits, fuses: Mapping[MemoryKind, int]) -> str:
     value = fuses[group.memory]
     match group.name:
         case "cksel":
-            return _SOURCE_WORDS[clock_of(part, fuses).source]
+            return _SOURCE_WORDS[clock_of(part, fuses).source] + _crystal_range(part, group, fuses)
         case "sut":
             return f"start-up delay setting {group.of(value)} of the clock source"
         case "bodlevel":
@@ -211,3 +261,14 @@ def _meaning(part: Part, group: FuseBits, fuses: Mapping[MemoryKind, int]) -> st
         case name:
             programmed, unprogrammed = _BIT_WORDS.get(name, ("programmed", "unprogrammed"))
             return programmed if group.is_programmed(value) else unprogrammed
+
+
+def _crystal_range(part: Part, cksel: FuseBits, fuses: Mapping[MemoryKind, int]) -> str:
+    setting = cksel.of(fuses[cksel.memory])
+    if part.clock[setting] is not ClockSource.CRYSTAL:
+        return ""
+    is_small_swing = is_programmed(part, "ckopt", fuses) is False
+    if "ckopt" in part.bits and not is_small_swing:
+        return ", 1 MHz and more"
+    mhz = (_CLASSIC_CRYSTAL_MHZ if is_small_swing else _CRYSTAL_MHZ).get(setting >> 1)
+    return "" if mhz is None else f", {mhz} MHz"

@@ -7,6 +7,7 @@ of them is a truncated download or a bad join of two files, and ends in a board 
 
 from binascii import Error as BinasciiError
 from binascii import unhexlify
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
 from itertools import pairwise
@@ -14,12 +15,14 @@ from itertools import pairwise
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.span import Span
 
-__all__ = ["MAX_PIECES", "HexScan", "scan_hex"]
+__all__ = ["MAX_PIECES", "HexScan", "overrun", "scan_hex"]
 
 _BANK_BYTES = 0x10000
 MAX_PIECES = 1024
 """Most separate pieces an image may have: a firmware has a handful, and joining files compares each piece with each."""
 
+_FLASH_BYTES = tuple(2048 << doubled for doubled in range(8))  # 2 KiB to 256 KiB, every size an AVR comes in
+_LONGEST_SECTION_BYTES = 8192
 _OVERHEAD_BYTES = 5  # length, address (2), type, checksum
 
 
@@ -151,21 +154,52 @@ def _start_address(record: _Record) -> int:
     return (high << 4) + low if record.kind is _RecordType.SEGMENT_START else (high << 16) + low
 
 
+def overrun(spans: Iterable[Span]) -> str:
+    """Tell of a bootloader that runs past the end of the flash it was placed in; empty where none does.
+
+    :param spans: pieces of an image in address order.
+    """
+    for span in spans:
+        for size_bytes in _FLASH_BYTES:
+            first = max(size_bytes - _LONGEST_SECTION_BYTES, size_bytes // 2)
+            if first <= span.start < size_bytes < span.stop <= size_bytes + _LONGEST_SECTION_BYTES:
+                return (
+                    f"what begins at 0x{span.start:04X} has {len(span)} bytes and goes on to 0x{span.stop - 1:04X}:"
+                    f" too long for a flash that ends at 0x{size_bytes - 1:04X}"
+                )
+    return ""
+
+
 def _check_pieces(name: str, scan: HexScan) -> None:
+    placed = sorted(scan.placed)
     pieces = 1
-    for (left, first), (right, second) in pairwise(sorted(scan.placed)):
+    for (left, first), (right, second) in pairwise(placed):
         pieces += left.stop != right.start
         common = left.overlap(right)
         if len(common):
             early, late = sorted((first, second))
+            too_long = overrun(_joined([span for span, _ in placed]))
             raise RefusedError(
                 ErrorCode.IMAGE_OVERLAP,
-                f"{name}: lines {early} and {late} both define {common}",
-                hint="two files were joined that do not fit together; join them with `ispctl merge`",
+                f"{name}: lines {early} and {late} both define {common}" + (f"; {too_long}" if too_long else ""),
+                hint="this build does not fit its place: get another one"
+                if too_long
+                else "two files were joined that do not fit together; join them with `ispctl merge`",
                 facts=Facts(address=common.start),
             )
     if pieces > MAX_PIECES:
         raise _refused(name, None, f"it is in {pieces} separate pieces; a firmware has a handful")
+
+
+def _joined(spans: list[Span]) -> list[Span]:
+    """Return sorted spans with those joined that touch or overlap."""
+    joined: list[Span] = []
+    for span in spans:
+        if joined and span.start <= joined[-1].stop:
+            joined[-1] = Span(joined[-1].start, max(joined[-1].stop, span.stop))
+        else:
+            joined.append(span)
+    return joined
 
 
 def _note_form(scan: HexScan, content: bytes, lines: list[bytes]) -> None:

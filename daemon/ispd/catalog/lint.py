@@ -4,7 +4,7 @@ An image and fuse bytes are a pair (QMK ISP flashing guide): a loader is found b
 section, flash end minus boot size, and only entered there when BOOTRST or HWBE is programmed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ispd.catalog.fuses import boot_span, is_programmed
 from ispd.errors import ErrorCode, Facts, RefusedError
@@ -13,7 +13,16 @@ from ispd.model.image import BLANK, Image
 from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 
-__all__ = ["boot_starts", "check_fit", "check_image", "check_pair", "find_bootloader", "has_jump", "usb_id_in"]
+__all__ = [
+    "boot_starts",
+    "check_fit",
+    "check_image",
+    "check_pair",
+    "find_bootloader",
+    "guess_bootloader",
+    "has_jump",
+    "usb_id_in",
+]
 
 _GAP_BYTES = 64
 """Blank bytes in front of a bootloader that tell it from an application reaching into the boot section."""
@@ -61,6 +70,17 @@ def find_bootloader(part: Part, image: Image, start_record: int | None = None) -
     return image.span.start if image.span.start >= starts[0] else None
 
 
+def guess_bootloader(parts: Iterable[Part], image: Image, start_record: int | None = None) -> int | None:
+    """Return where an image for an unknown part seems to hold a bootloader, or None.
+
+    Judged as the smallest parts that hold the image would: a boot section ends with flash.
+    """
+    fitting = [part for part in parts if part.boot is not None and image.span in part.flash.span]
+    smallest = min((part.flash.size_bytes for part in fitting), default=0)
+    found = (find_bootloader(part, image, start_record) for part in fitting if part.flash.size_bytes == smallest)
+    return min((start for start in found if start is not None), default=None)
+
+
 def check_fit(part: Part, kind: MemoryKind, image: Image) -> None:
     """Raise ``RefusedError`` (image-does-not-fit) when a byte lies outside flash or EEPROM."""
     memory = part.memory(kind)
@@ -71,6 +91,8 @@ def check_fit(part: Part, kind: MemoryKind, image: Image) -> None:
     hint = "is this image made for another part?"
     if address >= _OBJCOPY_OFFSET:
         hint = "the file holds EEPROM or fuse sections: build it with `avr-objcopy -R .eeprom -R .fuse -R .lock`"
+        if kind is MemoryKind.EEPROM:
+            hint = "EEPROM files begin at 0: build it with `avr-objcopy -j .eeprom --change-section-lma .eeprom=0`"
     raise RefusedError(
         ErrorCode.IMAGE_DOES_NOT_FIT,
         f"the image has bytes from 0x{address:04X} on, to 0x{image.span.stop - 1:04X};"
@@ -114,12 +136,21 @@ def check_image(
 
 
 def check_pair(
-    part: Part, image: Image, fuses: Mapping[MemoryKind, int], known: Sequence[Bootloader], named: str | None
+    part: Part,
+    image: Image,
+    fuses: Mapping[MemoryKind, int],
+    known: Sequence[Bootloader],
+    named: str | None,
+    *,
+    force: bool = False,
 ) -> tuple[str, ...]:
     """Compare the bootloader in ``image``, recognised by its USB id, with the fuses in force and the one ``named``.
 
     Fuses of another kind of bootloader leave it unreachable (Caterina without BOOTRST) or start it at every power-up
     (Atmel DFU with BOOTRST).
+
+    :param force: tell also what would be refused.
+    Raises ``RefusedError`` (image-fuse-mismatch) where image and fuses are of two kinds.
     """
     start = find_bootloader(part, image)
     if start is None:
@@ -136,7 +167,15 @@ def check_pair(
     wanted = {is_programmed(part, "bootrst", bootloader.fuses) for bootloader in held}
     if starts_in_boot is not None and starts_in_boot not in wanted:
         effect = "it starts at every power-up" if starts_in_boot else "a reset does not enter it"
-        warnings.append(f"{found}; with BOOTRST {'programmed' if starts_in_boot else 'not programmed'} {effect}")
+        told = f"{found}; with BOOTRST {'programmed' if starts_in_boot else 'not programmed'} {effect}"
+        if not force:
+            raise RefusedError(
+                ErrorCode.IMAGE_FUSE_MISMATCH,
+                told,
+                hint=f"take the fuses of {held[0].id} too: --bootloader {held[0].id}; or force it with --force-fuses",
+                facts=Facts(part=part.id, memory=MemoryKind.FLASH, address=start),
+            )
+        warnings.append(told)
     return tuple(warnings)
 
 

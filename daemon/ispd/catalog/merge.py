@@ -3,59 +3,80 @@
 Where the guide's readers let the later line win, two files that want different bytes at one address are refused here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from ispd.catalog.imagefile import ImageFile
-from ispd.catalog.lint import find_bootloader
+from ispd.catalog.lint import find_bootloader, guess_bootloader
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.image import Image, Segment
 from ispd.model.part import Part
 from ispd.model.recipe import SourceFile
 from ispd.model.span import Span
 
-__all__ = ["MergeResult", "merge_files", "merge_images"]
+__all__ = ["MergeResult", "merge_files"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeResult:
-    """Two files in one image. ``warnings`` tells what was dropped or found twice."""
+    """Files in one image. ``warnings`` tells what of their bytes was dropped or found twice, ``notes`` what never counts."""
 
     image: Image
     sources: tuple[SourceFile, ...]
     warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
-def merge_images(first: ImageFile, second: ImageFile, part: Part | None, *, strip_sketch: bool = False) -> MergeResult:
-    """Join two files; see :func:`merge_files`."""
-    return merge_files((first, second), part, strip_sketch=strip_sketch)
+def merge_files(
+    files: Sequence[ImageFile], part: Part | None, *, strip_sketch: bool = False, parts: Iterable[Part] = ()
+) -> MergeResult:
+    """Join files; their order does not matter. Start records are left out, with a note: they mean nothing to an AVR.
 
-
-def merge_files(files: Sequence[ImageFile], part: Part | None, *, strip_sketch: bool = False) -> MergeResult:
-    """Join files; their order does not matter. Start records are left out: they mean nothing to an AVR.
-
-    :param part: tells where a boot section can begin; without it the files' start records must.
+    :param part: tells where a boot section can begin.
     :param strip_sketch: of a combined file (bootloader and sketch) that is in another's way, take the bootloader only.
+    :param parts: where ``part`` is not known, what it may be; a combined file is then judged by its length.
     Raises ``RefusedError`` (image-overlap) naming both files and the range, unless the bytes are the same.
     """
     taken: list[ImageFile] = []
-    notes: list[str] = []
+    told: list[str] = []
     for file in files:
         fresh = file
         for index, stands in enumerate(taken):
             earlier = stands
             if strip_sketch and _clash(earlier, fresh) is not None:
-                earlier, fresh = _stripped(earlier, part), _stripped(fresh, part)
+                earlier, fresh = _strip_one(earlier, fresh, _Finder(part, parts))
                 taken[index] = earlier
-            _refuse_clash(earlier, fresh, part)
+            _refuse_clash(earlier, fresh, _Finder(part, parts))
             both = earlier.image.overlaps(fresh.image)
-            notes += [f"{earlier.name} and {fresh.name} both hold {span}, with the same bytes" for span in both]
+            told += [f"{earlier.name} and {fresh.name} both hold {span}, with the same bytes" for span in both]
         taken.append(fresh)
     return MergeResult(
         image=_join(taken),
         sources=tuple(file.source for file in files),
-        warnings=(*dict.fromkeys(warning for file in taken for warning in file.warnings), *notes),
+        warnings=(*dict.fromkeys(warning for file in taken for warning in file.warnings), *told),
+        notes=tuple(
+            f"{file.name}: its start record (0x{file.start_record:04X}) is left out; an AVR has no use for it"
+            for file in files
+            if file.start_record is not None
+        ),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Finder:
+    """Finds bootloaders in files, with what is known about the part."""
+
+    part: Part | None
+    parts: Iterable[Part]
+
+    def combined_at(self, file: ImageFile) -> int | None:
+        """Return where the bootloader of a combined file begins; None for any other file."""
+        if self.part is not None:
+            start = find_bootloader(self.part, file.image, file.start_record)
+        else:
+            guessed = guess_bootloader(self.parts, file.image, file.start_record)
+            start = file.start_record if guessed is None else guessed
+        return start if start is not None and file.image.span.start < start < file.image.span.stop else None
 
 
 def _clash(first: ImageFile, second: ImageFile) -> Span | None:
@@ -63,7 +84,7 @@ def _clash(first: ImageFile, second: ImageFile) -> Span | None:
     return next((span for span in ranges if first.image.bytes_in(span) != second.image.bytes_in(span)), None)
 
 
-def _refuse_clash(first: ImageFile, second: ImageFile, part: Part | None) -> None:
+def _refuse_clash(first: ImageFile, second: ImageFile, finder: _Finder) -> None:
     span = _clash(first, second)
     if span is None:
         return
@@ -71,7 +92,7 @@ def _refuse_clash(first: ImageFile, second: ImageFile, part: Part | None) -> Non
     raise RefusedError(
         ErrorCode.IMAGE_OVERLAP,
         f"{sides} want different bytes in {span}",
-        hint=_cure(first, second, part),
+        hint=_cure(first, second, finder),
         facts=Facts(address=span.start),
     )
 
@@ -85,17 +106,27 @@ def _join(files: Sequence[ImageFile]) -> Image:
     return image
 
 
-def _combined_at(file: ImageFile, part: Part | None) -> int | None:
-    """Return where the bootloader of a combined file begins; None for any other file."""
-    start = file.start_record if part is None else find_bootloader(part, file.image, file.start_record)
-    return start if start is not None and file.image.span.start < start < file.image.span.stop else None
+def _strip_one(first: ImageFile, second: ImageFile, finder: _Finder) -> tuple[ImageFile, ImageFile]:
+    """Reduce the one combined file of two to its bootloader. Where both are, nobody can tell whose firmware is meant."""
+    starts = [finder.combined_at(file) for file in (first, second)]
+    match starts:
+        case [int(start), None]:
+            return _stripped(first, start), second
+        case [None, int(start)]:
+            return first, _stripped(second, start)
+        case [None, None]:
+            return first, second
+        case _:
+            raise RefusedError(
+                ErrorCode.IMAGE_OVERLAP,
+                f"{first.name} and {second.name} both hold a bootloader and something below it",
+                hint="name one file with a firmware and one with a bootloader",
+                facts=Facts(address=second.image.span.start),
+            )
 
 
-def _stripped(file: ImageFile, part: Part | None) -> ImageFile:
+def _stripped(file: ImageFile, start: int) -> ImageFile:
     """Return only the bootloader of a combined file: what lies below it is dropped, filler bytes too."""
-    start = _combined_at(file, part)
-    if start is None:
-        return file
     keep = Span(start, file.image.span.stop)
     above = (segment.span.overlap(keep) for segment in file.image.segments)
     image = Image(tuple(Segment(span.start, file.image.bytes_in(span)) for span in above if len(span)))
@@ -103,14 +134,14 @@ def _stripped(file: ImageFile, part: Part | None) -> ImageFile:
     return replace(file, image=image, warnings=(*file.warnings, note))
 
 
-def _cure(first: ImageFile, second: ImageFile, part: Part | None) -> str:
+def _cure(first: ImageFile, second: ImageFile, finder: _Finder) -> str:
     """Say what to do about an overlap: mostly, one file is a bootloader that was built together with a sketch."""
     for file in (second, first):
-        start = _combined_at(file, part)
+        start = finder.combined_at(file)
         if start is not None:
             return (
                 f"{file.name} is a combined file, a bootloader at 0x{start:04X} and a sketch or firmware below it:"
-                f" cut away what lies below 0x{start:04X}, or flash it alone"
+                " --strip-sketch takes the bootloader only"
             )
     return "only one of them can be in flash: name the firmware and the bootloader that belong together"
 

@@ -1,91 +1,65 @@
 """From what ``enqueue`` was given to a recipe: every check that needs no board, and those that need the part."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from ispd.catalog.bootloaders import Bootloaders
+from ispd.catalog.choice import check_bootloader, choose_bootloader, choose_fuses, choose_lock, choose_part
 from ispd.catalog.fuse_guard import judge_fuses, judge_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.imagefile import ImageFile, read_image
 from ispd.catalog.lint import check_fit, check_image, check_pair, find_bootloader
 from ispd.catalog.merge import merge_files
+from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.part import MemoryKind, Part
-from ispd.model.recipe import Recipe
+from ispd.model.recipe import Recipe, VerifyScope
 from ispd.model.report import FindingLevel, FuseFinding
 
 __all__ = ["NamedBytes", "RecipeOptions", "admit", "build_recipe"]
 
-
-@dataclass(frozen=True, slots=True)
-class NamedBytes:
-    """A file as a client handed it over. ``base`` is the byte address of a raw binary."""
-
-    name: str
-    content: bytes
-    base: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecipeOptions:
-    """What a client may ask for. Fields mean what they mean in :class:`~ispd.model.recipe.Recipe`; None is "not said".
-
-    :param files: flash images; several are joined by the merge rules.
-    :param part: part id, name or avrdude id.
-    :param erase: chip erase first; it takes place only where flash is written.
-    :param bootloader: bootloader id or QMK name; sets its fuse bytes. A fuse option beside it wins, with a warning.
-    """
-
-    files: tuple[NamedBytes, ...] = ()
-    eeprom: NamedBytes | None = None
-    part: str | None = None
-    bootloader: str | None = None
-    lfuse: int | None = None
-    hfuse: int | None = None
-    efuse: int | None = None
-    lock: int | None = None
-    erase: bool = True
-    force_fuses: bool = False
-    accept_fuses: bool = False
-    sck_hz: int | None = None
-    supply_mv: int | None = None
+_LIMITS: Mapping[str, int] = {"sck_hz": 20_000_000, "supply_mv": 20_000}
+"""More than any programmer clocks, more than any board is supplied with: the value is meant for something else."""
 
 
 def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders) -> Recipe:
-    """Check ``options`` and return the recipe; where the part is named (or its bootloader names it), it is admitted too.
+    """Check ``options`` and return the recipe; where the part is named (or its bootloader or an ELF file names it), it is admitted too.
 
     Raises ``RefusedError`` with any code of refused input; nothing was touched.
     """
-    part = None if options.part is None else parts.get(options.part)
-    bootloader = None if options.bootloader is None else bootloaders.get(options.bootloader, part)
+    _check_numbers(options)
+    files = [_read(file, MemoryKind.FLASH) for file in options.files]
+    eeprom = None if options.eeprom is None else _read(options.eeprom, MemoryKind.EEPROM)
+    part = choose_part(options, [*files, *([] if eeprom is None else [eeprom])], parts)
+    bootloader = choose_bootloader(options, part, files, bootloaders)
     if part is None and bootloader is not None and len(bootloader.parts) == 1:
         part = parts.get(bootloader.parts[0])
-    _check_numbers(options)
-    flash = merge_files([_read(file) for file in options.files], part)
-    eeprom = None if options.eeprom is None else _read(options.eeprom)
-    fuses, fuse_warnings = _choose_fuses(options, bootloader)
+    flash = merge_files(files, part, strip_sketch=options.strip_sketch, parts=parts)
+    fuses, fuse_words = choose_fuses(options, bootloader, part)
+    lock, lock_words = choose_lock(options, bootloader, part)
     recipe = Recipe(
         flash=flash.image,
         part=None if part is None else part.id,
         eeprom=None if eeprom is None else eeprom.image,
         fuses=fuses,
-        lock=options.lock,
+        lock=lock,
         bootloader=None if bootloader is None else bootloader.id,
         # without an image there is nothing that would bring the board back to life after an erase
         erase=options.erase and len(flash.image) > 0,
+        verify=options.verify or VerifyScope.WRITTEN,
         force_fuses=options.force_fuses,
         accept_fuses=options.accept_fuses,
         sck_hz=options.sck_hz,
         supply_mv=options.supply_mv,
         sources=flash.sources + (() if eeprom is None else (eeprom.source,)),
-        warnings=(*flash.warnings, *fuse_warnings),
+        warnings=(*options.notes, *flash.warnings, *fuse_words, *lock_words),
     )
     _check_purpose(recipe)
-    if part is None:
-        return recipe
-    told = admit(recipe, part, bootloaders)
+    told = _elf_words(files, recipe)
+    if part is not None:
+        told += admit(recipe, part, bootloaders)
     return replace(recipe, warnings=tuple(dict.fromkeys((*recipe.warnings, *told))))
 
 
@@ -102,7 +76,7 @@ def admit(
     told: tuple[str, ...] = ()
     if recipe.bootloader is not None:
         bootloader = bootloaders.get(recipe.bootloader, part)
-        _check_bootloader(bootloader, part)
+        check_bootloader(bootloader, part)
         told += _size_findings(recipe, part, bootloader)
     if recipe.eeprom is not None:
         check_fit(part, MemoryKind.EEPROM, recipe.eeprom)
@@ -114,7 +88,8 @@ def admit(
     _decide(recipe, part, findings)
     in_force = {**(current_fuses or {}), **recipe.fuses}
     told += check_image(part, recipe.flash, in_force, erase=recipe.erase, force=recipe.force_fuses)
-    told += check_pair(part, recipe.flash, in_force, bootloaders.presets(part), recipe.bootloader)
+    presets = bootloaders.presets(part)
+    told += check_pair(part, recipe.flash, in_force, presets, recipe.bootloader, force=recipe.force_fuses)
     return (*told, *(f"{finding.memory}: {finding.message}" for finding in findings))
 
 
@@ -123,37 +98,36 @@ def _check_numbers(options: RecipeOptions) -> None:
         value = getattr(options, field)
         if value is not None and not 0 <= value <= 0xFF:
             raise _invalid(field, f"{field} must be 0x00..0xFF, not {value:#x}")
-    for field in ("sck_hz", "supply_mv"):
+    for field, limit in _LIMITS.items():
         value = getattr(options, field)
-        if value is not None and value < 1:
-            raise _invalid(field, f"{field} must be positive, not {value}")
+        if value is not None and not 1 <= value <= limit:
+            raise _invalid(field, f"{field} must be 1..{limit}, not {value}")
 
 
 def _invalid(field: str, message: str) -> RefusedError:
     return RefusedError(ErrorCode.INVALID_PARAMETER, message, facts=Facts(field=field))
 
 
-def _read(file: NamedBytes) -> ImageFile:
-    return read_image(file.name, file.content, base=file.base)
+def _read(file: NamedBytes, memory: MemoryKind) -> ImageFile:
+    return read_image(file.name, file.content, base=file.base, memory=memory)
 
 
-def _choose_fuses(options: RecipeOptions, bootloader: Bootloader | None) -> tuple[dict[MemoryKind, int], list[str]]:
-    """Return the fuse bytes to write: the bootloader's, and over them what was given explicitly."""
-    fuses = {} if bootloader is None else dict(bootloader.fuses)
-    given = {MemoryKind.LFUSE: options.lfuse, MemoryKind.HFUSE: options.hfuse, MemoryKind.EFUSE: options.efuse}
-    warnings = []
-    for memory, value in given.items():
-        if value is None:
+def _elf_words(files: Sequence[ImageFile], recipe: Recipe) -> tuple[str, ...]:
+    """Tell what ELF files hold besides flash that this job does not write: nobody asked for it."""
+    words: list[str] = []
+    for file in files:
+        if file.elf is None:
             continue
-        known = (
-            ()
-            if bootloader is None or memory not in fuses
-            else (fuses[memory], *bootloader.fuse_alternatives.get(memory, ()))
-        )
-        if bootloader is not None and known and value not in known:
-            warnings.append(f"{memory} 0x{value:02X} was given; {bootloader.id} is made for 0x{known[0]:02X}")
-        fuses[memory] = value
-    return fuses, warnings
+        wanted = {**file.elf.fuses, **({} if file.elf.lock is None else {MemoryKind.LOCK: file.elf.lock})}
+        written = {**recipe.fuses, **({} if recipe.lock is None else {MemoryKind.LOCK: recipe.lock})}
+        left = [f"{memory} 0x{value:02X}" for memory, value in wanted.items() if written.get(memory) != value]
+        if left:
+            words.append(f"{file.name} names {', '.join(left)}, which this job does not write")
+        if file.elf.eeprom is not None and recipe.eeprom is None:
+            words.append(
+                f"{file.name} holds {len(file.elf.eeprom)} bytes for the EEPROM, which this job does not write"
+            )
+    return tuple(words)
 
 
 def _check_purpose(recipe: Recipe) -> None:
@@ -163,15 +137,12 @@ def _check_purpose(recipe: Recipe) -> None:
             "there is nothing to write: no image, no fuses, no lock byte",
             hint="name an image",
         )
-
-
-def _check_bootloader(bootloader: Bootloader, part: Part) -> None:
-    if not {part.id, *part.twins} & set(bootloader.parts):
+    if recipe.verify is VerifyScope.FULL and not recipe.erase:
         raise RefusedError(
-            ErrorCode.UNKNOWN_BOOTLOADER,
-            f"{bootloader.id} is a bootloader for {', '.join(bootloader.parts) or 'other parts'}, not for {part.id}",
-            hint="its fuse bytes would mean something else on this part",
-            facts=Facts(part=part.id),
+            ErrorCode.RECIPE_INVALID,
+            "all of flash can only be verified after a chip erase: otherwise nobody knows what the rest should hold",
+            hint="name an image and leave the erase in, or verify what was written",
+            facts=Facts(field="verify"),
         )
 
 

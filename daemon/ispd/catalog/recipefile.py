@@ -7,10 +7,14 @@ from collections.abc import Mapping
 
 import msgspec
 
-from ispd.catalog.recipe import NamedBytes, RecipeOptions
+from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.errors import ErrorCode, Facts, RefusedError
+from ispd.model.recipe import VerifyScope
 
 __all__ = ["read_recipe", "recipe_files"]
+
+_MAX_BYTES = 1 << 16
+"""A recipe is a page of text; the images come beside it."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -35,6 +39,8 @@ class _Recipe(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     fuses: _Fuses = msgspec.field(default_factory=_Fuses)
     lock: int | None = None
     erase: bool = True
+    verify: VerifyScope | None = None
+    strip_sketch: bool = False
     accept_fuses: bool = False
     sck_hz: int | None = None
     supply_mv: int | None = None
@@ -68,6 +74,8 @@ def read_recipe(name: str, content: bytes, files: Mapping[str, bytes]) -> Recipe
         efuse=recipe.fuses.efuse,
         lock=recipe.lock,
         erase=recipe.erase,
+        verify=recipe.verify,
+        strip_sketch=recipe.strip_sketch,
         accept_fuses=recipe.accept_fuses,
         sck_hz=recipe.sck_hz,
         supply_mv=recipe.supply_mv,
@@ -75,10 +83,12 @@ def read_recipe(name: str, content: bytes, files: Mapping[str, bytes]) -> Recipe
 
 
 def _decode(name: str, content: bytes) -> _Recipe:
+    hint = "the keys of a recipe are explained in config/examples/board.toml"
+    if len(content) > _MAX_BYTES:
+        raise RefusedError(ErrorCode.RECIPE_INVALID, f"recipe {name} has more than {_MAX_BYTES} bytes", hint=hint)
     try:
         return msgspec.convert(tomllib.loads(content.decode("utf-8")), _Recipe)
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        hint = "the keys of a recipe are explained in config/examples/board.toml"
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise RefusedError(ErrorCode.RECIPE_INVALID, f"recipe {name}: {error}", hint=hint) from error
 
 
@@ -107,7 +117,7 @@ def _check_digest(name: str, file: str, wanted: str, content: bytes) -> None:
     if found != wanted:
         raise RefusedError(
             ErrorCode.CHECKSUM_MISMATCH,
-            f"{file} is not the file recipe {name} was written for: its SHA-256 begins {found[:12]}, not {wanted[:12]}",
+            f"{file} is not the file recipe {name} was written for: its SHA-256 is {found}, not {wanted}",
             hint="get the right file, or put the new digest into the recipe",
             facts=Facts(field="sha256"),
         )

@@ -1,41 +1,63 @@
 """Catalog knowledge as reports, for clients."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from ispd.catalog.bootloaders import Bootloaders
-from ispd.catalog.fuse_guard import judge_fuses
-from ispd.catalog.fuses import FusePreset, clock_of, complete_fuses, explain_bits, explain_boot, explain_brown_out
-from ispd.catalog.imagefile import ImageFile
-from ispd.catalog.lint import boot_starts, find_bootloader, has_jump, usb_id_in
-from ispd.catalog.parts import Parts
+from ispd.catalog.fuse_guard import judge_fuses, judge_lock
+from ispd.catalog.fuses import (
+    FusePreset,
+    clock_of,
+    complete_fuses,
+    explain_bits,
+    explain_boot,
+    explain_brown_out,
+    explain_lock,
+)
+from ispd.catalog.lint import boot_starts
 from ispd.model.bootloader import Bootloader
 from ispd.model.part import MemoryKind, Part
-from ispd.model.report import BootloaderReport, FuseReport, ImageReport, PartReport, SegmentReport
-from ispd.model.span import Span
+from ispd.model.report import BootloaderReport, FindingLevel, FuseByteReport, FuseReport, PartReport
 
-__all__ = ["describe_bootloader", "describe_part", "explain_fuses", "inspect_image"]
+__all__ = ["describe_bootloader", "describe_part", "explain_fuses"]
 
 
-def explain_fuses(part: Part, values: Mapping[MemoryKind, int], presets: Sequence[FusePreset] = ()) -> FuseReport:
+def explain_fuses(
+    part: Part, values: Mapping[MemoryKind, int], presets: Sequence[FusePreset] = (), *, lock: int | None = None
+) -> FuseReport:
     """Explain fuse bytes bit by bit; bytes that are not given are taken as from the factory and not judged.
 
     :param presets: known sets of the part (``known_presets``); the first that equals all bytes is named.
+    :param lock: lock byte to explain and judge too.
     Raises ``RefusedError`` (invalid-parameter) for a value outside 0..255 or a fuse the part does not have.
     """
     findings = judge_fuses(part, values, None, presets)
+    if lock is not None:
+        findings += judge_lock(part, lock)
     fuses = complete_fuses(part, values)
     clock = clock_of(part, fuses)
     return FuseReport(
         part=part.id,
         fuses={memory.value: value for memory, value in fuses.items()},
-        bits=tuple(explain_bits(part, fuses)),
+        bytes=tuple(_bytes(part, fuses, values, lock)),
+        bits=(*explain_bits(part, fuses), *(() if lock is None else explain_lock(part, lock))),
         clock=clock.words,
         clock_hz=clock.hz,
         brown_out=explain_brown_out(part, fuses),
         boot_section=explain_boot(part, fuses),
         preset=next((preset.name for preset in presets if preset.equals(part, fuses)), None),
+        verdict=next((level for level in FindingLevel if any(f.level is level for f in findings)), None),
         findings=findings,
     )
+
+
+def _bytes(
+    part: Part, fuses: Mapping[MemoryKind, int], given: Mapping[MemoryKind, int], lock: int | None
+) -> Iterator[FuseByteReport]:
+    known = [*((memory, value, memory in given) for memory, value in fuses.items())]
+    if lock is not None:
+        known.append((MemoryKind.LOCK, lock, True))
+    for memory, value, is_asked in known:
+        mask = part.mask(memory)
+        yield FuseByteReport(memory=memory, value=value, asked=is_asked, mask=mask, effective=value & mask)
 
 
 def describe_part(part: Part) -> PartReport:
@@ -81,57 +103,3 @@ def describe_bootloader(bootloader: Bootloader) -> BootloaderReport:
         note=bootloader.note,
         unverified=bootloader.unverified,
     )
-
-
-def inspect_image(file: ImageFile, parts: Parts, bootloaders: Bootloaders | None = None) -> ImageReport:
-    """Return facts about an image file and what it seems to be; ``bootloaders`` lets known files be recognised."""
-    image = file.image
-    findings = [*file.notes, *file.warnings]
-    if file.start_record is not None:
-        findings.append(f"a start record names 0x{file.start_record:04X}; it is not written to a part")
-    if image.span.start == 0 and not has_jump(image, 0) and not _is_eeprom(file):
-        findings.append("the word at address 0 is not a jump: EEPROM data, or not an AVR firmware")
-    return ImageReport(
-        name=file.name,
-        format=file.format.value,
-        sha256=file.sha256,
-        image_sha256=image.sha256,
-        size_bytes=len(image),
-        start=image.span.start,
-        end=image.span.stop,
-        segments=tuple(SegmentReport(start=s.start, size_bytes=len(s.data)) for s in image.segments),
-        parts_that_fit=tuple(part.id for part in parts if image.span in part.flash.span),
-        looks_like=_looks_like(file, parts, bootloaders),
-        findings=tuple(findings),
-    )
-
-
-def _is_eeprom(file: ImageFile) -> bool:
-    return file.name.lower().endswith(".eep")
-
-
-def _looks_like(file: ImageFile, parts: Parts, bootloaders: Bootloaders | None) -> str:
-    known = next((b for b in bootloaders or () if b.image_sha256 == file.sha256), None)
-    if known is not None:
-        return f"the vendor's file of {known.id} ({known.title})"
-    if _is_eeprom(file):
-        return "EEPROM data"
-    loader = _bootloader_start(file, parts)
-    if loader is None:
-        usb = usb_id_in(file.image, file.image.span)
-        return "firmware" if usb is None else f"firmware with USB id {usb}"
-    usb = usb_id_in(file.image, Span(loader, file.image.span.stop))
-    named = [b for b in bootloaders or () if usb in b.usb]
-    kind = f"{named[0].qmk} bootloader" if named else "bootloader"
-    where = f"{kind} at 0x{loader:04X}" + ("" if usb is None else f" with USB id {usb}")
-    return where if loader == file.image.span.start else f"firmware and {where}"
-
-
-def _bootloader_start(file: ImageFile, parts: Parts) -> int | None:
-    """Look for a bootloader as the smallest parts would hold it: the section ends with flash."""
-    fitting = [part for part in parts if part.boot is not None and file.image.span in part.flash.span]
-    smallest = min((part.flash.size_bytes for part in fitting), default=0)
-    found = (
-        find_bootloader(part, file.image, file.start_record) for part in fitting if part.flash.size_bytes == smallest
-    )
-    return min((start for start in found if start is not None), default=None)

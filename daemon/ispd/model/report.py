@@ -13,8 +13,10 @@ __all__ = [
     "BootloaderReport",
     "FindingLevel",
     "FuseBitReport",
+    "FuseByteReport",
     "FuseFinding",
     "FuseReport",
+    "ImageKind",
     "ImageReport",
     "PartReport",
     "SegmentReport",
@@ -41,7 +43,7 @@ class FuseFinding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FuseBitReport:
-    """One group of fuse bits in words. ``value`` is shifted down; ``programmed`` means all its bits are 0."""
+    """One group of fuse or lock bits in words. ``value`` is shifted down; ``programmed`` means all its bits are 0."""
 
     name: str
     memory: MemoryKind
@@ -51,18 +53,51 @@ class FuseBitReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FuseByteReport:
+    """One byte: what was asked for, and what counts of it.
+
+    :param asked: False where nobody asked and ``value`` is the factory's.
+    :param mask: bits that exist on the part; the others read back as anything.
+    :param effective: ``value`` in the bits that exist, 0 elsewhere.
+    """
+
+    memory: MemoryKind
+    value: int
+    asked: bool
+    mask: int
+    effective: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FuseReport:
-    """Fuse bytes explained. ``clock_hz`` None: the source's frequency is not in the fuses. ``preset`` None: no known set."""
+    """Fuse bytes explained, and the lock byte where one was given.
+
+    :param bytes: each byte of ``fuses`` (and the lock byte) as asked and as it counts.
+    :param clock_hz: None where the source's frequency is not in the fuses.
+    :param preset: name of the known set that these bytes are, None where they are none.
+    :param verdict: the worst level among ``findings``, None where the fuse guard has nothing to say.
+    """
 
     part: str
     fuses: dict[str, int]
+    bytes: tuple[FuseByteReport, ...]
     bits: tuple[FuseBitReport, ...]
     clock: str
     clock_hz: int | None
     brown_out: str
     boot_section: str
     preset: str | None
+    verdict: FindingLevel | None = None
     findings: tuple[FuseFinding, ...] = ()
+
+
+class ImageKind(StrEnum):
+    """What an image is. ``production``: firmware (or a sketch) and bootloader in one."""
+
+    APPLICATION = "application"
+    BOOTLOADER = "bootloader"
+    PRODUCTION = "production"
+    EEPROM = "eeprom"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +110,12 @@ class SegmentReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReport:
-    """Facts about an image file. ``sha256`` is of the file as it came, ``image_sha256`` of the bytes it means."""
+    """Facts about an image file. ``sha256`` is of the file as it came, ``image_sha256`` of the bytes it means.
+
+    :param bootloaders: ids of the bootloaders it holds one of, as far as the catalog can tell.
+    :param bootloader_start: address at which it holds a bootloader, None where it holds none.
+    :param parts_that_fit: parts whose memory takes it and, where it holds a bootloader, have a boot section there.
+    """
 
     name: str
     format: str
@@ -86,7 +126,10 @@ class ImageReport:
     end: int
     segments: tuple[SegmentReport, ...]
     parts_that_fit: tuple[str, ...]
+    kind: ImageKind
     looks_like: str
+    bootloaders: tuple[str, ...] = ()
+    bootloader_start: int | None = None
     findings: tuple[str, ...] = ()
 
 

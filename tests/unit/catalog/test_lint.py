@@ -143,13 +143,23 @@ def test_where_a_bootloader_is_found():
 def test_image_and_fuses_are_a_pair():
     known = BOOTLOADERS.presets(U4)
 
-    def told(vendor: int, product: int, fuses: dict[MemoryKind, int], named: str | None = None) -> tuple[str, ...]:
+    def told(
+        vendor: int, product: int, fuses: dict[MemoryKind, int], named: str | None = None, force: bool = False
+    ) -> tuple[str, ...]:
         loader = Segment(0x7000, LOADER.data + usb(vendor, product))
-        return check_pair(U4, Image((APP, loader)), fuses, known, named)
+        return check_pair(U4, Image((APP, loader)), fuses, known, named, force=force)
 
     assert told(0x03EB, 0x2FF4, DFU) == told(0x2341, 0x0037, CATERINA) == told(0x1234, 0x5678, DFU) == ()
-    assert "starts at every power-up" in told(0x03EB, 0x2FF4, CATERINA)[0]
-    assert "a reset does not enter it" in told(0x2341, 0x0037, DFU)[0]
+    for usb_id, fuses, effect, cure in (
+        ((0x03EB, 0x2FF4), CATERINA, "starts at every power-up", "--bootloader atmel-dfu-32u4"),
+        ((0x2341, 0x0037), DFU, "a reset does not enter it", "--bootloader caterina-micro"),
+    ):
+        with pytest.raises(RefusedError) as caught:
+            told(*usb_id, fuses)
+        assert caught.value.code is ErrorCode.IMAGE_FUSE_MISMATCH
+        assert effect in caught.value.message
+        assert cure in caught.value.hint
+        assert effect in told(*usb_id, fuses, force=True)[0]
     assert "of caterina-micro, not of caterina-leonardo" in told(0x2341, 0x0037, CATERINA, "caterina-leonardo")[0]
     assert told(0x2341, 0x0037, {}, "caterina-micro") == ()
     # a descriptor-like pair of bytes in front of the real one

@@ -9,7 +9,7 @@ from tests.unit.catalog.hexlines import END, data_lines, hexfile, record
 
 from ispd.catalog.hexwriter import write_hex
 from ispd.catalog.imagefile import ImageFile, read_image
-from ispd.catalog.merge import merge_files, merge_images
+from ispd.catalog.merge import merge_files
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, RefusedError
 from ispd.model.image import Image, Segment
@@ -67,12 +67,12 @@ def test_a_sketch_is_stripped_only_when_asked_for(order):
 def test_overlap_of_different_bytes_is_refused_and_of_equal_bytes_noted():
     other = file("other.hex", *data_lines(0x6FF0, b"\x00" * 16 + LOADER[:-1] + b"\x23"))
     with pytest.raises(RefusedError) as caught:
-        merge_images(loader, other, U4)
+        merge_files([loader, other], U4)
     # the bytes differ from the last one of the loader on, the range named is where both define bytes
     assert caught.value.facts.address == 0x7000
     assert "loader.hex (0x7000..0x7BBB) and other.hex (0x6FF0..0x7BBB)" in caught.value.message
     same = file("same.hex", *data_lines(0x6FF0, b"\x00" * 16 + LOADER + b"\x01"))
-    made = merge_images(loader, same, U4)
+    made = merge_files([loader, same], U4)
     assert made.image == same.image
     assert made.warnings == ("loader.hex and same.hex both hold 0x7000..0x7BBB, with the same bytes",)
 

@@ -11,8 +11,9 @@ from tests.unit.catalog.hexlines import END, data_lines, hexfile
 from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.imagefile import read_image
+from ispd.catalog.inspection import inspect_image
 from ispd.catalog.parts import load_parts
-from ispd.catalog.reports import describe_bootloader, describe_part, explain_fuses, inspect_image
+from ispd.catalog.reports import describe_bootloader, describe_part, explain_fuses
 from ispd.errors import RefusedError
 from ispd.model.part import MemoryKind
 from ispd.model.report import FuseReport, ImageReport

@@ -13,6 +13,7 @@ from ispd.api.methods import (
     IMAGE_MERGE,
     PART_GET,
     PART_LIST,
+    BinaryFile,
     BootloaderList,
     ExplainedPart,
     ImageInspect,
@@ -21,13 +22,15 @@ from ispd.api.methods import (
     PartGet,
     PartList,
 )
-from ispd.catalog.fuse_guard import judge_lock
+from ispd.catalog.choice import check_bootloader, check_linked, choose_bootloader, choose_fuses, choose_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.hexwriter import write_hex
-from ispd.catalog.imagefile import read_image
-from ispd.catalog.lint import check_image
+from ispd.catalog.imagefile import ImageFile, read_image
+from ispd.catalog.inspection import inspect_image
+from ispd.catalog.lint import check_fit, check_image
 from ispd.catalog.merge import merge_files
-from ispd.catalog.reports import describe_bootloader, describe_part, explain_fuses, inspect_image
+from ispd.catalog.options import RecipeOptions
+from ispd.catalog.reports import describe_bootloader, describe_part, explain_fuses
 from ispd.model.part import MemoryKind
 from ispd.model.report import BootloaderReport, ImageReport, PartReport
 
@@ -46,12 +49,15 @@ async def list_parts(call: Call, _params: PartList) -> list[PartReport]:
 async def get_part(call: Call, params: PartGet) -> ExplainedPart:
     """Answer ``part.get``."""
     part = call.station.parts.get(params.id)
-    given = {MemoryKind.LFUSE: params.lfuse, MemoryKind.HFUSE: params.hfuse, MemoryKind.EFUSE: params.efuse}
-    values = {memory: value for memory, value in given.items() if value is not None}
-    presets = known_presets(part, call.station.bootloaders)
-    fuses = explain_fuses(part, values, presets)
-    if params.lock is not None:
-        fuses = replace(fuses, findings=(*fuses.findings, *judge_lock(part, params.lock)))
+    options = RecipeOptions(
+        bootloader=params.bootloader, lfuse=params.lfuse, hfuse=params.hfuse, efuse=params.efuse, lock=params.lock
+    )
+    bootloader = choose_bootloader(options, part, (), call.station.bootloaders)
+    if bootloader is not None:
+        check_bootloader(bootloader, part)
+    values, _ = choose_fuses(options, bootloader, part)
+    lock, _ = choose_lock(options, bootloader, part)
+    fuses = explain_fuses(part, values, known_presets(part, call.station.bootloaders), lock=lock)
     return ExplainedPart(part=describe_part(part), fuses=fuses)
 
 
@@ -68,12 +74,22 @@ async def inspect(call: Call, params: ImageInspect) -> ImageReport:
 
 
 def _inspect(station: StationPort, params: ImageInspect) -> ImageReport:
-    file = read_image(params.image.name, params.image.content)
+    memory = None if params.memory is None else MemoryKind(params.memory)
+    file = _read(params.image, memory)
     report = inspect_image(file, station.parts, station.bootloaders)
     if params.part is None:
         return report
-    told = check_image(station.parts.get(params.part), file.image, {})
+    part = station.parts.get(params.part)
+    check_linked(file, part, station.parts)
+    if file.memory is MemoryKind.EEPROM:
+        check_fit(part, MemoryKind.EEPROM, file.image)
+        return report
+    told = check_image(part, file.image, {})
     return replace(report, findings=tuple(dict.fromkeys((*report.findings, *told))))
+
+
+def _read(file: BinaryFile, memory: MemoryKind | None = None) -> ImageFile:
+    return read_image(file.name, file.content, base=file.base, memory=memory)
 
 
 @handles(IMAGE_MERGE)
@@ -84,9 +100,13 @@ async def merge(call: Call, params: ImageMerge) -> Merged:
 
 def _merge(station: StationPort, params: ImageMerge) -> Merged:
     part = None if params.part is None else station.parts.get(params.part)
-    joined = merge_files([read_image(image.name, image.content) for image in params.images], part)
+    files = [_read(image, MemoryKind.FLASH) for image in params.images]
+    for file in files:
+        if part is not None:
+            check_linked(file, part, station.parts)
+    joined = merge_files(files, part, strip_sketch=params.strip_sketch, parts=station.parts)
     told = () if part is None else check_image(part, joined.image, {})
     content = write_hex(joined.image)
     report = inspect_image(read_image(_MERGED_NAME, content), station.parts, station.bootloaders)
-    findings = tuple(dict.fromkeys((*joined.warnings, *report.findings, *told)))
+    findings = tuple(dict.fromkeys((*joined.warnings, *joined.notes, *report.findings, *told)))
     return Merged(name=_MERGED_NAME, content=content, report=replace(report, findings=findings))

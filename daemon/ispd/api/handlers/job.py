@@ -23,7 +23,8 @@ from ispd.api.methods import (
     JobResume,
 )
 from ispd.catalog.keyboard import Keyboard, read_keyboard
-from ispd.catalog.recipe import NamedBytes, RecipeOptions, build_recipe
+from ispd.catalog.options import NamedBytes, RecipeOptions
+from ispd.catalog.recipe import build_recipe
 from ispd.catalog.recipefile import read_recipe
 from ispd.model.job import Job
 from ispd.model.recipe import Recipe
@@ -56,22 +57,26 @@ def _with_keyboard(options: RecipeOptions, keyboard: Keyboard) -> RecipeOptions:
     )
 
 
+_REPLACING = ("part", "bootloader", "lfuse", "hfuse", "efuse", "lock", "verify", "sck_hz")
+
+
 def _with_params(options: RecipeOptions, params: JobEnqueue) -> RecipeOptions:
     """Put what the caller asked for over what the files say; what both can only allow is allowed by either."""
-    said = {name: getattr(params, name) for name in ("part", "bootloader", "lfuse", "hfuse", "efuse", "lock")}
+    said = {name: getattr(params, name) for name in _REPLACING}
     options = replace(options, **{name: value for name, value in said.items() if value is not None})
     return replace(
         options,
         files=tuple(_file(image) for image in params.images) or options.files,
         eeprom=options.eeprom if params.eeprom is None else _file(params.eeprom),
         erase=options.erase and params.erase,
+        strip_sketch=options.strip_sketch or params.strip_sketch,
         force_fuses=options.force_fuses or params.force_fuses,
         accept_fuses=options.accept_fuses or params.accept_fuses,
     )
 
 
 def _file(file: BinaryFile) -> NamedBytes:
-    return NamedBytes(file.name, file.content)
+    return NamedBytes(file.name, file.content, file.base)
 
 
 @handles(JOB_LIST)

@@ -1,0 +1,181 @@
+"""A Bus Pirate that was found, recognised and measured: which firmware, how fast a line, and its SPI mode.
+
+The rate is raised where hardware v3 and firmware 5.5 or newer allow it (flashrom does the same): 2 Mbaud where ``05``
+collects its bytes first, 1 Mbaud where it streams them, since a line faster than 1 MHz SPI would overrun it. A rate that
+does not carry a probe is given up again.
+"""
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Final, TypeVar
+
+from ispd.errors import ErrorCode, LinkTimeoutError, ProgrammerError, ProtocolError, RemoteProtocolError
+from ispd.programmers.buspirate_line import PirateLine
+from ispd.programmers.buspirate_pace import Blocks, Pace
+from ispd.transport.contract import BytePort
+from ispd.wire.buspirate import AskExtended, Bitbang, Marked, SpiMode, WriteThenRead
+from ispd.wire.buspirate_text import DEFAULT_BAUD, Firmware, parse_banner
+from ispd.wire.engine import Request
+
+__all__ = ["FAST_BAUD", "STREAM_BAUD", "Mode", "Pirate"]
+
+R = TypeVar("R")
+
+FAST_BAUD: Final = 2_000_000
+STREAM_BAUD: Final = 1_000_000
+
+_HAS_EXTENDED: Final = (5, 10)
+"""Firmware from which flash is read by one command; without it bulk transfers do, and they need the slower line."""
+
+_PROBE_S: Final = 0.2
+_LINE_PROBE: Final = bytes(32)
+"""As many bytes in one go as show that none is lost; sent while the outputs are open-drain, so that a target can take
+no harm, and at a divisor of four bytes, so that a part that happens to listen stays in step."""
+
+
+class Mode(Enum):
+    """Where the Bus Pirate is."""
+
+    BITBANG = "bitbang"
+    SPI = "spi"
+
+
+class Pirate:
+    """An open Bus Pirate; between boards it is in bit-bang mode, where all pins are inputs and the supplies off."""
+
+    def __init__(self, port: BytePort, first_baud: int) -> None:
+        self._line = PirateLine(port, (first_baud, DEFAULT_BAUD, FAST_BAUD, STREAM_BAUD))
+        self._may_raise = True
+        self.firmware = Firmware(text="unknown firmware")
+        self.pace = Pace(is_usb=False, baud=DEFAULT_BAUD, blocks=Blocks.NONE)
+        self.mode = Mode.BITBANG
+        self.reads_flash = False
+
+    @property
+    def name(self) -> str:
+        """Path of the port."""
+        return self._line.name
+
+    @property
+    def epoch(self) -> int:
+        """Changes with each loss of step: the target is out of programming mode since."""
+        return self._line.epoch
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the next answer is known to belong to the next request."""
+        return self._line.in_step
+
+    async def open(self) -> None:
+        """Find the Bus Pirate, ask who it is, raise the rate. Raises ``ProgrammerError`` (programmer-silent)."""
+        if not await self._line.find(is_patient=True):
+            raise self._silent()
+        await self._bring_up()
+
+    async def ensure(self) -> None:
+        """Get in step again where that was lost; the target's reset is released then, and its supply off.
+
+        Raises ``ProgrammerError`` (programmer-silent).
+        """
+        if self._line.in_step:
+            return
+        if not await self._line.find(is_patient=False):
+            raise self._silent()
+        self.mode = Mode.BITBANG
+        if not self.pace.is_usb and self._line.baud != self.pace.baud:
+            await self._bring_up()
+
+    async def command(
+        self,
+        requests: Iterable[Request[R]],
+        *,
+        deadline_s: float,
+        stop: Callable[[], bool] | None = None,
+        on_reply: Callable[[R], None] | None = None,
+    ) -> list[R]:
+        """Send requests and return their replies; errors are those of :meth:`SerialLink.exchange`."""
+        return await self._line.command(requests, deadline_s=deadline_s, stop=stop, on_reply=on_reply)
+
+    async def command_ahead(self, request: Request[R], *, ahead_bytes: int, not_before: float, deadline_s: float) -> R:
+        """See :meth:`PirateLine.command_ahead`."""
+        return await self._line.command_ahead(
+            request, ahead_bytes=ahead_bytes, not_before=not_before, deadline_s=deadline_s
+        )
+
+    async def to_bitbang(self) -> None:
+        """Leave SPI mode: all pins become inputs at once, the supplies go off. Finds its step again where it must."""
+        if self._line.in_step and self.mode is Mode.SPI:
+            try:
+                await self._line.command([Bitbang()], deadline_s=_PROBE_S)
+            except (LinkTimeoutError, ProtocolError):
+                await self.ensure()
+        else:
+            await self.ensure()
+        self.mode = Mode.BITBANG
+
+    async def restore(self) -> None:
+        """Put the line back to 115200 baud and the terminal; does what it can."""
+        await self._line.restore()
+
+    async def aclose(self) -> None:
+        """Close the port; never raises."""
+        await self._line.aclose()
+
+    # -- bringing up ---------------------------------------------------------------------------------------------------
+
+    async def _bring_up(self) -> None:
+        """Learn the firmware from its banner, raise the rate, and find out which commands work."""
+        self.firmware = parse_banner(await self._line.to_terminal())
+        baud = self._wanted_baud()
+        is_raised = baud != DEFAULT_BAUD and await self._line.change_rate(baud)
+        self._may_raise = self._may_raise and (is_raised or baud == DEFAULT_BAUD)
+        if not await self._line.find(is_patient=False):
+            raise self._silent()
+        try:
+            await self._probe()
+        except (LinkTimeoutError, ProtocolError):
+            if not is_raised:
+                raise
+            self._may_raise = False
+            if not await self._line.find(is_patient=False):
+                raise self._silent() from None
+            await self._bring_up()
+
+    def _wanted_baud(self) -> int:
+        """Return the fastest rate at which nothing is lost."""
+        version = self.firmware.version
+        if not self._may_raise or not self.firmware.may_change_rate or version is None:
+            return DEFAULT_BAUD
+        return FAST_BAUD if version >= _HAS_EXTENDED and not self.firmware.is_streaming else STREAM_BAUD
+
+    async def _probe(self) -> None:
+        """Find out which commands work; ends in bit-bang mode."""
+        self.pace = Pace(is_usb=self.firmware.is_usb, baud=self._line.baud, blocks=Blocks.NONE)
+        self._line.window = self.pace.window
+        await self._line.command([SpiMode()], deadline_s=_PROBE_S)
+        self.reads_flash = (await self._line.command([Marked(AskExtended())], deadline_s=_PROBE_S))[0]
+        blocks = await self._probe_blocks() if self.firmware.may_write_then_read else Blocks.NONE
+        self.pace = Pace(is_usb=self.firmware.is_usb, baud=self._line.baud, blocks=blocks)
+        await self._line.command([Bitbang()], deadline_s=_PROBE_S)
+        self.mode = Mode.BITBANG
+
+    async def _probe_blocks(self) -> Blocks:
+        """Tell what ``05`` does, with a byte each way: none at all is answered differently by each firmware."""
+        try:
+            await self._line.command([WriteThenRead(b"\x00")], deadline_s=_PROBE_S)
+        except (LinkTimeoutError, RemoteProtocolError):
+            # before 5.5 the bytes were single commands, the zeros among them leave SPI mode
+            if not await self._line.find(is_patient=False):
+                raise self._silent() from None
+            await self._line.command([SpiMode()], deadline_s=_PROBE_S)
+            return Blocks.NONE
+        if self.pace.baud != DEFAULT_BAUD:
+            await self._line.command([Marked(WriteThenRead(_LINE_PROBE))], deadline_s=_PROBE_S)
+        return Blocks.STREAMED if self.firmware.is_streaming else Blocks.BUFFERED
+
+    def _silent(self) -> ProgrammerError:
+        return ProgrammerError(
+            ErrorCode.PROGRAMMER_SILENT,
+            f"nothing on {self.name} answers as a Bus Pirate",
+            hint="unplug the Bus Pirate and plug it in again; a v5 or v6 needs its legacy binary mode chosen first",
+        )

@@ -166,13 +166,21 @@ class LookTurns:
         """Return how many looks it takes until each rung was tried."""
         return max(1, len(self._split(capabilities, fixed_hz)[1]))
 
+    def settle(self, capabilities: Capabilities, sck_hz: int) -> None:
+        """Take note that the board on the slot was worked on at ``sck_hz``: it may follow no faster one from now on."""
+        home, others = self._split(capabilities, None)
+        if home is not None and home > sck_hz:
+            self._home_hz = max((hz for hz in others if hz is not None and hz <= sck_hz), default=sck_hz)
+
     def answered(self, rung_hz: int | None) -> None:
         """Take note of the rung at which a board answered."""
         self._home_hz = rung_hz
 
     def _split(self, capabilities: Capabilities, fixed_hz: int | None) -> tuple[int | None, list[int | None]]:
         rungs = entry_rungs(capabilities, fixed_hz=fixed_hz)
-        home = self._home_hz if self._home_hz in rungs else rungs[0]
+        home = rungs[0]
+        if home is not None and fixed_hz is None and self._home_hz in capabilities.sck_hz:
+            home = self._home_hz
         return home, [hz for hz in rungs if hz != home]
 
 

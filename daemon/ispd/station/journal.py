@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import anyio
 
 from ispd.errors import ErrorCode, JobError
+from ispd.flashing.sck import FoundSck, SckKey
 from ispd.model.image import Image
 from ispd.model.job import Attempt, Failure, Job, StepRecord, Unit, Verdict
 from ispd.model.recipe import Recipe
@@ -186,6 +187,22 @@ class Journal:
         """Return how many units were ever recorded."""
         found = await self._worker.run(lambda: self._file.query("SELECT count(*) AS units FROM unit"))
         return int(found[0]["units"])
+
+    async def found_sck(self, slot: str, programmer: str) -> dict[SckKey, FoundSck]:
+        """Return the SCKs found on a slot with this kind of programmer."""
+        sql = "SELECT * FROM sck WHERE slot = :slot AND programmer = :programmer"
+        parameters = {"slot": slot, "programmer": programmer}
+        found = map(rows.found_sck_of, await self._worker.run(lambda: self._file.query(sql, parameters)))
+        return {one.key: one for one in found}
+
+    async def remember_sck(self, slot: str, programmer: str, found: FoundSck) -> None:
+        """Keep the SCK that was found, in the place of what was known for the same part and clock."""
+        row = rows.found_sck_row(slot, programmer, found)
+        await self._commit(lambda: self._file.replace("sck", row))
+
+    async def forget_sck(self, slot: str, part: str) -> None:
+        """Forget what was found for a part on a slot: it is looked for anew."""
+        await self._commit(lambda: self._file.delete("sck", slot=slot, part=part))
 
     async def _commit(self, change: Callable[[], T]) -> T:
         def run() -> T:

@@ -95,11 +95,22 @@ class JournalFile:
 
     def insert(self, table: str, row: Parameters, *, if_absent: bool = False) -> int:
         """Insert ``row`` and return its rowid; with ``if_absent`` an existing primary key is left as it is."""
+        return self._put(f"INTO {table}", row, "ON CONFLICT DO NOTHING" if if_absent else "")
+
+    def replace(self, table: str, row: Parameters) -> None:
+        """Insert ``row``, in the place of one with the same primary key."""
+        self._put(f"OR REPLACE INTO {table}", row, "")
+
+    def delete(self, table: str, **keys: Any) -> None:
+        """Delete the rows that have all of these values."""
+        where = " AND ".join(f"{name} = :{name}" for name in keys)
+        self._connection.execute(f"DELETE FROM {table} WHERE {where}", keys)  # noqa: S608  # names as below
+
+    def _put(self, into: str, row: Parameters, otherwise: str) -> int:
         names = ", ".join(row)
         values = ", ".join(f":{name}" for name in row)
-        otherwise = "ON CONFLICT DO NOTHING" if if_absent else ""
         # table and column names are this package's own, values are bound
-        cursor = self._connection.execute(f"INSERT INTO {table} ({names}) VALUES ({values}) {otherwise}", row)  # noqa: S608
+        cursor = self._connection.execute(f"INSERT {into} ({names}) VALUES ({values}) {otherwise}", row)  # noqa: S608
         return cursor.lastrowid or 0
 
     def update(self, table: str, row: Parameters, *, where: str, **keys: Any) -> int:

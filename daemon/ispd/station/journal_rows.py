@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from ispd.errors import ErrorCode, IspdError
+from ispd.flashing.sck import FoundSck, SckKey
 from ispd.model.image import Image, Segment
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
 from ispd.model.recipe import Recipe, SourceFile
@@ -19,6 +20,8 @@ __all__ = [
     "Row",
     "attempt_of",
     "failure_json",
+    "found_sck_of",
+    "found_sck_row",
     "image_bytes",
     "image_of",
     "job_of",
@@ -205,6 +208,23 @@ def step_of(row: Row) -> StepRecord:
     """Return the step of a row."""
     fields = ("name", "started", "seconds", "bytes", "note")
     return StepRecord(**{field: row[field] for field in fields})
+
+
+def found_sck_row(slot: str, programmer: str, found: FoundSck) -> dict[str, Any]:
+    """Return all columns of an SCK that was found."""
+    return {
+        "slot": slot,
+        "programmer": programmer,
+        "part": found.key.part,
+        "clock": found.key.clock,
+        "sck_hz": found.sck_hz,
+        "boards": found.boards,
+    }
+
+
+def found_sck_of(row: Row) -> FoundSck:
+    """Return the SCK of a row."""
+    return FoundSck(SckKey(row["part"], row["clock"]), row["sck_hz"], row["boards"])
 
 
 def failure_json(failure: Failure | None) -> str | None:

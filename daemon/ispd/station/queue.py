@@ -1,10 +1,13 @@
 """The job queue: which job a slot works for, how many boards are still wanted, and what is recorded about it.
 
-In memory are only the jobs that are not final; every change is in the journal before anybody hears of it.
+In memory are only the jobs that are not final; every change is in the journal before it is believed, and before anybody
+hears of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+
+import anyio
 
 from ispd.errors import ErrorCode, JobError
 from ispd.model.job import Job, JobState, Unit, Verdict
@@ -16,46 +19,54 @@ from ispd.transport.clock import Clock, timestamp
 
 __all__ = ["JobQueue", "OpenJob"]
 
+_OPEN = (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED)
+
 
 class OpenJob:
     """A job that is not final: its record, its recipe, and what its slots did so far.
 
-    ``served`` are the slots a job without ``count`` is through with; ``last_units`` holds per slot the newest unit,
-    which survives a restart: a board that has its verdict stays untouched until it was taken out.
+    ``record`` is what the journal holds; ``in_flight`` are the boards reserved or being flashed. ``served`` are the slots a
+    job without ``count`` is through with; ``last_units`` holds per slot the newest unit, which survives a restart: a board
+    that has its verdict stays untouched until it was taken out.
     """
 
     def __init__(self, job: Job, recipe: Recipe, last_units: Mapping[str, Unit]) -> None:
-        self.job = job
+        self.record = job
         self.recipe = recipe
         self.last_units = dict(last_units)
         self.served = {slot for slot, unit in last_units.items() if unit.verdict is not Verdict.INTERRUPTED}
         self.in_flight = 0
+        self.lock = anyio.Lock()
+
+    @property
+    def job(self) -> Job:
+        """The job as clients see it, with the boards that are running now."""
+        return replace(self.record, running=self.in_flight)
 
     @property
     def is_once(self) -> bool:
         """True for a job that flashes each board present now, once."""
-        return self.job.count is None
+        return self.record.count is None
 
     def wants(self, slot: str) -> bool:
         """Tell whether ``slot`` should work for this job now."""
-        if slot not in self.job.slots or self.job.state not in (JobState.QUEUED, JobState.RUNNING):
+        if slot not in self.record.slots or self.record.state not in (JobState.QUEUED, JobState.RUNNING):
             return False
-        if self.job.count is None:
+        if self.record.count is None:
             return slot not in self.served
-        return self.job.passed < self.job.count
+        return self.record.passed < self.record.count
 
     def reserve(self, slot: str) -> bool:
         """Take one board of the job for ``slot``; False where it wants no more than are running already.
 
         Never more boards run than passes are still needed, so the job stops at its count exactly.
         """
-        if self.job.state not in (JobState.QUEUED, JobState.RUNNING):
+        if self.record.state not in (JobState.QUEUED, JobState.RUNNING):
             return False
-        if self.job.count is not None and self.job.passed + self.in_flight >= self.job.count:
+        if self.record.count is not None and self.record.passed + self.in_flight >= self.record.count:
             return False
         self.in_flight += 1
         self.served.add(slot)
-        self.job = replace(self.job, running=self.in_flight)
         return True
 
 
@@ -96,29 +107,26 @@ class JobQueue:
     async def cancel(self, job_id: int) -> Job:
         """Start no further unit; running ones stop at their next page."""
         entry = self._entry(job_id)
-        await self._change(entry, state=JobState.CANCELLING)
+        await self._turn(entry, JobState.CANCELLING, _OPEN)
         await self.settle(entry)
         return entry.job
 
     async def pause(self, job_id: int) -> Job:
         """Hold the job: running units wait between two pages, no further unit starts."""
         entry = self._entry(job_id)
-        if entry.job.state in (JobState.QUEUED, JobState.RUNNING):
-            await self._change(entry, state=JobState.PAUSED)
+        await self._turn(entry, JobState.PAUSED, (JobState.QUEUED, JobState.RUNNING))
         return entry.job
 
     async def resume(self, job_id: int) -> Job:
         """Let a paused job go on."""
         entry = self._entry(job_id)
-        if entry.job.state is JobState.PAUSED:
-            await self._change(entry, state=JobState.RUNNING)
+        await self._turn(entry, JobState.RUNNING, (JobState.PAUSED,))
         return entry.job
 
     async def begin(self, entry: OpenJob, intent: Unit) -> Unit:
         """Commit the intent to flash a reserved board: a new unit, or a further attempt on one that was interrupted."""
         last = entry.last_units.get(intent.slot)
-        if entry.job.state is JobState.QUEUED:
-            await self._change(entry, state=JobState.RUNNING)
+        await self._turn(entry, JobState.RUNNING, (JobState.QUEUED,))
         if last is not None and last.verdict is Verdict.INTERRUPTED:
             unit = await self._journal.begin_attempt(last.id, intent.started)
         else:
@@ -128,16 +136,16 @@ class JobQueue:
 
     async def finish(self, entry: OpenJob, unit: Unit) -> None:
         """Record a unit's verdict together with the job's counters; :meth:`settle` comes next."""
-        entry.in_flight -= 1
-        entry.last_units[unit.slot] = unit
-        job = replace(
-            entry.job,
-            passed=entry.job.passed + (unit.verdict is Verdict.PASSED),
-            failed=entry.job.failed + (unit.verdict is Verdict.FAILED),
-            running=entry.in_flight,
-        )
-        entry.job = job
-        await self._journal.finish_unit(unit, job)
+        async with entry.lock:
+            record = replace(
+                entry.record,
+                passed=entry.record.passed + (unit.verdict is Verdict.PASSED),
+                failed=entry.record.failed + (unit.verdict is Verdict.FAILED),
+            )
+            await self._journal.finish_unit(unit, record)
+            entry.record = record
+            entry.in_flight -= 1
+            entry.last_units[unit.slot] = unit
         self._events.publish(unit)
         self._events.publish(entry.job)
 
@@ -145,14 +153,22 @@ class JobQueue:
         """Take back a reservation whose unit was never recorded."""
         entry.in_flight -= 1
         entry.served.discard(slot)
-        entry.job = replace(entry.job, running=entry.in_flight)
         self.changed.fire()
 
     async def note_seen(self, entry: OpenJob, slot: str, text: str) -> None:
         """Record what a job without ``count`` found on a slot where no unit came about."""
-        entry.served.add(slot)
-        await self._change(entry, seen={**entry.job.seen, slot: text})
+        async with entry.lock:
+            await self._save(entry, replace(entry.record, seen={**entry.record.seen, slot: text}))
+            entry.served.add(slot)
+        self._tell(entry)
         await self.settle(entry)
+
+    async def note_missing(self, slots: Collection[str]) -> None:
+        """End jobs without ``count`` on slots that no longer exist: all others are named in ``slots``."""
+        for entry in self.open_jobs:
+            for slot in entry.record.slots:
+                if entry.is_once and slot not in slots and slot not in entry.served:
+                    await self.note_seen(entry, slot, f"no programmer came back to slot {slot} after the restart")
 
     def _entry(self, job_id: int) -> OpenJob:
         if job_id not in self._open:
@@ -161,28 +177,42 @@ class JobQueue:
             )
         return self._open[job_id]
 
-    async def _change(self, entry: OpenJob, **fields: object) -> None:
-        entry.job = replace(entry.job, **fields)  # type: ignore[arg-type]  # field names are this module's own
-        await self._journal.save_job(entry.job)
-        self._events.publish(entry.job)
-        self.changed.fire()
-
     async def settle(self, entry: OpenJob) -> None:
         """End the job when nothing is left to do for it."""
-        state = self._final_state(entry)
-        if state is not None and entry.job.id in self._open:
-            del self._open[entry.job.id]
-            await self._change(entry, state=state, finished=timestamp(self._clock), running=0)
+        async with entry.lock:
+            state = self._final_state(entry)
+            if state is None or entry.record.state.is_final:
+                self.changed.fire()
+                return
+            await self._save(entry, replace(entry.record, state=state, finished=timestamp(self._clock)))
+            self._open.pop(entry.record.id, None)
+        self._tell(entry)
+
+    async def _turn(self, entry: OpenJob, state: JobState, of: Collection[JobState]) -> None:
+        """Bring a job into ``state`` where it is in one ``of`` these; else leave it."""
+        async with entry.lock:
+            if entry.record.state not in of:
+                return
+            await self._save(entry, replace(entry.record, state=state))
+        self._tell(entry)
+
+    async def _save(self, entry: OpenJob, record: Job) -> None:
+        """Commit, then believe: what the disk did not take never was. The entry's lock is held."""
+        await self._journal.save_job(record)
+        entry.record = record
+
+    def _tell(self, entry: OpenJob) -> None:
+        self._events.publish(entry.job)
         self.changed.fire()
 
     @staticmethod
     def _final_state(entry: OpenJob) -> JobState | None:
         if entry.in_flight:
             return None
-        if entry.job.state is JobState.CANCELLING:
+        if entry.record.state is JobState.CANCELLING:
             return JobState.CANCELLED
-        if entry.job.count is not None:
-            return JobState.DONE if entry.job.passed >= entry.job.count else None
-        if not entry.served.issuperset(entry.job.slots):
+        if entry.record.count is not None:
+            return JobState.DONE if entry.record.passed >= entry.record.count else None
+        if not entry.served.issuperset(entry.record.slots):
             return None
         return JobState.DONE if entry.last_units else JobState.EMPTY

@@ -18,11 +18,12 @@ from ispd.model.recipe import Recipe
 from ispd.model.station import Probe, Programmer, Slot, SlotAction, SlotState
 from ispd.programmers.contract import Driver, IspProgrammer
 from ispd.station.events import EventHub
+from ispd.station.floor import LISTING_S, Floor
 from ispd.station.hotplug import Role, meaning_of, own_bootloaders
 from ispd.station.journal import Journal
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import JobQueue
-from ispd.station.slot_runner import Floor, SlotRunner
+from ispd.station.slot_runner import SlotRunner
 from ispd.station.spec import SlotSpec
 from ispd.transport.clock import Clock
 from ispd.transport.contract import Hardware, PortChange, PortEvent
@@ -114,6 +115,7 @@ class Station:
                     tasks.start_soon(runner.run, name=f"slot {runner.spec.name}")
                 if self._watch_hotplug:
                     tasks.start_soon(self._follow_hotplug, name="hotplug")
+                tasks.start_soon(self._note_missing_slots, name="missing slots")
                 with anyio.move_on_after(_SETTLE_DEADLINE_S):
                     for runner in tuple(self._runners.values()):
                         await runner.settled.wait()
@@ -135,6 +137,14 @@ class Station:
                 await self._ended.wait()
                 return
             self._tasks.cancel_scope.cancel()
+
+    async def _note_missing_slots(self) -> None:
+        """Once the first listing of ports is over: jobs taken up again do not wait for slots that did not come back."""
+        with anyio.move_on_after(LISTING_S):
+            while not self._is_stopping:
+                await self._floor.wait_for_change()
+        if not self._is_stopping:
+            await self._floor.queue.note_missing(self._runners)
 
     def _add(self, spec: SlotSpec) -> SlotRunner:
         runner = SlotRunner(spec, ProgrammerHost(spec, self._drivers, self._hardware), self._floor)

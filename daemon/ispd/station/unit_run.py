@@ -88,14 +88,14 @@ class UnitRun:
     @property
     def stop_requested(self) -> bool:
         """True when :meth:`checkpoint` has something to do."""
-        return self._is_stopping() or self._entry.job.state in (JobState.PAUSED, JobState.CANCELLING)
+        return self._is_stopping() or self._entry.record.state in (JobState.PAUSED, JobState.CANCELLING)
 
     async def checkpoint(self) -> None:
         """Wait while the job is paused; raise ``JobError`` when it was cancelled or the daemon stops."""
         while True:
             if self._is_stopping():
                 raise JobError(ErrorCode.INTERRUPTED, "the daemon was stopped", hint="the board is flashed again")
-            match self._entry.job.state:
+            match self._entry.record.state:
                 case JobState.CANCELLING:
                     raise JobError(
                         ErrorCode.CANCELLED, "the job was cancelled", hint="the board is not usable as it is"

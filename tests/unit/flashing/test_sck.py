@@ -222,6 +222,20 @@ def test_looks_take_turns_and_come_home() -> None:
     assert turns.take(BUS_PIRATE) == (125_000, 30_000)
 
 
+def test_looks_follow_a_board_that_was_slowed_down() -> None:
+    """A board whose new fuses slow it down must not count as taken out: it is looked for where it answers now."""
+    turns = LookTurns()
+    turns.settle(USBASP, 1_500_000)
+    assert turns.take(USBASP)[0] == 187_500
+    turns.settle(USBASP, 16_000)
+    assert turns.take(USBASP)[0] == 16_000
+    turns.settle(USBASP, 187_500)
+    assert turns.take(USBASP)[0] == 16_000  # slower than needed is no harm
+    turns = LookTurns()
+    turns.settle(ARDUINO, 62_500)
+    assert turns.take(ARDUINO) == (None,)
+
+
 # remembering
 
 

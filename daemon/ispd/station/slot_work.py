@@ -1,0 +1,207 @@
+"""One slot at a job: looks for boards, flashes each once with its record around it, and waits until it was taken out."""
+
+from collections.abc import Callable
+
+import anyio
+
+from ispd.errors import ErrorCode, IspdError, LinkClosedError
+from ispd.flashing.execute import flash_unit
+from ispd.flashing.observer import UnitOutcome
+from ispd.flashing.sck import LookTurns, SckStart
+from ispd.flashing.target import Sighting, look
+from ispd.model.job import Unit, Verdict
+from ispd.model.part import Signature
+from ispd.model.station import SlotState
+from ispd.programmers.contract import Capabilities, IspProgrammer
+from ispd.station.floor import Floor
+from ispd.station.presence import Presence, PresenceChange
+from ispd.station.programmer_host import ProgrammerHost
+from ispd.station.queue import OpenJob
+from ispd.station.slot_display import SlotDisplay
+from ispd.station.unit_run import UnitRun
+
+__all__ = ["SlotWork"]
+
+_LOOK_INTERVAL_S = 0.15  # between two looks at a settled slot; a look itself takes about 0.1 s on an ArduinoISP
+_CONFIRM_INTERVAL_S = 0.02  # a change is confirmed at once
+_LOOKS_ONCE = 4  # looks a job without count spends at least on a slot that shows nothing stable
+
+
+class SlotWork:
+    """Serves one job after the other on one slot.
+
+    :param programmer_lock: held while the programmer is used.
+    :param is_disabled: true once a person switched the slot off: no further board is begun.
+    """
+
+    def __init__(
+        self,
+        host: ProgrammerHost,
+        floor: Floor,
+        display: SlotDisplay,
+        *,
+        programmer_lock: anyio.Lock,
+        is_disabled: Callable[[], bool],
+    ) -> None:
+        self._host = host
+        self._floor = floor
+        self._display = display
+        self._programmer_lock = programmer_lock
+        self._is_disabled = is_disabled
+        self._turns = LookTurns()
+
+    @property
+    def _slot(self) -> str:
+        return self._display.view.name
+
+    async def serve(self, entry: OpenJob) -> None:
+        """Work for a job until the slot is through with it, or another thing comes first.
+
+        Raises what concerns the programmer or its link, and ``journal-failed``.
+        """
+        await (self._serve_once(entry) if entry.is_once else self._serve_count(entry))
+
+    async def _serve_once(self, entry: OpenJob) -> None:
+        """Flash the board that is there now, once; or note what was seen."""
+        self._display.arm(entry.record.id)
+        presence = Presence()
+        sighting = await self._look(entry)
+        looks = 1
+        while presence.feed(sighting.signature) is not PresenceChange.INSERTED and looks < await self._looks(entry):
+            sighting = await self._look(entry)
+            looks += 1
+        if self._is_disabled():
+            return
+        if presence.board is not None and entry.reserve(self._slot):
+            await self._flash(entry, presence.board, sighting)
+        elif entry.wants(self._slot):
+            await self._floor.queue.note_seen(entry, self._slot, describe(sighting))
+            self._display.to(SlotState.IDLE, note=describe(sighting), job=None)
+
+    async def _looks(self, entry: OpenJob) -> int:
+        """Return how many looks a slot deserves before it counts as empty: each rung once, and one to confirm."""
+        return max(_LOOKS_ONCE, self._turns.round_looks(await self._capabilities(), entry.recipe.sck_hz) + 1)
+
+    async def _capabilities(self) -> Capabilities:
+        async with self._programmer_lock:
+            return (await self._host.programmer()).capabilities
+
+    async def _serve_count(self, entry: OpenJob) -> None:
+        """Meet board after board until the job is through or the slot is taken away from it.
+
+        A board is held once it has its verdict (from before a restart, too): untouched until it was taken out.
+        """
+        last = entry.last_units.get(self._slot)
+        presence = Presence(board=board_of(last))
+        is_held = presence.board is not None
+        if is_held and last is not None and last.sck_hz is not None:
+            self._turns.settle(await self._capabilities(), last.sck_hz)
+        if not is_held:
+            self._display.arm(entry.record.id)
+        while entry.wants(self._slot) and not self._is_disabled() and not self._floor.is_stopping():
+            sighting = await self._look(entry)
+            change = presence.feed(sighting.signature)
+            if change is PresenceChange.REMOVED:
+                is_held = False
+                if self._display.state in (SlotState.PASSED, SlotState.FAILED):
+                    self._display.to(SlotState.REMOVED)
+                self._display.arm(entry.record.id)
+            if presence.board is not None and not is_held and not self._is_disabled() and entry.reserve(self._slot):
+                is_held = True
+                await self._flash(entry, presence.board, sighting)
+            with anyio.move_on_after(_LOOK_INTERVAL_S if presence.is_settled else _CONFIRM_INTERVAL_S):
+                await self._floor.wait_for_change()
+
+    async def _look(self, entry: OpenJob) -> Sighting:
+        async with self._programmer_lock:
+            programmer = await self._host.programmer()
+            rungs = self._turns.take(programmer.capabilities, entry.recipe.sck_hz)
+            sighting = await look(programmer, rungs)
+        if sighting.signature is not None and entry.recipe.sck_hz is None:
+            self._turns.answered(sighting.rung_hz)
+        return sighting
+
+    # ------------------------------------------------------------------ one board
+
+    async def _flash(self, entry: OpenJob, signature: Signature, sighting: Sighting) -> None:
+        """Flash one reserved board, with its record around it."""
+        floor = self._floor
+        self._display.to(SlotState.BUSY, job=entry.record.id, signature=str(signature))
+        async with self._programmer_lock:
+            programmer, unit = await self._begin_unit(entry, signature)
+            self._display.show(unit=unit.id)
+            run = UnitRun(
+                unit,
+                entry,
+                journal=floor.journal,
+                queue=floor.queue,
+                clock=floor.clock,
+                show=self._display.show,
+                is_stopping=floor.is_stopping,
+            )
+            outcome = await flash_unit(
+                programmer,
+                entry.recipe,
+                parts=floor.parts,
+                bootloaders=floor.bootloaders,
+                clock=floor.clock,
+                observer=run,
+                sck=SckStart(
+                    rung_hz=sighting.rung_hz,
+                    found=await floor.journal.found_sck(self._slot, programmer.identity.kind),
+                ),
+            )
+        unit = run.close(outcome, floor.now())
+        await floor.queue.finish(entry, unit)
+        await self._learn(entry, programmer, unit, outcome)
+        self._display.verdict(unit)
+        await floor.queue.settle(entry)
+        if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:
+            raise LinkClosedError(self._host.port or self._slot)
+
+    async def _learn(self, entry: OpenJob, programmer: IspProgrammer, unit: Unit, outcome: UnitOutcome) -> None:
+        """Keep what the board showed about SCK: for the next look at it, and for the next boards."""
+        if unit.sck_hz is not None:
+            self._turns.settle(programmer.capabilities, unit.sck_hz)
+        if unit.verdict is not Verdict.PASSED:
+            return
+        journal = self._floor.journal
+        if outcome.found_sck is not None:
+            await journal.remember_sck(self._slot, programmer.identity.kind, outcome.found_sck)
+        elif entry.recipe.sck_hz is not None and unit.part is not None:
+            await journal.forget_sck(self._slot, unit.part)
+
+    async def _begin_unit(self, entry: OpenJob, signature: Signature) -> tuple[IspProgrammer, Unit]:
+        """Make sure of the programmer, then commit the intent; give the reservation back where either fails."""
+        floor = self._floor
+        intent = Unit(
+            id=0,
+            job=entry.record.id,
+            slot=self._slot,
+            started=floor.now(),
+            signature=str(signature),
+            image_sha256=entry.record.image_sha256,
+            sources=entry.record.sources,
+            warnings=entry.record.warnings,
+        )
+        try:
+            return await self._host.programmer(), await floor.queue.begin(entry, intent)
+        except IspdError:
+            floor.queue.abandon(entry, self._slot)
+            raise
+
+
+def describe(sighting: Sighting) -> str:
+    """Put what a look showed into words."""
+    if sighting.signature is not None:
+        return f"signature {sighting.signature}, not twice in a row: bad contact?"
+    if sighting.failure is not None:
+        return f"{sighting.failure.message}; {sighting.failure.hint}"
+    return f"signature reads {sighting.raw.hex(' ').upper()}"
+
+
+def board_of(unit: Unit | None) -> Signature | None:
+    """Return the signature of a board that has its verdict and may still be there; None where the slot is free."""
+    if unit is None or unit.signature is None or unit.verdict in (None, Verdict.INTERRUPTED):
+        return None
+    return Signature(bytes.fromhex(unit.signature))

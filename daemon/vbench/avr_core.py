@@ -9,7 +9,18 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 from ispd.model.part import MemoryKind, Part
-from vbench.faults import BusyForever, Fault, LostPage, ReadFlips, SlowWrites, StuckBits, WrongSignature
+from vbench.faults import (
+    BusyForever,
+    Fault,
+    LostErase,
+    LostPage,
+    ReadFlips,
+    ReadsWrap,
+    SlowWrites,
+    StuckBits,
+    WeakWrites,
+    WrongSignature,
+)
 from vbench.violation import Violation, ViolationKind
 
 __all__ = ["AvrCore", "chance"]
@@ -81,6 +92,10 @@ class AvrCore:
         }
         self._busy_forever = min((f.after_writes for f in faults if isinstance(f, BusyForever)), default=None)
         self._slow = max((f.factor for f in faults if isinstance(f, SlowWrites)), default=1.0)
+        self._keeps = {fault.memory for fault in faults if isinstance(fault, LostErase)}
+        self._weak = max((fault.rate for fault in faults if isinstance(fault, WeakWrites)), default=0.0)
+        wraps = [fault.bytes for fault in faults if isinstance(fault, ReadsWrap)]
+        self._read_mask = min([self.part.flash.size_bytes, *wraps]) - 1
         for stuck in self._stuck:
             if not self._has_cell(stuck):
                 raise ValueError(f"{self.part.name} has no {stuck.memory} cell 0x{stuck.address:04X}")
@@ -171,7 +186,7 @@ class AvrCore:
             return self._read_while_busy(MemoryKind.FLASH, instruction, at)
         if self.lock & _LB_BOTH == 0:
             return b3
-        value = self.flash[((self._extended << 16 | b2 << 8 | b3) << 1 | high) & self._flash_mask]
+        value = self.flash[((self._extended << 16 | b2 << 8 | b3) << 1 | high) & self._read_mask]
         return self._flipped(value) if self._flips else value
 
     def _flipped(self, value: int) -> int:
@@ -208,12 +223,18 @@ class AvrCore:
         start = address & ~self._page_mask
         old = bytes(self.flash[start : start + len(self._buffer)])
         if start // len(self._buffer) not in self._lost_pages:
-            self.flash[start : start + len(old)] = bytes(a & b for a, b in zip(old, self._buffer, strict=True))
+            new = bytes(a & b for a, b in zip(old, self._buffer, strict=True))
+            self.flash[start : start + len(old)] = self._weakened(start, old, new) if self._weak > 0 else new
         self._buffer = bytearray([_BLANK]) * len(old)
         self._low_word = -1
         spread = (chance(self._seed, self._writes) * 2 - 1) * _PAGE_WRITE_SPREAD_S
         self._start(MemoryKind.FLASH, _PAGE_WRITE_S + spread, at, sck, undo=(self.flash, start, old))
         return b3
+
+    def _weakened(self, start: int, old: bytes, new: bytes) -> bytes:
+        """Return what a page holds after its write where the supply dipped: some bytes are still the old ones."""
+        pairs = zip(range(start, start + len(old)), old, new, strict=True)
+        return bytes(before if chance(self._seed, address) < self._weak else after for address, before, after in pairs)
 
     def _load_extended_address(self, b2: int, b3: int, b4: int, at: float, _sck: float) -> int:
         if not self.part.needs_extended_address:
@@ -332,8 +353,9 @@ class AvrCore:
 
     def _erase_chip(self, at: float, sck: float) -> None:
         old = bytes(self.flash)
-        self.flash[:] = bytes([_BLANK]) * len(old)
-        if not self.is_programmed("eesave", self.fuses):
+        if MemoryKind.FLASH not in self._keeps:
+            self.flash[:] = bytes([_BLANK]) * len(old)
+        if not self.is_programmed("eesave", self.fuses) and MemoryKind.EEPROM not in self._keeps:
             self.eeprom[:] = bytes([_BLANK]) * len(self.eeprom)
         self.lock = self.part.lock_mask
         self.erase_count += 1

@@ -12,9 +12,11 @@ __all__ = [
     "BusyForever",
     "CorruptReply",
     "DropReply",
+    "EchoOnly",
     "Fault",
     "GoesSilent",
     "LineNoise",
+    "LostErase",
     "LostPage",
     "MisoStuck",
     "MosiMisoShort",
@@ -23,14 +25,17 @@ __all__ = [
     "PowerLoss",
     "ProgrammerFault",
     "ReadFlips",
+    "ReadsWrap",
     "SckCeiling",
     "ShortReply",
     "Silent",
     "SlowWrites",
     "StalledTransfer",
     "StuckBits",
+    "SwappedWires",
     "UnpluggedAt",
     "UsbFault",
+    "WeakWrites",
     "WrongSignature",
 ]
 
@@ -92,6 +97,21 @@ class MosiMisoShort:
 
 
 @dataclass(frozen=True, slots=True)
+class SwappedWires:
+    """MOSI and MISO are exchanged: the target hears nothing, and the programmer's input sits on the target's input.
+
+    ``level`` is what that idle line reads.
+    """
+
+    level: int = 0xFF
+
+
+@dataclass(frozen=True, slots=True)
+class EchoOnly:
+    """The target shifts through what it is sent and drives nothing of its own (old parts do, read-locked)."""
+
+
+@dataclass(frozen=True, slots=True)
 class NoisyReplies:
     """Long wires: this share of all reply bytes (0..1) has a flipped bit, signature and fuses included."""
 
@@ -124,6 +144,27 @@ class LostPage:
     """Writing the flash page that holds this byte address has no effect (supply dip)."""
 
     address: int
+
+
+@dataclass(frozen=True, slots=True)
+class LostErase:
+    """A chip erase leaves this memory as it was (supply too low), though lock bits open."""
+
+    memory: MemoryKind = MemoryKind.FLASH
+
+
+@dataclass(frozen=True, slots=True)
+class WeakWrites:
+    """The supply dips during page writes: this share of flash bytes (0..1) stays as it was, chosen by the seed."""
+
+    rate: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReadsWrap:
+    """Flash is read modulo this many bytes (a missing extended address, a programmer that counts in 16 bits)."""
+
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +240,11 @@ Fault = (
     | BusyForever
     | SlowWrites
     | LostPage
+    | SwappedWires
+    | EchoOnly
+    | LostErase
+    | WeakWrites
+    | ReadsWrap
 )
 """What can be wrong with a board."""
 

@@ -10,7 +10,17 @@ from dataclasses import dataclass
 
 from ispd.model.part import ClockSource, MemoryKind, Part
 from vbench.avr_core import AvrCore, chance
-from vbench.faults import Fault, GoesSilent, MisoStuck, MosiMisoShort, NoisyReplies, SckCeiling, Silent
+from vbench.faults import (
+    EchoOnly,
+    Fault,
+    GoesSilent,
+    MisoStuck,
+    MosiMisoShort,
+    NoisyReplies,
+    SckCeiling,
+    Silent,
+    SwappedWires,
+)
 from vbench.violation import Violation, ViolationKind
 
 __all__ = ["AvrTarget", "Circuit"]
@@ -115,12 +125,15 @@ class AvrTarget:
     def _take_line_faults(self, faults: Sequence[Fault]) -> None:
         self._short = any(isinstance(fault, MosiMisoShort) for fault in faults)
         self._stuck_level = next((f.level for f in faults if isinstance(f, MisoStuck)), None)
-        self._silent = next((f.level for f in faults if isinstance(f, Silent)), None)
+        self._silent = next((f.level for f in faults if isinstance(f, Silent | SwappedWires)), None)
+        self._only_echoes = any(isinstance(fault, EchoOnly) for fault in faults)
         self._noise = max((f.rate for f in faults if isinstance(f, NoisyReplies)), default=0.0)
         self._ceiling_hz = min((f.hz for f in faults if isinstance(f, SckCeiling)), default=math.inf)
         self._silent_after = min((f.after_instructions for f in faults if isinstance(f, GoesSilent)), default=None)
         self._plain_line = (
-            not self._short and self._stuck_level is None and self._noise == 0.0 and self._silent_after is None
+            not (self._short or self._only_echoes or self._noise > 0)
+            and self._stuck_level is None
+            and self._silent_after is None
         )
 
     # -- what tests look at ----------------------------------------------------------------------------------------
@@ -264,6 +277,8 @@ class AvrTarget:
             # an SCK edge was missed: bits arrive one place late, and frames mean nothing until the next reset pulse
             self._slipped = True
             return echo >> 1
+        if self._only_echoes:
+            return echo
         if not self._frame:
             self._frame_at = at
         self._frame.append(byte)

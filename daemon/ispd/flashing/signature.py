@@ -38,13 +38,15 @@ def complaint(raw: bytes, *, is_shorted: bool = False) -> TargetError | None:
         return TargetError(
             ErrorCode.TARGET_NOT_RESPONDING,
             f"no target answers (signature {seen})",
-            hint="check VCC, GND and MISO: the line floats high or the target has no power",
+            hint="check VCC, GND and MISO: the line floats high or the target has no power; check also that MOSI and MISO "
+            "are not swapped",
         )
     if raw == _SILENT:
         return TargetError(
             ErrorCode.TARGET_NOT_RESPONDING,
             f"no target answers (signature {seen})",
-            hint="check the RESET wire first, then try a slower SCK, then check the target's clock (crystal)",
+            hint="check the RESET wire first, then try a slower SCK, then check the target's clock (crystal), then MISO, "
+            "and that MOSI and MISO are not swapped; a part with RSTDISBL or DWEN programmed never answers",
         )
     if raw == ECHO:
         return TargetError(
@@ -55,7 +57,7 @@ def complaint(raw: bytes, *, is_shorted: bool = False) -> TargetError | None:
     return TargetError(
         ErrorCode.SIGNATURE_UNKNOWN,
         f"signature {seen} is not that of an AVR",
-        hint="lower SCK, shorten the wires, and check that MOSI and MISO are not swapped",
+        hint="lower SCK, shorten the wires, press the contacts on; update the programmer's firmware where that does not help",
     )
 
 

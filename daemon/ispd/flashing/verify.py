@@ -9,7 +9,8 @@ from ispd.model.part import MemoryKind, Part
 
 __all__ = ["Mismatch", "bits_error", "bits_note", "cells_error", "compare", "compare_bits", "not_blank_error"]
 
-_EXT_ADDRESS = 0x10000
+_BOUNDARIES = (0x20000, 0x10000)
+"""Where programmers stop counting: 128 KiB without the extended address, 64 KiB with 16-bit byte addresses."""
 _MANY = 8
 """From this many wrong bytes on a common pattern is no accident."""
 
@@ -135,10 +136,8 @@ def _diagnose(
     many = len(mismatches) >= _MANY
     if is_flash and many and all(wrong.actual == wrong.address >> 1 & 0xFF for wrong in mismatches):
         return ErrorCode.TARGET_LOCKED, "the chip only echoes its addresses: it is read-locked; a chip erase unlocks it"
-    if is_flash and _are_whole_blank_pages(part, mismatches, compared):
-        return ErrorCode.VERIFY_MISMATCH, "whole pages were not written: flash again; check the supply and the wiring"
-    if is_flash and mismatches[0].address >= _EXT_ADDRESS and any(s.start < _EXT_ADDRESS for s in compared):
-        return ErrorCode.VERIFY_MISMATCH, "only addresses from 0x10000 differ: this programmer cannot reach them"
+    if is_flash and (hint := _hint_of_pattern(part, mismatches, compared)):
+        return ErrorCode.VERIFY_MISMATCH, hint
     if after_erase and many and all(wrong.actual & wrong.expected == wrong.actual for wrong in mismatches):
         cure = "clear EESAVE" if memory is MemoryKind.EEPROM else "check the supply voltage"
         return ErrorCode.ERASE_FAILED, f"old contents shine through, the erase did not work: {cure}, then flash again"
@@ -148,6 +147,71 @@ def _diagnose(
             "the same wrong value was read again: flash once more; if this address fails again the chip is bad, replace it",
         )
     return ErrorCode.VERIFY_MISMATCH, "scattered bytes differ: use a slower SCK, shorter wires and a steadier supply"
+
+
+def _hint_of_pattern(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> str:
+    """Return the cure where it shows in which flash addresses differ, empty where it does not."""
+    if (boundary := _boundary(part, mismatches, compared)) is not None:
+        return (
+            f"only addresses from 0x{boundary:X} differ: the programmer reaches others instead; update its firmware "
+            "(extended address), or use another one for this part"
+        )
+    if (page_bytes := _shorter_page(part, mismatches, compared)) is not None:
+        return (
+            f"the chip's pages are {page_bytes} bytes, not {part.flash.page_bytes}: is it really {part.name}? "
+            "check the page size in its part file"
+        )
+    if _are_whole_blank_pages(part, mismatches, compared):
+        return "whole pages were not written: flash again; check the supply and the wiring"
+    return ""
+
+
+def _boundary(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
+    """Return the address from which on every page differs though all below it are right, None where there is none.
+
+    One wrong page alone proves nothing.
+    """
+    page_bytes = part.flash.page_bytes
+    wrong = {mismatch.address // page_bytes for mismatch in mismatches}
+    read = {
+        address // page_bytes
+        for segment in compared
+        for address in range(segment.start, segment.start + len(segment.data), page_bytes)
+    }
+    for boundary in _BOUNDARIES:
+        first = boundary // page_bytes
+        beyond = {page for page in read if first <= page <= max(wrong)}
+        if len(wrong) > 1 and wrong == beyond and min(read) < first:
+            return boundary
+    return None
+
+
+def _shorter_page(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
+    """Return the page size of a chip whose pages are shorter than thought, None where that is not what is to be seen.
+
+    What is loaded beyond the chip's page lands in its beginning again: of each page thought of only one piece arrives,
+    overwritten by the last.
+    """
+    thought = part.flash.page_bytes
+    actual = {mismatch.address: mismatch.actual for mismatch in mismatches}
+    for page_bytes in (thought // 2, thought // 4):
+        is_fitting = all(
+            actual.get(segment.start + at, value) == _of_shorter_page(segment.data, at, thought, page_bytes)
+            for segment in compared
+            if segment.start % thought == 0
+            for at, value in enumerate(segment.data[: len(segment.data) // thought * thought])
+        )
+        if is_fitting and len(mismatches) >= _MANY:
+            return page_bytes
+    return None
+
+
+def _of_shorter_page(data: bytes, at: int, thought: int, page_bytes: int) -> int:
+    """Return what is at offset ``at`` after pages of ``thought`` bytes went into pages of ``page_bytes``, committed once."""
+    page, offset = at // thought * thought, at % thought
+    if offset >= page_bytes:
+        return BLANK
+    return data[page + thought - page_bytes + offset]
 
 
 def _are_whole_blank_pages(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> bool:

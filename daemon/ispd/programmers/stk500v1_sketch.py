@@ -192,7 +192,8 @@ class Sketch:
         return ProgrammerError(
             ErrorCode.PROGRAMMER_SILENT,
             f"nothing on {self.name} answers as an ISP programmer",
-            hint="check that the board carries the ArduinoISP sketch and the baud rate it was built for (19200 as shipped)",
+            hint="check that the board carries the ArduinoISP sketch and the baud rate it was built for (19200 as shipped); "
+            "a USB-native board (Leonardo) also keeps silent where DTR and RTS do not reach it: plug it in without a hub",
         )
 
     def _is_bootloader(self) -> ProgrammerError:

@@ -44,16 +44,24 @@ def _recipe(station: StationPort, params: JobEnqueue) -> Recipe:
     if params.recipe is not None:
         files = {file.name: file.content for file in params.recipe.files}
         options = read_recipe(params.recipe.name, params.recipe.content, files)
+    options = _with_params(options, params)
     if params.keyboard is not None:
-        options = _with_keyboard(options, read_keyboard(params.keyboard.name, params.keyboard.content))
-    return build_recipe(_with_params(options, params), station.parts, station.bootloaders)
+        keyboard = read_keyboard(params.keyboard.name, params.keyboard.content)
+        options = _with_keyboard(options, params.keyboard.name, keyboard, station)
+    return build_recipe(options, station.parts, station.bootloaders)
 
 
-def _with_keyboard(options: RecipeOptions, keyboard: Keyboard) -> RecipeOptions:
+def _with_keyboard(options: RecipeOptions, name: str, keyboard: Keyboard, station: StationPort) -> RecipeOptions:
+    """Fill what nobody said from the keyboard's metadata, and tell where somebody said something else."""
+    notes = () if options.bootloader is not None else keyboard.notes
+    if options.part is not None and station.parts.get(options.part) != station.parts.get(keyboard.part):
+        notes += (f"{name} is for {keyboard.part}; this job is for {options.part}",)
+        return replace(options, notes=(*options.notes, *notes))
     return replace(
         options,
-        part=keyboard.part if options.part is None else options.part,
+        part=keyboard.part,
         bootloader=keyboard.bootloader if options.bootloader is None else options.bootloader,
+        notes=(*options.notes, *notes),
     )
 
 

@@ -8,6 +8,7 @@ from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
 from ispd.flashing.execute import flash_unit
 from ispd.flashing.observer import UnitOutcome
+from ispd.flashing.sck import SckStart
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
 from ispd.model.part import MemoryKind, Part
@@ -29,7 +30,13 @@ def pattern(count: int, seed: int = 1) -> bytes:
     return bytes((seed * 31 + i * 7 + (i >> 5)) % 251 for i in range(count))
 
 
-async def flash(programmer: IspProgrammer, recipe: Recipe, observer: RecordingObserver | None = None) -> UnitOutcome:
+async def flash(
+    programmer: IspProgrammer,
+    recipe: Recipe,
+    observer: RecordingObserver | None = None,
+    *,
+    sck: SckStart | None = None,
+) -> UnitOutcome:
     return await flash_unit(
         programmer,
         recipe,
@@ -37,6 +44,7 @@ async def flash(programmer: IspProgrammer, recipe: Recipe, observer: RecordingOb
         bootloaders=BOOTLOADERS,
         clock=VirtualClock(),
         observer=observer or RecordingObserver(),
+        sck=sck or SckStart(),
     )
 
 

@@ -20,7 +20,7 @@ from ispd.flashing.steps import (
 )
 from ispd.model.image import Image
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import Recipe
+from ispd.model.recipe import Recipe, VerifyScope
 from ispd.programmers.contract import Capabilities
 
 ARDUINO = Capabilities(max_flash_bytes=None, sck_hz=(125_000,), bulk=frozenset({MemoryKind.FLASH, MemoryKind.EEPROM}))
@@ -98,6 +98,20 @@ def test_blank_pages_are_verified_not_written() -> None:
     """A page of FF needs no writing after an erase, but the image defines it, so it is read back."""
     recipe = Recipe(flash=image((0, pattern(128) + b"\xff" * 128 + pattern(128))))
     assert table(plan("atmega32u4", recipe))[:3] == ["erase", "write flash 0+80 100+80", "verify flash 0..180"]
+
+
+def test_full_verification_expects_blanks_around_the_image() -> None:
+    """All of flash is read back; each byte is expected once, blank where the image says nothing."""
+    recipe = Recipe(flash=image((0x80, pattern(128)), (0x7000, pattern(200))), verify=VerifyScope.FULL)
+    made = plan("atmega32u4", recipe)
+    assert table(made)[1:3] == ["write flash 80+80 7000+80 7080+80", "verify flash 0..8000"]
+    verify = next(step for step in made.steps if isinstance(step, VerifyCells))
+    expected = b"".join(segment.data for segment in verify.expected)
+    assert len(expected) == 0x8000
+    assert expected[0x80:0x100] == pattern(128)
+    assert expected[0x7000:0x70C8] == pattern(200)
+    assert expected.count(0xFF) == 0x8000 - 328
+    assert made.total_bytes == 3 * 128 + 0x8000
 
 
 @pytest.mark.parametrize(
@@ -239,6 +253,20 @@ def test_sck_follows_the_fuses(
             0xFF,
             ErrorCode.PROGRAMMER_CANNOT,
             id="programmer-reaches-less",
+        ),
+        pytest.param(
+            Recipe(flash=image((0, b"a")), erase=False, verify=VerifyScope.FULL),
+            ARDUINO,
+            0xFF,
+            ErrorCode.RECIPE_INVALID,
+            id="all-of-flash-without-erase",
+        ),
+        pytest.param(
+            Recipe(flash=image((0, b"a")), verify=VerifyScope.FULL),
+            Capabilities(max_flash_bytes=0x4000, sck_hz=(125_000,), bulk=frozenset()),
+            0xFF,
+            ErrorCode.PROGRAMMER_CANNOT,
+            id="programmer-reaches-less-than-all",
         ),
         pytest.param(
             Recipe(flash=image((0, b"a")), erase=False), ARDUINO, 0xFE, ErrorCode.TARGET_LOCKED, id="locked-no-erase"

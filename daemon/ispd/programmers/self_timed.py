@@ -56,27 +56,40 @@ class SelfTimedWrites:
 
     async def settle(self, memory: MemoryKind, address: int) -> None:
         """Wait until a write that was begun just now is over; see :meth:`commit`."""
-        limit_s = self._part.times.eeprom_s if memory is MemoryKind.EEPROM else self._part.times.flash_s
+        limit_s = self._limit_s(memory)
         if not self._part.has_ready_poll:
             await anyio.sleep(limit_s)
             return
         begun = anyio.current_time()
         quiet_s = self._quiet_s.get(memory, limit_s * _FIRST_PART)
         await anyio.sleep(math.floor(quiet_s / _TICK_S) * _TICK_S)
+        busy_s = await self._poll(memory, address, begun)
+        self._quiet_s[memory] = quiet_s * _SHORTENED if busy_s is None else min(busy_s, limit_s)
+
+    async def confirm(self, memory: MemoryKind, address: int) -> None:
+        """Wait until a write is over that should be by now, where the part can tell; see :meth:`commit`."""
+        if self._part.has_ready_poll:
+            with anyio.CancelScope(shield=True):
+                await self._poll(memory, address, anyio.current_time())
+
+    async def _poll(self, memory: MemoryKind, address: int, begun: float) -> float | None:
+        """Ask until the target is ready; return when, counted from ``begun``, it last was not, None for never."""
         busy_s: float | None = None
         while True:
             asked_s = anyio.current_time() - begun
             if not avr_isp.is_busy((await self._send([avr_isp.poll_ready()]))[0]):
-                break
+                return busy_s
             busy_s = asked_s
-            if asked_s > limit_s * _BUSY_FACTOR:
+            if asked_s > self._limit_s(memory) * _BUSY_FACTOR:
                 raise TargetError(
                     ErrorCode.TARGET_BUSY,
                     f"the target does not finish writing {memory} at 0x{address:04X}",
                     hint="check the target's supply and the wiring; the chip may be damaged",
                     facts=Facts(memory=memory, address=address),
                 )
-        self._quiet_s[memory] = quiet_s * _SHORTENED if busy_s is None else min(busy_s, limit_s)
+
+    def _limit_s(self, memory: MemoryKind) -> float:
+        return self._part.times.eeprom_s if memory is MemoryKind.EEPROM else self._part.times.flash_s
 
     async def write_eeprom(self, segments: Sequence[Segment], monitor: Monitor) -> int:
         """Write EEPROM bytes, a page at a time where the part can, and return how many segments are finished.

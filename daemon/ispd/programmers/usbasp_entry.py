@@ -1,0 +1,242 @@
+"""What answers as a USBasp, and the way into programming mode: which firmware, which SCK in truth, or no programmer at all.
+
+A keyboard that runs USBaspLoader shows USBasp's own identity and answers most requests alike, but it is a target: writing
+through it would write into it. It betrays itself by its SPI replies. A target in programming mode repeats each byte of
+an instruction while the next one is clocked (data sheets, "Serial Programming Instruction Set"); the loader's answers
+hold three zeros (baerwolf/USBaspLoader ``main.c``), or repeat the bytes undelayed (df4iah's), or are empty. It also says
+that programming mode was entered, each time; a programmer without a target never does.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from ispd.errors import ErrorCode, ProgrammerError, RemoteProtocolError
+from ispd.programmers.control import ControlChannel
+from ispd.wire import avr_isp
+from ispd.wire.usbasp import (
+    SCK_OPTIONS,
+    Connect,
+    Disconnect,
+    EnableProg,
+    GetCapabilities,
+    SetIspSck,
+    Transmit,
+    can_3_mhz,
+)
+
+__all__ = ["FIXED_HZ", "SLOW_JUMPER_HZ", "Entry", "Firmware", "enter", "let_go", "recognise"]
+
+FIXED_HZ: Final = 375_000
+"""SCK of firmware without SETISPSCK."""
+
+SLOW_JUMPER_HZ: Final = 8_000
+"""SCK while jumper J3 is closed (stock firmware, PC2 low), whatever is asked."""
+
+_REQUEST_S: Final = 1.0
+_ENABLE_S: Final = 5.0
+"""Forks try every option down to 500 Hz, 66 ms each and more, before they give up; avrdude's time-out."""
+
+_LOOK_HZ: Final = 93_750
+"""Slow enough for a target at 1 MHz, and still the SPI unit's own."""
+
+_RELEASED_S: Final = 0.005
+"""Between letting go of reset and pulling it again: a capacitor of 100 nF at the usual 10 kOhm charges in 1 ms. CONNECT's own
+pulse lasts 5 us at times, too short for slow targets."""
+
+_RESET_S: Final = (0.025, 0.1)
+"""Reset low before entering: data sheets ask for 20 ms; the second time what avrdude waits."""
+
+_FORK_S: Final = 0.2
+"""A vain ENABLEPROG that takes longer has pulled reset anew and waited many times by itself (forks)."""
+
+_ROUNDS: Final = 3
+_SOFTWARE_HZ: Final = 32_000
+_HARDWARE_SPI_S: Final = 0.0007
+"""An instruction at 93.75 kHz takes 0.34 ms, at 32 kHz 1 ms."""
+
+_OPTION_TRIES_S: Final = 0.0655
+"""Three tries in vain at one option, before a fork goes to the next slower one: 3 * (0.32 + 19.84 + 1.6) ms and SPI."""
+
+_FIRST_TRY_S: Final = 0.018
+_STEP_LIMIT: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firmware:
+    """What the firmware was found to be able to do. ``capabilities`` None: it does not know the request."""
+
+    capabilities: int | None
+    sets_sck: bool
+
+    @property
+    def max_flash_bytes(self) -> int | None:
+        """Largest flash it addresses: 16 bits before 2007, 4D since 2011 (Changelog.txt)."""
+        if self.capabilities is not None:
+            return None
+        return 0x20000 if self.sets_sck else 0x10000
+
+    @property
+    def sck_hz(self) -> tuple[int, ...]:
+        """SPI clocks it offers, slowest first."""
+        if not self.sets_sck:
+            return (FIXED_HZ,)
+        return tuple(SCK_OPTIONS) if can_3_mhz(self.capabilities) else tuple(SCK_OPTIONS)[:-1]
+
+    def __str__(self) -> str:
+        if not self.sets_sck:
+            return "USBasp before 2009: cannot set SCK, 375 kHz fixed (8 kHz with jumper J3); new firmware is advised"
+        if self.capabilities is None:
+            return "USBasp of 2009"
+        return f"USBasp since 2011, capabilities {self.capabilities:08X}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """How entering programming mode went. ``sck_hz`` is the clock in use as far as it can be told."""
+
+    sck_hz: int
+    has_target: bool
+    is_slow_jumper: bool = False
+
+
+async def recognise(channel: ControlChannel) -> Firmware:
+    """Find out what answers, before anything is written; the target, if any, is looked at and released.
+
+    Raises ``ProgrammerError`` with ``programmer-silent`` or ``programmer-is-bootloader``.
+    """
+    is_held = False
+    try:
+        (capabilities,) = await channel.submit([GetCapabilities()], timeout_s=_REQUEST_S)
+        (sets_sck,) = await channel.submit([SetIspSck(SCK_OPTIONS[_LOOK_HZ])], timeout_s=_REQUEST_S)
+        is_held = True
+        await channel.submit([Connect()], timeout_s=_REQUEST_S)
+        await anyio.sleep(_RESET_S[0])
+        if await _enable(channel) and await _is_loader(channel):
+            is_held = False
+            raise bootloader_error(channel)
+    except RemoteProtocolError as error:
+        raise ProgrammerError(
+            ErrorCode.PROGRAMMER_SILENT,
+            f"the device {channel.identity} on {channel.name} does not answer as a USBasp: {error.message}",
+            hint="check that the slot's port and programmer kind belong together; 16C0:05DC is shared by many devices",
+        ) from error
+    finally:
+        if is_held:
+            with anyio.CancelScope(shield=True):
+                await let_go(channel)
+    return Firmware(capabilities=capabilities, sets_sck=sets_sck)
+
+
+def bootloader_error(channel: ControlChannel) -> ProgrammerError:
+    """Return the error for a board that only pretends to be a programmer."""
+    return ProgrammerError(
+        ErrorCode.PROGRAMMER_IS_BOOTLOADER,
+        f"{channel.name} is a board in its USBaspLoader bootloader, not a USBasp; nothing was written",
+        hint="this is a keyboard: unplug it, or reset it so that it leaves its bootloader; plug a USBasp into this port",
+    )
+
+
+async def let_go(channel: ControlChannel) -> None:
+    """Release the target. Never to be sent to a bootloader, which it would end."""
+    await channel.submit([Disconnect()], timeout_s=_REQUEST_S)
+
+
+async def enter(channel: ControlChannel, firmware: Firmware, sck_hz: int) -> Entry:
+    """Enter programming mode at ``sck_hz``, one of the firmware's clocks, through a reset that the target must notice.
+
+    Where a fork went down to a slower clock by itself the entry is repeated at that one, so that it is known.
+    Raises ``ProgrammerError`` with ``programmer-is-bootloader``.
+    """
+    for _ in range(_STEP_LIMIT):
+        enable_s, has_target = await _connect(channel, firmware, sck_hz)
+        if not has_target:
+            return Entry(sck_hz=sck_hz, has_target=False)
+        if await _is_loader(channel):
+            raise bootloader_error(channel)
+        spi_s = await _spi_s(channel, has_capabilities=firmware.capabilities is not None)
+        steps = int((enable_s - _FIRST_TRY_S) / _OPTION_TRIES_S)
+        if spi_s >= _HARDWARE_SPI_S:
+            actual_hz = _nearest_hz(spi_s)
+            is_jumper = actual_hz == SLOW_JUMPER_HZ != sck_hz and enable_s < _FORK_S
+            return Entry(sck_hz=actual_hz, has_target=True, is_slow_jumper=is_jumper)
+        if steps == 0 or sck_hz <= _SOFTWARE_HZ or not firmware.sets_sck:
+            break
+        sck_hz = _slower(sck_hz, steps)
+    return Entry(sck_hz=sck_hz, has_target=True)
+
+
+async def _connect(channel: ControlChannel, firmware: Firmware, sck_hz: int) -> tuple[float, bool]:
+    """Pull reset and enable programming, a second time with more patience; return how long the last try took."""
+    enable_s, has_target = 0.0, False
+    for reset_s in _RESET_S:
+        await let_go(channel)
+        await anyio.sleep(_RELEASED_S)
+        if firmware.sets_sck:
+            await channel.submit([SetIspSck(SCK_OPTIONS[sck_hz])], timeout_s=_REQUEST_S)
+        await channel.submit([Connect()], timeout_s=_REQUEST_S)
+        await anyio.sleep(reset_s)
+        begun = anyio.current_time()
+        has_target = await _enable(channel)
+        enable_s = anyio.current_time() - begun
+        if has_target or enable_s > _FORK_S:
+            break
+    return enable_s, has_target
+
+
+async def _enable(channel: ControlChannel) -> bool:
+    """Tell whether a target answers."""
+    (has_target,) = await channel.submit([EnableProg()], timeout_s=_ENABLE_S)
+    return has_target
+
+
+async def _is_loader(channel: ControlChannel) -> bool:
+    """Tell whether what says that a target answers is itself one: no reply is what SPI would bring, each time.
+
+    A target that was lost just now is no loader: asked again, the programmer says so.
+    """
+    for _ in range(_ROUNDS):
+        for index in range(3):
+            if not await _pretends(channel, avr_isp.read_signature(index)):
+                return False
+        if not await _enable(channel):
+            return False
+    return True
+
+
+async def _pretends(channel: ControlChannel, instruction: bytes) -> bool:
+    """Tell whether the reply to an instruction is one that a loader makes up."""
+    try:
+        (reply,) = await channel.submit([Transmit(instruction)], timeout_s=_REQUEST_S)
+    except RemoteProtocolError:
+        return True
+    return reply[:3] in (bytes(3), instruction[:3])
+
+
+async def _spi_s(channel: ControlChannel, *, has_capabilities: bool) -> float:
+    """Return how long an instruction is on SPI: what TRANSMIT takes longer than a request of the same size without SPI.
+
+    Without an answer to GETCAPABILITIES that request is two USB transactions, not three.
+    """
+    plain_s = spi_s = math.inf
+    for _ in range(_ROUNDS):
+        begun = anyio.current_time()
+        await channel.submit([GetCapabilities()], timeout_s=_REQUEST_S)
+        between = anyio.current_time()
+        await channel.submit([Transmit(avr_isp.read_signature(0))], timeout_s=_REQUEST_S)
+        plain_s = min(plain_s, between - begun)
+        spi_s = min(spi_s, anyio.current_time() - between)
+    return spi_s - plain_s * (1 if has_capabilities else 1.5)
+
+
+def _nearest_hz(spi_s: float) -> int:
+    """Return the clock of the firmware's own making at which an instruction takes that long."""
+    slow = [hz for hz in SCK_OPTIONS if hz <= _SOFTWARE_HZ]
+    return min(slow, key=lambda hz: abs(math.log(spi_s * hz / 32)))
+
+
+def _slower(sck_hz: int, steps: int) -> int:
+    clocks = tuple(SCK_OPTIONS)
+    return clocks[max(0, clocks.index(sck_hz) - steps)]

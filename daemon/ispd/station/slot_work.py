@@ -194,7 +194,9 @@ class SlotWork:
 def describe(sighting: Sighting) -> str:
     """Put what a look showed into words."""
     if sighting.signature is not None:
-        return f"signature {sighting.signature}, not twice in a row: bad contact?"
+        return (
+            f"signature {sighting.signature}, not twice in a row; lower SCK, shorten the wires, press the contacts on"
+        )
     if sighting.failure is not None:
         return f"{sighting.failure.message}; {sighting.failure.hint}"
     return f"signature reads {sighting.raw.hex(' ').upper()}"

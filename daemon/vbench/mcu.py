@@ -245,7 +245,7 @@ class Mcu:
     def _read(self, deadline: float) -> int:
         if self._arriving:
             self._admit(self.now)
-        if not self._ring:
+        while not self._ring:  # more than once where bytes are lost
             if not self._arriving or self._arriving[0][0] > min(self._horizon, deadline):
                 return TIMED_OUT
             self.now = max(self.now, self._arriving[0][0])

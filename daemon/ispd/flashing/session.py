@@ -75,6 +75,7 @@ class TargetSession:
         self._programmer = programmer
         self._clock = clock
         self._unsettled_s = 0.0
+        self._quiet_at = clock.monotonic()
         self.is_entered = False
 
     async def enter(self, part: Part | None, sck_hz: int | None) -> int:
@@ -83,7 +84,8 @@ class TargetSession:
         return await self._programmer.enter(part, sck_hz)
 
     async def leave(self) -> None:
-        """Release reset."""
+        """Release reset, not before the last write is certainly over: a target that was lost in it reads as ready."""
+        await self._clock.sleep(max(0.0, self._quiet_at - self._clock.monotonic()))
         await self._programmer.leave()
         self.is_entered = False
 
@@ -229,6 +231,7 @@ class TargetSession:
         self._unsettled_s = longest_s
         yield
         self._unsettled_s = 0.0
+        self._quiet_at = self._clock.monotonic() + longest_s
 
     async def wait_ready(self, part: Part, blind_s: float, *, factor: int = _GIVE_UP_FACTOR) -> None:
         """Wait for the end of a write: by the busy bit where the part has one, else ``blind_s``.

@@ -38,7 +38,7 @@ _DEFAULT_SCK_HZ: Final = 125_000
 """Slow enough for a factory-fresh part at 1 MHz."""
 
 _POWER_S: Final = 0.05
-"""From supply on to the reset pulse, as avrdude waits."""
+"""From supply on to the first instruction, as avrdude waits; more than the 20 ms that reset must be low."""
 
 _RESET_S: Final = 0.0205
 """Data sheets, "Serial Programming Algorithm": at least 20 ms after reset went low."""
@@ -142,49 +142,47 @@ class BusPirateProgrammer:
         nothing can be told, and the next entering tries again.
         """
         for edge in self._edges:
-            await self._set_up(edge=edge)
-            if await self._knock(_TRIES if edge else _OTHER_EDGE_TRIES):
-                if len(self._edges) == 1:
-                    break
-                if await self._has_signature():
-                    self._edges = (edge,)
-                    break
+            await self._pull_reset(edge=edge)
+            if await self._knock(_TRIES if edge else _OTHER_EDGE_TRIES) and await self._is_proven():
+                self._edges = (edge,)
+                break
         else:
             if len(self._edges) > 1:
-                await self._set_up(edge=True)
+                await self._pull_reset(edge=True)
                 await self._knock(1)
         return TargetMemory(self._pirate, self._part, self._speeds[self._code])
 
-    async def _set_up(self, *, edge: bool) -> None:
-        """Supply, clock and pins, with reset released: each of the latter two takes CS high anyway."""
+    async def _pull_reset(self, *, edge: bool) -> None:
+        """Set SPI up, which releases reset, then switch the supply on and pull reset low for as long as it takes.
+
+        So a board without a supply of its own comes up with reset and SCK low, and any other sees a pulse.
+        """
         is_fresh = self._pirate.mode is not Mode.SPI
-        pins = Pins(edge=edge)
-        settings: tuple[Request[object], ...] = (Peripherals(power=True, cs_high=True), Speed(self._code))
         self._pirate.mode = Mode.SPI
+        settings: tuple[Request[object], ...] = (Speed(self._code), Pins(edge=edge))
         # four bytes: no more than a v3 takes without reading
-        batch = Chain((SpiMode(), *settings) if is_fresh else settings, pins)
+        batch = Chain((SpiMode(), *settings) if is_fresh else settings, Peripherals(power=True, cs_high=False))
         await self._pirate.command([batch], deadline_s=_COMMAND_S)
-        if is_fresh:
-            await anyio.sleep(_POWER_S)
+        await anyio.sleep(_POWER_S if is_fresh else _RESET_S)
 
     async def _knock(self, tries: int) -> bool:
-        """Pull reset low and enable programming; False where the target did not repeat 53."""
+        """Enable programming, with another pulse of reset before each further try; False where 53 was not repeated."""
         for number in range(tries):
             if number:
-                await self._set_reset(low=False)
-            await self._set_reset(low=True)
-            await anyio.sleep(_RESET_S)
+                pulse: list[Request[None]] = [
+                    Marked(Peripherals(power=True, cs_high=cs_high)) for cs_high in (True, False)
+                ]
+                await self._pirate.command(pulse, deadline_s=_COMMAND_S)
+                await anyio.sleep(_RESET_S)
             reply = await self._pirate.command([Marked(Bulk(avr_isp.program_enable()))], deadline_s=_COMMAND_S)
             if reply[0][2] == avr_isp.program_enable()[1]:
                 return True
         return False
 
-    async def _set_reset(self, *, low: bool) -> None:
-        """Move CS, which the target's reset is wired to."""
-        await self._pirate.command([Marked(Peripherals(power=True, cs_high=not low))], deadline_s=_COMMAND_S)
-
-    async def _has_signature(self) -> bool:
-        """Tell whether the target's signature begins as it must."""
+    async def _is_proven(self) -> bool:
+        """Tell whether the clock edge is right: no doubt about it, or the target's signature begins as it must."""
+        if len(self._edges) == 1:
+            return True
         reply = await self._pirate.command([Marked(Bulk(avr_isp.read_signature(0)))], deadline_s=_COMMAND_S)
         return reply[0][3] == _FIRST_SIGNATURE_BYTE
 
@@ -206,11 +204,12 @@ class BusPirateDriver:
         port: str,
         *,
         baud: int | None = None,
-        usb: UsbIdentity | None = None,  # noqa: ARG002 - the banner tells more
+        usb: UsbIdentity | None = None,
     ) -> IspProgrammer:
         """Open the port and find the Bus Pirate at ``baud`` (115200), or at a rate an earlier run left it at."""
         first = DEFAULT_BAUD if baud is None else baud
-        pirate = Pirate(await hardware.open_serial(SerialSettings(port=port, baud=first)), first)
+        is_v4 = usb is not None and self.claims(usb)
+        pirate = Pirate(await hardware.open_serial(SerialSettings(port=port, baud=first)), first, is_v4=is_v4)
         is_ready = False
         try:
             await pirate.open()

@@ -1,8 +1,8 @@
 """A Bus Pirate that was found, recognised and measured: which firmware, how fast a line, and its SPI mode.
 
 The rate is raised where hardware v3 and firmware 5.5 or newer allow it (flashrom does the same): 2 Mbaud where ``05``
-collects its bytes first, 1 Mbaud where it streams them, since a line faster than 1 MHz SPI would overrun it. A rate that
-does not carry a probe is given up again.
+collects its bytes first and flash is read by a command; where bytes pass straight on to SPI, a rate that SPI at 1 MHz
+keeps up with. A rate that does not carry a probe is given up again.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,24 +13,25 @@ from ispd.errors import ErrorCode, LinkTimeoutError, ProgrammerError, ProtocolEr
 from ispd.programmers.buspirate_line import PirateLine
 from ispd.programmers.buspirate_pace import Blocks, Pace
 from ispd.transport.contract import BytePort
-from ispd.wire.buspirate import AskExtended, Bitbang, Marked, SpiMode, WriteThenRead
-from ispd.wire.buspirate_text import DEFAULT_BAUD, Firmware, parse_banner
-from ispd.wire.engine import Request
+from ispd.wire.buspirate import AskExtended, Bitbang, Marked, Speed, SpiMode, WriteThenRead
+from ispd.wire.buspirate_text import DEFAULT_BAUD, parse_banner
+from ispd.wire.engine import Chain, Request
 
 __all__ = ["FAST_BAUD", "STREAM_BAUD", "Mode", "Pirate"]
 
 R = TypeVar("R")
 
 FAST_BAUD: Final = 2_000_000
-STREAM_BAUD: Final = 1_000_000
-
-_HAS_EXTENDED: Final = (5, 10)
-"""Firmware from which flash is read by one command; without it bulk transfers do, and they need the slower line."""
+STREAM_BAUD: Final = 800_000
+"""12.5 us for each byte; one takes up to 12 us on SPI at 1 MHz."""
 
 _PROBE_S: Final = 0.2
 _LINE_PROBE: Final = bytes(32)
 """As many bytes in one go as show that none is lost; sent while the outputs are open-drain, so that a target can take
 no harm, and at a divisor of four bytes, so that a part that happens to listen stays in step."""
+
+_PROBE_SPEED: Final = 3
+"""1 MHz, which keeps up with the line."""
 
 
 class Mode(Enum):
@@ -43,11 +44,12 @@ class Mode(Enum):
 class Pirate:
     """An open Bus Pirate; between boards it is in bit-bang mode, where all pins are inputs and the supplies off."""
 
-    def __init__(self, port: BytePort, first_baud: int) -> None:
+    def __init__(self, port: BytePort, first_baud: int, *, is_v4: bool) -> None:
         self._line = PirateLine(port, (first_baud, DEFAULT_BAUD, FAST_BAUD, STREAM_BAUD))
         self._may_raise = True
-        self.firmware = Firmware(text="unknown firmware")
-        self.pace = Pace(is_usb=False, baud=DEFAULT_BAUD, blocks=Blocks.NONE)
+        self._blocks = Blocks.NONE
+        self.firmware = parse_banner(b"", is_v4=is_v4)
+        self.pace = Pace(is_usb=is_v4, baud=DEFAULT_BAUD, blocks=Blocks.NONE)
         self.mode = Mode.BITBANG
         self.reads_flash = False
 
@@ -70,7 +72,8 @@ class Pirate:
         """Find the Bus Pirate, ask who it is, raise the rate. Raises ``ProgrammerError`` (programmer-silent)."""
         if not await self._line.find(is_patient=True):
             raise self._silent()
-        await self._bring_up()
+        await self._identify()
+        await self._raise_rate()
 
     async def ensure(self) -> None:
         """Get in step again where that was lost; the target's reset is released then, and its supply off.
@@ -79,11 +82,10 @@ class Pirate:
         """
         if self._line.in_step:
             return
-        if not await self._line.find(is_patient=False):
-            raise self._silent()
-        self.mode = Mode.BITBANG
+        await self._find()
         if not self.pace.is_usb and self._line.baud != self.pace.baud:
-            await self._bring_up()
+            await self._line.to_terminal()
+            await self._raise_rate()
 
     async def command(
         self,
@@ -123,55 +125,63 @@ class Pirate:
 
     # -- bringing up ---------------------------------------------------------------------------------------------------
 
-    async def _bring_up(self) -> None:
-        """Learn the firmware from its banner, raise the rate, and find out which commands work."""
-        self.firmware = parse_banner(await self._line.to_terminal())
-        baud = self._wanted_baud()
-        is_raised = baud != DEFAULT_BAUD and await self._line.change_rate(baud)
-        self._may_raise = self._may_raise and (is_raised or baud == DEFAULT_BAUD)
-        if not await self._line.find(is_patient=False):
-            raise self._silent()
-        try:
-            await self._probe()
-        except (LinkTimeoutError, ProtocolError):
-            if not is_raised:
-                raise
-            self._may_raise = False
-            if not await self._line.find(is_patient=False):
-                raise self._silent() from None
-            await self._bring_up()
-
-    def _wanted_baud(self) -> int:
-        """Return the fastest rate at which nothing is lost."""
-        version = self.firmware.version
-        if not self._may_raise or not self.firmware.may_change_rate or version is None:
-            return DEFAULT_BAUD
-        return FAST_BAUD if version >= _HAS_EXTENDED and not self.firmware.is_streaming else STREAM_BAUD
-
-    async def _probe(self) -> None:
-        """Find out which commands work; ends in bit-bang mode."""
-        self.pace = Pace(is_usb=self.firmware.is_usb, baud=self._line.baud, blocks=Blocks.NONE)
-        self._line.window = self.pace.window
+    async def _identify(self) -> None:
+        """Find out which commands work, then what the banner says; ends in the terminal, at 115200 baud."""
         await self._line.command([SpiMode()], deadline_s=_PROBE_S)
         self.reads_flash = (await self._line.command([Marked(AskExtended())], deadline_s=_PROBE_S))[0]
-        blocks = await self._probe_blocks() if self.firmware.may_write_then_read else Blocks.NONE
-        self.pace = Pace(is_usb=self.firmware.is_usb, baud=self._line.baud, blocks=blocks)
+        has_blocks = await self._has_blocks()
         await self._line.command([Bitbang()], deadline_s=_PROBE_S)
-        self.mode = Mode.BITBANG
+        self.firmware = parse_banner(await self._line.to_terminal(), is_v4=self.firmware.is_usb)
+        if has_blocks:
+            self._blocks = Blocks.STREAMED if self.firmware.is_streaming else Blocks.BUFFERED
 
-    async def _probe_blocks(self) -> Blocks:
-        """Tell what ``05`` does, with a byte each way: none at all is answered differently by each firmware."""
+    async def _has_blocks(self) -> bool:
+        """Tell whether there is ``05``, with a byte each way: none at all is answered differently by each firmware."""
         try:
             await self._line.command([WriteThenRead(b"\x00")], deadline_s=_PROBE_S)
         except (LinkTimeoutError, RemoteProtocolError):
             # before 5.5 the bytes were single commands, the zeros among them leave SPI mode
-            if not await self._line.find(is_patient=False):
-                raise self._silent() from None
-            await self._line.command([SpiMode()], deadline_s=_PROBE_S)
-            return Blocks.NONE
-        if self.pace.baud != DEFAULT_BAUD:
-            await self._line.command([Marked(WriteThenRead(_LINE_PROBE))], deadline_s=_PROBE_S)
-        return Blocks.STREAMED if self.firmware.is_streaming else Blocks.BUFFERED
+            await self._find()
+            return False
+        return True
+
+    async def _raise_rate(self) -> None:
+        """Change from the terminal at 115200 baud into bit-bang mode, at the fastest rate that carries a probe."""
+        baud = self._wanted_baud()
+        if baud != DEFAULT_BAUD:
+            self._may_raise = await self._line.change_rate(baud)
+        await self._find()
+        self._set_pace()
+        if self._line.baud == DEFAULT_BAUD:
+            return
+        try:
+            await self._line.command([Chain((SpiMode(),), Speed(_PROBE_SPEED))], deadline_s=_PROBE_S)
+            if self._blocks is not Blocks.NONE:
+                await self._line.command([Marked(WriteThenRead(_LINE_PROBE))], deadline_s=_PROBE_S)
+            await self._line.command([Bitbang()], deadline_s=_PROBE_S)
+        except (LinkTimeoutError, ProtocolError):
+            self._may_raise = False
+            await self._find()
+            await self._line.to_terminal()
+            await self._find()
+            self._set_pace()
+
+    def _wanted_baud(self) -> int:
+        """Return the fastest rate at which nothing is lost."""
+        if not self._may_raise or not self.firmware.may_change_rate:
+            return DEFAULT_BAUD
+        return FAST_BAUD if self.reads_flash and self._blocks is Blocks.BUFFERED else STREAM_BAUD
+
+    def _set_pace(self) -> None:
+        """Take note of the rate, and of what follows from it."""
+        self.pace = Pace(is_usb=self.firmware.is_usb, baud=self._line.baud, blocks=self._blocks)
+        self._line.window = self.pace.window
+
+    async def _find(self) -> None:
+        """Bring the Bus Pirate into bit-bang mode once more. Raises ``ProgrammerError`` (programmer-silent)."""
+        if not await self._line.find(is_patient=False):
+            raise self._silent()
+        self.mode = Mode.BITBANG
 
     def _silent(self) -> ProgrammerError:
         return ProgrammerError(

@@ -87,13 +87,16 @@ class Firmware:
         return self.version is not None and not (7, 0) <= self.version < (8, 0)
 
 
-def parse_banner(heard: bytes) -> Firmware:
-    """Return what a terminal's banner tells; an unknown firmware where it tells nothing."""
+def parse_banner(heard: bytes, *, is_v4: bool = False) -> Firmware:
+    """Return what a terminal's banner tells, an unknown firmware where it tells nothing.
+
+    ``is_v4``: a v4 is known by its USB identity; community firmwares of 2017 to 2025 never show their banner there.
+    """
     hardware, firmware = _BANNER.search(heard), _FIRMWARE.search(heard)
     named = firmware.group(1).decode("ascii") if firmware else "unknown firmware"
-    board = f" on hardware {hardware.group(1).decode('ascii').rstrip('.')}" if hardware else ""
+    board = hardware.group(1).decode("ascii").rstrip(".") if hardware else "v4" if is_v4 else "unknown"
     return Firmware(
-        text=named + board,
-        hardware=int(hardware.group(2)) if hardware else None,
+        text=f"{named} on hardware {board}",
+        hardware=int(hardware.group(2)) if hardware else 4 if is_v4 else None,
         version=(int(firmware.group(2)), int(firmware.group(3))) if firmware else None,
     )

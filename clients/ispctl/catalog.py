@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from ispctl.files import attach, write_output
+from ispctl.files import attach_image, write_output
 from ispctl.hexfile import check_ending
 from ispctl.show import show_bootloaders, show_image, show_part, show_parts
 from ispctl.verb import ApiOption, Settings, api_verb, parse_byte
@@ -14,6 +14,7 @@ __all__ = ["CATALOG_VERBS"]
 
 _FILE = click.Path(path_type=Path)
 _PART = click.option("--part", cls=ApiOption, metavar="PART")
+_BOOTLOADER = click.option("--bootloader", cls=ApiOption, metavar="ID")
 
 
 @api_verb("part.list")
@@ -38,37 +39,40 @@ def bootloaders(settings: Settings) -> None:
 @click.option("--hfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--efuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--lock", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@_BOOTLOADER
 @click.pass_obj
-def fuses(settings: Settings, /, part: str, **given: int | None) -> None:
+def fuses(settings: Settings, /, part: str, **given: int | str | None) -> None:
     """Call ``part.get``."""
     with settings.connect() as client:
         settings.show(client.call("part.get", id=part, **given), show_part)
 
 
 @api_verb("image.inspect")
-@click.argument("image", type=_FILE)
+@click.argument("image", type=_FILE, metavar="IMAGE[@ADDRESS]")
 @_PART
+@click.option("--memory", cls=ApiOption, type=click.Choice(["flash", "eeprom"]))
 @click.pass_obj
-def inspect(settings: Settings, image: Path, part: str | None) -> None:
+def inspect(settings: Settings, image: Path, part: str | None, memory: str | None) -> None:
     """Call ``image.inspect``."""
-    attached = attach(image)
+    attached = attach_image(image)
     with settings.connect() as client:
-        settings.show(client.call("image.inspect", image=attached, part=part), show_image)
+        settings.show(client.call("image.inspect", image=attached, part=part, memory=memory), show_image)
 
 
 @api_verb("image.merge")
-@click.argument("images", nargs=-1, required=True, type=_FILE, metavar="A B")
+@click.argument("images", nargs=-1, required=True, type=_FILE, metavar="A B..")
 @click.option("-o", "--output", type=_FILE, required=True, metavar="OUT", help="Intel HEX file to write (.hex)")
 @_PART
+@click.option("--strip-sketch", cls=ApiOption, is_flag=True)
 @click.pass_obj
-def merge(settings: Settings, images: tuple[Path, ...], output: Path, part: str | None) -> None:
+def merge(settings: Settings, images: tuple[Path, ...], output: Path, part: str | None, strip_sketch: bool) -> None:
     """Call ``image.merge``."""
     if len(images) < 2:
         raise click.UsageError("name at least two files to join")
     check_ending(output, raw=False)
-    attached = [attach(image) for image in images]
+    attached = [attach_image(image) for image in images]
     with settings.connect() as client:
-        merged = client.call("image.merge", images=attached, part=part)
+        merged = client.call("image.merge", images=attached, part=part, strip_sketch=strip_sketch)
     write_output(output, base64.b64decode(merged["content"]))
     settings.show(merged, lambda result: f"{output} written\n{show_image(result['report'])}")
 

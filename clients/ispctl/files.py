@@ -8,7 +8,7 @@ from typing import Any
 
 from ispctl.errors import RefusedFileError
 
-__all__ = ["attach", "attach_recipe", "write_output"]
+__all__ = ["attach", "attach_image", "attach_recipe", "write_output"]
 
 MAX_FILE_BYTES = 1 << 20  # what the daemon's image gate takes; more would only be carried there to be refused
 
@@ -16,6 +16,21 @@ MAX_FILE_BYTES = 1 << 20  # what the daemon's image gate takes; more would only 
 def attach(path: Path) -> dict[str, str]:
     """Return a file as the API takes it. Raises ``RefusedFileError``."""
     return {"name": path.name, "content": base64.b64encode(_read(path)).decode("ascii")}
+
+
+def attach_image(path: Path) -> dict[str, Any]:
+    """Return an image file as the API takes it; ``board.bin@0x7000`` is the file ``board.bin`` with a byte address.
+
+    Raises ``RefusedFileError``.
+    """
+    name, separator, address = path.name.rpartition("@")
+    if not separator or not name or path.exists():
+        return dict(attach(path))
+    try:
+        base = int(address, 0)
+    except ValueError:
+        raise RefusedFileError(f"{path}: {address!r} is not an address like 0x7000") from None
+    return {**attach(path.with_name(name)), "base": base}
 
 
 def attach_recipe(path: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import click
 
 from ispctl.client import Client
 from ispctl.errors import RpcError
-from ispctl.files import attach, attach_recipe
+from ispctl.files import attach_image, attach_recipe
 from ispctl.show import show_job, show_jobs, show_unit, show_units
 from ispctl.text import failure_lines, verdict_text
-from ispctl.verb import ApiOption, Settings, Verb, api_verb, parse_byte, print_json_line, put
+from ispctl.verb import ApiOption, Settings, Verb, api_verb, parse_byte, parse_frequency, print_json_line, put
 
 if TYPE_CHECKING:
     from ispctl.follow import Follower
@@ -24,7 +24,7 @@ _JOB = click.argument("job", type=click.IntRange(min=1))
 
 
 @api_verb("job.enqueue", "events.subscribe", "job.get", "unit.list")
-@click.argument("images", nargs=-1, type=_FILE, metavar="IMAGE [IMAGE..]")
+@click.argument("images", nargs=-1, type=_FILE, metavar="[IMAGE[@ADDRESS]..]")
 @click.option("--part", cls=ApiOption, metavar="PART")
 @click.option("--slots", cls=ApiOption, metavar="A1,A2")
 @click.option("--count", cls=ApiOption, type=click.IntRange(min=1), metavar="N")
@@ -36,6 +36,9 @@ _JOB = click.argument("job", type=click.IntRange(min=1))
 @click.option("--efuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--lock", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--eeprom", cls=ApiOption, type=_FILE, metavar="FILE")
+@click.option("--sck", cls=ApiOption, field="sck_hz", type=parse_frequency, metavar="HZ")
+@click.option("--verify", cls=ApiOption, type=click.Choice(["written", "full"]))
+@click.option("--strip-sketch", cls=ApiOption, is_flag=True)
 @click.option("--no-erase", is_flag=True, help="leave out the chip erase")
 @click.option("--force-fuses", cls=ApiOption, is_flag=True)
 @click.option("--yes", cls=ApiOption, field="accept_fuses", is_flag=True)
@@ -69,10 +72,13 @@ def _enqueue_params(images: tuple[Path, ...], options: dict[str, Any]) -> dict[s
     if slots is not None and not all(name.strip() for name in slots.split(",")):
         raise click.BadParameter("names separated by commas, for example A1,A2", param_hint="--slots")
     return {
-        "images": [attach(image) for image in images],
+        "images": [attach_image(image) for image in images],
         "recipe": None if options["recipe"] is None else attach_recipe(options["recipe"]),
-        **{name: None if path is None else attach(path) for name, path in files.items()},
+        **{name: None if path is None else attach_image(path) for name, path in files.items()},
         **{name: options[name] for name in ("part", "count", "bootloader", "lfuse", "hfuse", "efuse", "lock")},
+        "sck_hz": options["sck"],
+        "verify": options["verify"],
+        "strip_sketch": options["strip_sketch"],
         "slots": None if slots is None else [name.strip() for name in slots.split(",")],
         "erase": not options["no_erase"],
         "force_fuses": options["force_fuses"],

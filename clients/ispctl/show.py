@@ -168,12 +168,35 @@ def show_part(explained: Record) -> str:
         f"boot section: {fuses['boot_section']}",
         "",
         table(
-            ("FUSE", "BITS", "VALUE", "MEANING"),
+            ("BYTE", "VALUE", "BITS THAT EXIST", "COUNTS AS", ""),
+            (
+                (
+                    one["memory"],
+                    byte(one["value"]),
+                    byte(one["mask"]),
+                    byte(one["effective"]),
+                    "asked" if one["asked"] else "factory",
+                )
+                for one in fuses["bytes"]
+            ),
+        ),
+        "",
+        table(
+            ("BYTE", "BITS", "VALUE", "MEANING"),
             ((bit["memory"], bit["name"].upper(), bit["value"], bit["meaning"]) for bit in fuses["bits"]),
         ),
+        "",
+        f"fuse guard: {_GUARD[fuses['verdict']]}",
     ]
-    findings = [f"{one['level']}: {one['memory']}: {one['message']}" for one in fuses["findings"]]
-    return "\n".join([*lines, *([""] if findings else []), *findings])
+    return "\n".join([*lines, *(f"{one['level']}: {one['memory']}: {one['message']}" for one in fuses["findings"])])
+
+
+_GUARD = {
+    None: "nothing to say",
+    "check": "worth a second look",
+    "confirm": "asks before this is written (--yes accepts it)",
+    "refuse": "refuses to write this (--force-fuses writes it anyway)",
+}
 
 
 def show_bootloaders(bootloaders: Sequence[Record]) -> str:
@@ -195,6 +218,7 @@ def show_image(report: Record) -> str:
         f"file sha256 {report['sha256']}",
         f"image sha256 {report['image_sha256']}",
         *(f"segment 0x{s['start']:04X}: {s['size_bytes']} bytes" for s in report["segments"]),
+        f"kind: {report['kind']}" + (f" ({' or '.join(report['bootloaders'])})" if report["bootloaders"] else ""),
         f"fits: {', '.join(fits) if fits else 'no part of the catalog'}",
     ]
     return "\n".join([*lines, *(f"finding: {printable(finding)}" for finding in report["findings"])])

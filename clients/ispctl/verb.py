@@ -15,7 +15,7 @@ import click
 
 from ispctl.client import Client
 
-__all__ = ["ApiOption", "Settings", "Verb", "api_verb", "parse_byte", "print_json_line", "put"]
+__all__ = ["ApiOption", "Settings", "Verb", "api_verb", "parse_byte", "parse_frequency", "print_json_line", "put"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +110,19 @@ def parse_byte(text: str) -> int:
     if not 0 <= number <= 0xFF:
         raise click.BadParameter(f"{text} is not a byte: 0x00 to 0xFF")
     return number
+
+
+_UNITS = {"k": 1_000, "m": 1_000_000}
+
+
+def parse_frequency(text: str) -> int:
+    """Return a frequency in Hz written 187500, 187.5k or 1.5M, or end with a usage error."""
+    plain = text.strip().lower().removesuffix("hz").rstrip()
+    factor = _UNITS.get(plain[-1:], 1)
+    try:
+        hz = round(float(plain.rstrip("km")) * factor)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{text!r} is not a frequency like 187500 or 187.5k") from None
+    if hz < 1:
+        raise click.BadParameter(f"{text} is not a frequency above 0")
+    return hz

@@ -93,6 +93,43 @@ def test_every_option_arrives(server: ServedStation, run: Run, image: Path, tmp_
     assert len(recipe.eeprom) == 2
 
 
+def test_how_to_write_arrives_too(server: ServedStation, run: Run, tmp_path: Path):
+    (tmp_path / "app.bin").write_bytes(b"\x0c\x94\x01\x00" * 4)
+    (tmp_path / "old.bin").write_bytes((b"\x0c\x94\x02\x00" * 4).ljust(0x7000, b"\xff") + b"\x0c\x94\x03\x00")
+    (tmp_path / "rules.mk").write_text("MCU = atmega32u4\nBOOTLOADER = atmel-dfu\n")
+    how = ("--sck", "187.5k", "--verify", "full", "--strip-sketch", "--keyboard", "rules.mk")
+    done = run("enqueue", "app.bin", "old.bin", *how)
+    assert done.returncode == 0, done.stderr
+    recipe = server.station.recipes[1]
+    assert (recipe.sck_hz, recipe.verify, recipe.bootloader) == (187_500, "full", "atmel-dfu-32u4")
+    assert [segment.start for segment in recipe.flash.segments] == [0, 0x7000]
+    for sck in ("fast", "0", "1e400", "-5k"):
+        assert run("enqueue", "app.bin", "--sck", sck).returncode == 2
+
+
+def test_a_raw_file_may_carry_its_address(server: ServedStation, run: Run, tmp_path: Path):
+    (tmp_path / "boot.bin").write_bytes(b"\x0c\x94\x01\x00")
+    (tmp_path / "odd@0x10.bin").write_bytes(b"\x0c\x94\x01\x00")
+    assert run("enqueue", "boot.bin@0x7000").returncode == 0
+    assert server.station.recipes[1].flash.span.start == 0x7000
+    assert json.loads(run("--json", "inspect", "boot.bin@28672").stdout)["start"] == 0x7000
+    # a file that is called so is that file
+    assert json.loads(run("--json", "inspect", "odd@0x10.bin").stdout)["start"] == 0
+    for wrong in ("boot.bin@", "boot.bin@top", "@0x7000", "boot.bin@-1", "missing.bin@0x7000"):
+        done = run("enqueue", wrong)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr
+
+
+@pytest.mark.parametrize("options", [("--lfuse", "0x5E"), ("--lock", "0x2F"), ("--eeprom", "left.bin")])
+def test_fuses_lock_or_eeprom_need_no_image(server: ServedStation, run: Run, tmp_path: Path, options: tuple[str, str]):
+    (tmp_path / "left.bin").write_bytes(b"\x01")
+    done = run("enqueue", *options, "--part", "m32u4")
+    assert done.returncode == 0, done.stderr
+    recipe = server.station.recipes[1]
+    assert (len(recipe.flash), recipe.erase) == (0, False)
+
+
 def test_a_recipe_brings_the_files_beside_it(server: ServedStation, run: Run, tmp_path: Path):
     folder = tmp_path / "recipes"
     folder.mkdir()
@@ -251,7 +288,9 @@ def test_with_json_each_verb_prints_the_apis_own_result(server: ServedStation, r
         (("parts",), "part.list", {}),
         (("bootloaders",), "bootloader.list", {}),
         (("fuses", "atmega32u4", "--lfuse", "0x62"), "part.get", {"id": "atmega32u4", "lfuse": 0x62}),
+        (("fuses", "m32u4", "--bootloader", "atmel-dfu"), "part.get", {"id": "m32u4", "bootloader": "atmel-dfu"}),
         (("inspect", image), "image.inspect", {"image": attached}),
+        (("inspect", image, "--memory", "eeprom"), "image.inspect", {"image": attached, "memory": "eeprom"}),
         (("merge", image, image, "-o", tmp_path / "o.hex"), "image.merge", {"images": [attached, attached]}),
     ]
     with Client(server.path) as client:

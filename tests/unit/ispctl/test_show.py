@@ -110,18 +110,32 @@ def test_a_failure_at_address_0_is_told():
     assert failure_lines(None) == []
 
 
-def test_findings_about_fuses_stand_below_the_bits():
-    explained = {
-        "part": {"name": "ATmega32U4"},
+def test_fuses_are_shown_as_asked_and_as_they_count_with_the_guards_word_below():
+    explained: dict[str, Any] = {
+        "part": {"name": "ATmega328P"},
         "fuses": {
-            "fuses": {"lfuse": 0x5E}, "preset": "factory", "clock": "crystal", "brown_out": "off", "boot_section": "none",
+            "fuses": {"lfuse": 0xF0, "efuse": 0x04}, "preset": "factory", "clock": "crystal", "brown_out": "off",
+            "boot_section": "none", "verdict": "confirm",
+            "bytes": [
+                {"memory": "lfuse", "value": 0xF0, "asked": True, "mask": 0xFF, "effective": 0xF0},
+                {"memory": "efuse", "value": 0xFC, "asked": False, "mask": 0x07, "effective": 0x04},
+            ],
             "bits": [{"memory": "lfuse", "name": "cksel", "value": 14, "meaning": "crystal"}],
             "findings": [{"level": "confirm", "memory": "lfuse", "message": "no crystal, no answer"}],
         },
     }  # fmt: skip
     shown = show_part(explained).splitlines()
-    assert shown[0] == "ATmega32U4: lfuse 0x5E (preset factory)"
-    assert shown[-1] == "confirm: lfuse: no crystal, no answer"
+    assert shown[0] == "ATmega328P: lfuse 0xF0  efuse 0x04 (preset factory)"
+    assert [line.split() for line in shown[6:8]] == [
+        ["lfuse", "0xF0", "0xFF", "0xF0", "asked"],
+        ["efuse", "0xFC", "0x07", "0x04", "factory"],
+    ]
+    assert shown[-2:] == [
+        "fuse guard: asks before this is written (--yes accepts it)",
+        "confirm: lfuse: no crystal, no answer",
+    ]
+    quiet = {**explained, "fuses": {**explained["fuses"], "verdict": None, "findings": []}}
+    assert show_part(quiet).splitlines()[-1] == "fuse guard: nothing to say"
 
 
 def test_a_table_without_rows():

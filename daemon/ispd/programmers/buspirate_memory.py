@@ -5,7 +5,7 @@ matter: so ``05`` always has a byte to read, and the target's four-byte frames s
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 
@@ -23,6 +23,8 @@ from ispd.wire.buspirate import READ_LIMIT, Bulk, Marked, ReadFlash, WriteThenRe
 from ispd.wire.engine import Request
 
 __all__ = ["TargetMemory"]
+
+R = TypeVar("R")
 
 _BATCH_S: Final = 2.0
 """Room in a deadline for converters, hubs and a busy host."""
@@ -110,7 +112,7 @@ class TargetMemory:
         if blocks:
             size = sum(len(block) for block in blocks)
             await self._pirate.command(
-                [Marked(ReadFlash(block.start // 2, len(block))) for block in blocks],
+                [self._marked(ReadFlash(block.start // 2, len(block))) for block in blocks],
                 deadline_s=_BATCH_S + _SLACK * size * max(self._byte_s, 4 * self._pirate.pace.spi_byte_s(self._sck_hz)),
                 stop=lambda: monitor.stop_requested,
                 on_reply=take,
@@ -190,11 +192,11 @@ class TargetMemory:
             await anyio.sleep_until(not_before)
             await self._exchange(instructions)
             return
-        request = Marked(block)
+        request = self._marked(block)
         is_collected = self._pirate.pace.blocks is Blocks.BUFFERED
         await self._pirate.command_ahead(
             request,
-            ahead_bytes=len(request.encode()) - _HELD_BYTES if is_collected else 0,
+            ahead_bytes=len(block.encode()) - _HELD_BYTES if is_collected else 0,
             not_before=not_before,
             deadline_s=self._deadline_s(len(instructions)),
         )
@@ -212,7 +214,7 @@ class TargetMemory:
             return b""
         count = self._pirate.pace.bulk_instructions(self._sck_hz)
         chunks = [b"".join(instructions[at : at + count]) for at in range(0, len(instructions), count)]
-        requests: list[Request[bytes]] = [*map(Bulk, chunks[:-1]), Marked(Bulk(chunks[-1]))]
+        requests: list[Request[bytes]] = [*map(Bulk, chunks[:-1]), self._marked(Bulk(chunks[-1]))]
         replies = await self._pirate.command(requests, deadline_s=self._deadline_s(len(instructions)))
         return b"".join(reply[3::4] for reply in replies)
 
@@ -221,7 +223,7 @@ class TargetMemory:
         block = self._block_of(instructions) if len(instructions) > 1 else None
         if block is None:
             return await self._exchange(instructions)
-        replies = await self._pirate.command([Marked(block)], deadline_s=self._deadline_s(len(instructions)))
+        replies = await self._pirate.command([self._marked(block)], deadline_s=self._deadline_s(len(instructions)))
         return bytes(len(instructions) - 1) + replies[0]
 
     def _block_of(self, instructions: Sequence[bytes]) -> WriteThenRead | None:
@@ -230,6 +232,9 @@ class TargetMemory:
         if len(data) > self._pirate.pace.block_bytes(self._sck_hz) or instructions[-1][0] not in _FREE_FOURTH_BYTE:
             return None
         return WriteThenRead(data)
+
+    def _marked(self, request: Request[R]) -> Marked[R]:
+        return Marked(request, self._pirate.pace.packet_bytes)
 
     def _extend(self, word: WordAddress) -> list[bytes]:
         """Return the instruction that sets the upper address bits, where the part has them and they change."""

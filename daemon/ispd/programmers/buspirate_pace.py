@@ -29,6 +29,7 @@ _READ_BLOCK_S: Final = 0.2
 _BLOCK_LIMIT: Final = 4096
 _READ_UNIT: Final = 64
 _READ_MAX: Final = 8192
+_PACKET_BYTES: Final = 64
 _FULL_SPEED_BYTE_S: Final = 1e-6
 """Time of a byte on the v4's full-speed USB."""
 
@@ -56,6 +57,11 @@ class Pace:
     def byte_s(self) -> float:
         """Seconds for each byte on the line: ten bits."""
         return _FULL_SPEED_BYTE_S if self.is_usb else 10 / self.baud
+
+    @property
+    def packet_bytes(self) -> int:
+        """Size of the packets in which answers travel, where a shorter one is held back for 4 ms (v4), else 1."""
+        return _PACKET_BYTES if self.is_usb else 1
 
     @property
     def window(self) -> Window:

@@ -1,8 +1,8 @@
 """A Bus Pirate that was found, recognised and measured: which firmware, how fast a line, and its SPI mode.
 
 The rate is raised where hardware v3 and firmware 5.5 or newer allow it (flashrom does the same): 2 Mbaud where ``05``
-collects its bytes first and flash is read by a command; where bytes pass straight on to SPI, a rate that SPI at 1 MHz
-keeps up with. A rate that does not carry a probe is given up again.
+collects its bytes first and flash is read by a command; where bytes pass straight on to SPI, a rate that SPI
+at 250 kHz keeps up with. A rate that does not carry a probe is given up again.
 """
 
 from collections.abc import Callable, Iterable
@@ -22,8 +22,8 @@ __all__ = ["FAST_BAUD", "STREAM_BAUD", "Mode", "Pirate"]
 R = TypeVar("R")
 
 FAST_BAUD: Final = 2_000_000
-STREAM_BAUD: Final = 800_000
-"""12.5 us for each byte; one takes up to 12 us on SPI at 1 MHz."""
+STREAM_BAUD: Final = 250_000
+"""40 us for each byte; one takes up to 36 us on SPI at 250 kHz, the clock for a part whose CKDIV8 stays programmed."""
 
 _PROBE_S: Final = 0.2
 _LINE_PROBE: Final = bytes(32)
@@ -31,7 +31,7 @@ _LINE_PROBE: Final = bytes(32)
 no harm, and at a divisor of four bytes, so that a part that happens to listen stays in step."""
 
 _PROBE_SPEED: Final = 3
-"""1 MHz, which keeps up with the line."""
+"""1 MHz, which keeps up with any line but the fastest, where nothing passes straight on."""
 
 
 class Mode(Enum):

@@ -44,6 +44,9 @@ READ_LIMIT: Final = 0xFFFF
 """``06 02`` refuses where word address plus byte count is more than this."""
 
 _OK: Final = 0x01
+_REFUSED_COMMAND: Final = b"\x0a"
+"""No command of SPI mode in any firmware: answered 00."""
+
 _LENGTH_LIMIT: Final = 4096
 """Buffer of the stock firmware, for the written and for the read bytes of ``05``."""
 
@@ -255,27 +258,43 @@ class Marked(Generic[R_co]):
 
     A byte that was lost or added on the way moves that answer: nothing wrong is taken for data. The question fits into
     the 4-byte FIFO of a v3 while it works on the request.
+
+    ``packet_bytes``: more such questions make the whole reply a multiple of this, for a sender that holds back what does
+    not fill a packet.
     """
 
     request: Request[R_co]
+    packet_bytes: int = 1
 
     def encode(self) -> bytes:
-        """Return the request's bytes and ``01``."""
-        return self.request.encode() + b"\x01"
+        """Return the request's bytes and the questions."""
+        refused, asked = self._fill()
+        return self.request.encode() + _REFUSED_COMMAND * refused + b"\x01" * asked
 
     def missing(self, reply: bytes) -> int:
         """See :class:`~ispd.wire.engine.Request`."""
         size = _complete_bytes(self.request, reply)
         if size is None:
-            return self.request.missing(reply) + len(SPI_REPLY)
-        return size + len(SPI_REPLY) - len(reply)
+            return self.request.missing(reply) + len(self._mark())
+        return size + len(self._mark()) - len(reply)
 
     def decode(self, reply: bytes) -> R_co:
         """Return the request's meaning. Raises ``RemoteProtocolError`` where the mark is not in its place."""
-        size = len(reply) - len(SPI_REPLY)
-        if reply[size:] != SPI_REPLY:
+        mark = self._mark()
+        size = len(reply) - len(mark)
+        if reply[size:] != mark:
             raise RemoteProtocolError(f"bytes were lost or added on the line: {reply[size:].hex(' ')} ends a reply")
         return self.request.decode(reply[:size])
+
+    def _mark(self) -> bytes:
+        """Return what must follow the request's own reply."""
+        refused, asked = self._fill()
+        return b"\x00" * refused + SPI_REPLY * asked
+
+    def _fill(self) -> tuple[int, int]:
+        """Return how many commands are refused with one byte, and how many questions answered with four."""
+        extra = -(_good_bytes(self.request) + len(SPI_REPLY)) % self.packet_bytes
+        return extra % len(SPI_REPLY), extra // len(SPI_REPLY) + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,4 +324,12 @@ def _complete_bytes(request: Request[R], data: bytes) -> int | None:
         size += need
         if size > len(data):
             return None
+    return size
+
+
+def _good_bytes(request: Request[R]) -> int:
+    """Return the length of the request's good reply."""
+    size = 0
+    while (need := request.missing(b"\x01" * size)) > 0:
+        size += need
     return size

@@ -23,7 +23,7 @@ _SPI_OVERHEAD_S: Final = 4e-6
 _SPI_FIFO_BYTES: Final = 7
 """What firmware 8.0 keeps in the SPI unit's own FIFO while it streams (``SPIBEC < 7``)."""
 
-_READ_BLOCK_S: Final = 0.2
+_READ_BLOCK_S: Final = 0.1
 """A reading can be stopped this often; between blocks one turn-around of 1 to 2 ms is lost."""
 
 _BLOCK_LIMIT: Final = 4096

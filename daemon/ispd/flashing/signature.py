@@ -3,7 +3,7 @@
 from ispd.errors import ErrorCode, TargetError
 from ispd.model.part import Signature
 
-__all__ = ["ECHO", "blame_fixed_sck", "complaint", "plausible"]
+__all__ = ["ECHO", "blame_fixed_sck", "complaint", "fixed_sck_hint", "plausible"]
 
 ECHO = bytes((0, 1, 2))
 """Reply byte 4 repeats byte 3 of the instruction (the address) where no chip drives MISO but the line is delayed by one
@@ -61,7 +61,12 @@ def complaint(raw: bytes, *, is_shorted: bool = False) -> TargetError | None:
     )
 
 
+def fixed_sck_hint(sck_hz: int) -> str:
+    """Return the hint that nothing but the SCK the recipe fixes was tried."""
+    return f"the recipe fixes SCK at {sck_hz} Hz and nothing else was tried: leave it out, or fix a slower one"
+
+
 def blame_fixed_sck(error: TargetError, sck_hz: int) -> TargetError:
-    """Return ``error`` with the hint that nothing but the SCK the recipe fixes was tried."""
-    hint = f"the recipe fixes SCK at {sck_hz} Hz and nothing else was tried: leave it out, or fix a slower one; {error.hint}"
+    """Return ``error`` with :func:`fixed_sck_hint` in front of its hint."""
+    hint = f"{fixed_sck_hint(sck_hz)}; {error.hint}"
     return TargetError(error.code, error.message, hint=hint, facts=error.facts)

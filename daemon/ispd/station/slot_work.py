@@ -8,6 +8,7 @@ from ispd.errors import ErrorCode, IspdError, LinkClosedError
 from ispd.flashing.execute import flash_unit
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.sck import LookTurns, SckStart
+from ispd.flashing.signature import fixed_sck_hint
 from ispd.flashing.target import Sighting, look
 from ispd.model.job import Unit, Verdict
 from ispd.model.part import Signature
@@ -75,8 +76,9 @@ class SlotWork:
         if presence.board is not None and entry.reserve(self._slot):
             await self._flash(entry, presence.board, sighting)
         elif entry.wants(self._slot):
-            await self._floor.queue.note_seen(entry, self._slot, describe(sighting))
-            self._display.to(SlotState.IDLE, note=describe(sighting), job=None)
+            seen = describe(sighting, entry.recipe.sck_hz)
+            await self._floor.queue.note_seen(entry, self._slot, seen)
+            self._display.to(SlotState.IDLE, note=seen, job=None)
 
     async def _looks(self, entry: OpenJob) -> int:
         """Return how many looks a slot deserves before it counts as empty: each rung once, and one to confirm."""
@@ -161,7 +163,7 @@ class SlotWork:
 
     async def _learn(self, entry: OpenJob, programmer: IspProgrammer, unit: Unit, outcome: UnitOutcome) -> None:
         """Keep what the board showed about SCK: for the next look at it, and for the next boards."""
-        if unit.sck_hz is not None:
+        if unit.sck_hz is not None and entry.recipe.sck_hz is None:
             self._turns.settle(programmer.capabilities, unit.sck_hz)
         if unit.verdict is not Verdict.PASSED:
             return
@@ -191,14 +193,15 @@ class SlotWork:
             raise
 
 
-def describe(sighting: Sighting) -> str:
-    """Put what a look showed into words."""
+def describe(sighting: Sighting, fixed_hz: int | None) -> str:
+    """Put what a look showed into words; ``fixed_hz`` is the SCK that the recipe fixes."""
     if sighting.signature is not None:
         return (
             f"signature {sighting.signature}, not twice in a row; lower SCK, shorten the wires, press the contacts on"
         )
     if sighting.failure is not None:
-        return f"{sighting.failure.message}; {sighting.failure.hint}"
+        fixed = "" if fixed_hz is None else f"{fixed_sck_hint(fixed_hz)}; "
+        return f"{sighting.failure.message}; {fixed}{sighting.failure.hint}"
     return f"signature reads {sighting.raw.hex(' ').upper()}"
 
 

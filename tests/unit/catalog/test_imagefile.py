@@ -9,10 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.catalog.hexlines import END, data_lines, hexfile, record
 
+from ispd.catalog.hextext import overrun
 from ispd.catalog.hexwriter import write_hex
 from ispd.catalog.imagefile import MAX_FILE_BYTES, ImageFormat, read_image
+from ispd.catalog.inspection import inspect_image
+from ispd.catalog.lint import check_fit
+from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, RefusedError
 from ispd.model.image import Image, Segment
+from ispd.model.part import MemoryKind
+from ispd.model.span import Span
 
 LINE = record(0, 0x100, bytes(range(16)))
 BASE1 = record(4, 0, b"\x00\x01")
@@ -120,6 +126,27 @@ def test_raw_binaries_need_a_place():
         with pytest.raises(RefusedError) as caught:
             read_image(name, content, base=base)
         assert caught.value.code is code
+
+
+def test_a_bootloader_longer_than_its_section_is_told_with_its_address():
+    """Debian's build of Optiboot (arduino-core-avr): 532 bytes for a section of 512, and the version word on top of them."""
+    code = bytes(range(256)) * 2 + bytes(20)
+    version, start = record(0, 0x7FFE, b"\x04\x04"), record(3, 0, b"\x00\x00\x7e\x00")
+    with pytest.raises(RefusedError) as caught:
+        read_image("optiboot_atmega328.hex", hexfile(*data_lines(0x7E00, code), version, start, END, newline="\r\n"))
+    assert caught.value.code is OVERLAP
+    assert caught.value.facts.address == 0x7FFE
+    told = "what begins at 0x7E00 has 532 bytes and goes on to 0x8013: too long for a flash that ends at 0x7FFF"
+    assert told in caught.value.message
+    # the same code without the version word is a readable file, and is told when it is looked at or meets its part
+    plain = read_image("optiboot.hex", hexfile(*data_lines(0x7E00, code), END))
+    parts = load_parts()
+    assert told in inspect_image(plain, parts).findings
+    with pytest.raises(RefusedError) as caught:
+        check_fit(parts.get("m328p"), MemoryKind.FLASH, plain.image)
+    assert (caught.value.code, caught.value.facts.address) == (ErrorCode.IMAGE_DOES_NOT_FIT, 0x8000)
+    for start_at, size_bytes in ((0, 0x8014), (0x7000, 4096), (0x5000, 0x8000), (0x1E000, 8192)):
+        assert overrun([Span(start_at, start_at + size_bytes)]) == ""
 
 
 images = st.lists(st.tuples(st.integers(0, 0x30000), st.binary(min_size=1, max_size=300)), min_size=1, max_size=8).map(

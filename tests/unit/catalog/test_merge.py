@@ -54,6 +54,26 @@ def test_a_combined_loader_is_refused_with_the_way_out(order, part):
     assert "combined.hex is a combined file, a bootloader at 0x7000" in caught.value.hint
 
 
+def test_of_two_combined_files_none_is_stripped():
+    """A finished production image and another one: whose firmware is meant?"""
+    production = file("production.hex", *data_lines(0, FIRMWARE), *data_lines(0x7000, LOADER))
+    for part, parts in ((U4, ()), (None, load_parts())):
+        with pytest.raises(RefusedError) as caught:
+            merge_files([production, combined], part, strip_sketch=True, parts=parts)
+        assert caught.value.code is ErrorCode.IMAGE_OVERLAP
+        assert "production.hex and combined.hex both hold a bootloader" in caught.value.message
+    # two firmwares stay two firmwares, whatever is asked
+    with pytest.raises(RefusedError, match="want different bytes"):
+        merge_files([firmware, file("sketch.hex", *data_lines(0, SKETCH))], U4, strip_sketch=True)
+
+
+def test_start_records_are_left_out_with_a_word():
+    made = merge_files([firmware, loader], U4)
+    assert made.notes == ("loader.hex: its start record (0x7000) is left out; an AVR has no use for it",)
+    assert made.warnings == ()
+    assert b":04000003" not in write_hex(made.image)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_sketch_is_stripped_only_when_asked_for(order):
     made = merge_files([firmware, combined][::order], U4, strip_sketch=True)

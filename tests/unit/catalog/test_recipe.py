@@ -15,7 +15,7 @@ from ispd.catalog.recipefile import read_recipe, recipe_files
 from ispd.errors import ErrorCode, RefusedError
 from ispd.model.image import Image, Segment
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import Recipe
+from ispd.model.recipe import Recipe, VerifyScope
 
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
@@ -68,6 +68,33 @@ def test_an_explicit_fuse_wins_over_the_bootloaders_with_a_warning():
     assert build(files=(APP, BOOT), bootloader="atmel-dfu-32u4", hfuse=0x99).warnings == ()
 
 
+def test_the_lock_byte_comes_with_the_bootloader_unless_another_is_given():
+    """Its vendor closes the boot section; boards of the guide's own list, which names no lock byte, stay open."""
+    assert build(files=(APP, BOOT), bootloader="caterina-micro").lock == 0x2F
+    assert build(files=(APP, BOOT), bootloader="atmel-dfu-32u4").lock is None
+    opened = build(files=(APP, BOOT), bootloader="caterina-micro", lock=0x3F)
+    assert (opened.lock, opened.warnings) == (0x3F, ("lock 0x3F was given; caterina-micro is made for 0x2F",))
+    # what differs in bits that do not exist differs in nothing
+    same = build(files=(APP, BOOT), bootloader="caterina-micro", lock=0xEF, efuse=0xCB)
+    assert (same.lock, same.fuses[E], same.warnings) == (0xEF, 0xCB, ())
+    # without an erase nothing is opened: where the board has more bits closed, the job is refused there
+    closed = build(bootloader="caterina-micro")
+    assert (closed.lock, closed.erase) == (0x2F, False)
+    u4 = PARTS.get("m32u4")
+    assert admit(closed, u4, BOOTLOADERS, {MemoryKind.LOCK: 0x3F}) == ()
+    with pytest.raises(RefusedError, match="only a chip erase opens them"):
+        admit(closed, u4, BOOTLOADERS, {MemoryKind.LOCK: 0x0F})
+
+
+def test_a_name_of_several_is_decided_by_the_image():
+    usb = b"\x12\x01\x10\x01\x02\x00\x00\x08\x4f\x1b\x05\x92\x00\x01\x02\x01\x00\x01"
+    loader = named("Caterina.hex", 0x7000, LOADER + usb)
+    for part in ("m32u4", None):
+        recipe = build(files=(APP, loader), part=part, bootloader="caterina")
+        assert (recipe.part, recipe.bootloader, recipe.lock) == ("atmega32u4", "caterina-promicro16", 0x2F)
+    assert refusal(files=(APP, BOOT), part="m32u4", bootloader="caterina").code is ErrorCode.UNKNOWN_BOOTLOADER
+
+
 def test_the_bootloader_names_the_part_only_when_there_is_one():
     assert build(files=(APP,), bootloader="caterina-micro").part == "atmega32u4"
     assert build(files=(named("a.hex", 0, FIRMWARE),), bootloader="atmel-dfu-usb64").part is None
@@ -85,6 +112,9 @@ def test_the_bootloader_names_the_part_only_when_there_is_one():
         ({"files": (APP,), "lfuse": 0x100}, ErrorCode.INVALID_PARAMETER, "lfuse"),
         ({"files": (APP,), "lock": -1}, ErrorCode.INVALID_PARAMETER, "lock"),
         ({"files": (APP,), "sck_hz": 0}, ErrorCode.INVALID_PARAMETER, "sck_hz"),
+        ({"files": (APP,), "sck_hz": 1 << 70}, ErrorCode.INVALID_PARAMETER, "sck_hz"),
+        ({"files": (APP,), "supply_mv": 1 << 70}, ErrorCode.INVALID_PARAMETER, "supply_mv"),
+        ({"files": (APP,), "erase": False, "verify": VerifyScope.FULL}, ErrorCode.RECIPE_INVALID, "after a chip erase"),
         ({"files": (APP,), "part": "m32a", "efuse": 0xFF}, ErrorCode.INVALID_PARAMETER, "no efuse"),
         ({"files": (APP, APP, named("b.hex", 8, b"\x01"))}, ErrorCode.IMAGE_OVERLAP, "b.hex"),
         ({"files": (named("a.hex", 0x7FFF, b"\x01\x02"),), "part": "m32u4"}, ErrorCode.IMAGE_DOES_NOT_FIT, "0x8000"),
@@ -210,6 +240,8 @@ file = st.builds(NamedBytes, st.sampled_from(["a.hex", "b.bin"]), blob, st.none(
         force_fuses=st.booleans(),
         accept_fuses=st.booleans(),
         sck_hz=st.none() | st.integers(-1, 1),
+        verify=st.none() | st.sampled_from(VerifyScope),
+        strip_sketch=st.booleans(),
         supply_mv=st.none() | st.integers(-1, 5000),
     )
 )

@@ -3,10 +3,13 @@
 import hashlib
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ispd.catalog.recipe import NamedBytes, RecipeOptions
 from ispd.catalog.recipefile import read_recipe, recipe_files
 from ispd.errors import ErrorCode, RefusedError
+from ispd.model.recipe import VerifyScope
 
 IMAGE, OTHER = b":00000001FF\n", b"\x01\x02"
 DIGEST = hashlib.sha256(IMAGE).hexdigest()
@@ -16,6 +19,8 @@ part = "m32u4"
 bootloader = "caterina-micro"
 lock = 0x2F
 erase = false
+verify = "written"
+strip_sketch = true
 accept_fuses = true
 sck_hz = 125_000
 supply_mv = 3300
@@ -52,6 +57,8 @@ def test_every_key_is_taken():
         efuse=0xFB,
         lock=0x2F,
         erase=False,
+        verify=VerifyScope.WRITTEN,
+        strip_sketch=True,
         accept_fuses=True,
         sck_hz=125_000,
         supply_mv=3300,
@@ -68,6 +75,10 @@ def test_every_key_is_taken():
         ("force_fuses = true", "force_fuses"),
         ('lock = "0x2F"', "lock"),
         ("lock = 0x\n", "line 1"),
+        ('verify = "none"', "verify"),
+        ("verify = false", "verify"),
+        ("x = " + "[" * 20_000, "recipe"),
+        ("#" * 70_000, "65536 bytes"),
         ("[[image]]\nbase = 0", "file"),
         (b"part = '\xff'", "utf-8"),
         (FULL.replace(DIGEST, DIGEST.upper()), "sha256"),
@@ -82,6 +93,28 @@ def test_what_is_wrong_is_named(text, told):
 
 
 def test_another_file_than_the_one_written_down_is_refused():
-    error = refusal(FULL, {**FILES, "fw/app.hex": IMAGE + b"\n"})
+    """Naming the file and both sums: whoever stands there compares them with a piece of paper."""
+    changed = IMAGE + b"\n"
+    error = refusal(FULL, {**FILES, "fw/app.hex": changed})
     assert error.code is ErrorCode.CHECKSUM_MISMATCH
-    assert "fw/app.hex" in error.message
+    assert all(words in error.message for words in ("fw/app.hex", DIGEST, hashlib.sha256(changed).hexdigest()))
+
+
+values = st.sampled_from(['"full"', "0x2F", "-1", "true", '"a.hex"', f'"{DIGEST}"', "[]", "1979-05-27", "nan", "[[1]]"])
+keys = st.sampled_from(
+    ["part", "lock", "verify", "sck_hz", "erase", "image", "eeprom", "eeprom.file", "fuses.lfuse", "image.file", "base"]
+)
+text = st.lists(
+    st.builds("{} = {}".format, keys, values) | st.sampled_from(["[[image]]", "[eeprom]", "[fuses]"]), max_size=8
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.binary(max_size=60) | text.map("\n".join).map(str.encode))
+def test_whatever_comes_is_a_recipe_or_refused(content):
+    files = {"a.hex": IMAGE, "full": OTHER, DIGEST: OTHER}
+    try:
+        outcome: object = read_recipe("b.toml", content, files)
+    except RefusedError as error:
+        outcome = error.code
+    assert isinstance(outcome, RecipeOptions) or outcome in (ErrorCode.RECIPE_INVALID, ErrorCode.CHECKSUM_MISMATCH)

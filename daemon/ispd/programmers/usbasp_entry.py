@@ -9,6 +9,7 @@ that programming mode was entered, each time; a programmer without a target neve
 
 import math
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 import anyio
@@ -57,8 +58,9 @@ _SOFTWARE_HZ: Final = 32_000
 _HARDWARE_SPI_S: Final = 0.0007
 """An instruction at 93.75 kHz takes 0.34 ms, at 32 kHz 1 ms."""
 
-_OPTION_TRIES_S: Final = 0.0655
-"""Three tries in vain at one option, before a fork goes to the next slower one: 3 * (0.32 + 19.84 + 1.6) ms and SPI."""
+_OPTION_TRIES_S: Final = 0.06
+"""Three tries in vain at one option, before a fork goes to the next slower one: 3 * (0.32 + 19.84) ms and SPI (nerdralph),
+and 3 * 1.6 ms more for its question for an AT89S (dioannidis)."""
 
 _FIRST_TRY_S: Final = 0.018
 _STEP_LIMIT: Final = 5
@@ -93,9 +95,17 @@ class Firmware:
         return f"USBasp since 2011, capabilities {self.capabilities:08X}"
 
 
+class _OtherEnd(Enum):
+    """Who is behind the device."""
+
+    TARGET = "target"
+    NOBODY = "nobody"
+    LOADER = "loader"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """How entering programming mode went. ``sck_hz`` is the clock in use as far as it can be told."""
+    """How entering programming mode went. ``sck_hz`` is the clock in use, as far as it can be told."""
 
     sck_hz: int
     has_target: bool
@@ -114,7 +124,7 @@ async def recognise(channel: ControlChannel) -> Firmware:
         is_held = True
         await channel.submit([Connect()], timeout_s=_REQUEST_S)
         await anyio.sleep(_RESET_S[0])
-        if await _enable(channel) and await _is_loader(channel):
+        if await _enable(channel) and await _other_end(channel) is _OtherEnd.LOADER:
             is_held = False
             raise bootloader_error(channel)
     except RemoteProtocolError as error:
@@ -152,10 +162,14 @@ async def enter(channel: ControlChannel, firmware: Firmware, sck_hz: int) -> Ent
     """
     for _ in range(_STEP_LIMIT):
         enable_s, has_target = await _connect(channel, firmware, sck_hz)
-        if not has_target:
-            return Entry(sck_hz=sck_hz, has_target=False)
-        if await _is_loader(channel):
+        other_end = await _other_end(channel) if has_target else _OtherEnd.NOBODY
+        if other_end is _OtherEnd.LOADER:
             raise bootloader_error(channel)
+        if other_end is _OtherEnd.NOBODY:
+            spi_is_on = not has_target and enable_s <= _FORK_S
+            return Entry(
+                sck_hz=sck_hz if spi_is_on else await _by_software(channel, firmware, sck_hz), has_target=False
+            )
         spi_s = await _spi_s(channel, has_capabilities=firmware.capabilities is not None)
         steps = int((enable_s - _FIRST_TRY_S) / _OPTION_TRIES_S)
         if spi_s >= _HARDWARE_SPI_S:
@@ -192,18 +206,32 @@ async def _enable(channel: ControlChannel) -> bool:
     return has_target
 
 
-async def _is_loader(channel: ControlChannel) -> bool:
-    """Tell whether what says that a target answers is itself one: no reply is what SPI would bring, each time.
+async def _other_end(channel: ControlChannel) -> _OtherEnd:
+    """Tell what it is that is said to answer: a loader where no reply is what SPI would bring, each time it is asked.
 
     A target that was lost just now is no loader: asked again, the programmer says so.
     """
     for _ in range(_ROUNDS):
         for index in range(3):
             if not await _pretends(channel, avr_isp.read_signature(index)):
-                return False
+                return _OtherEnd.TARGET
         if not await _enable(channel):
-            return False
-    return True
+            return _OtherEnd.NOBODY
+    return _OtherEnd.LOADER
+
+
+async def _by_software(channel: ControlChannel, firmware: Firmware, sck_hz: int) -> int:
+    """Make sure that instructions can be sent though nobody answered, and return the clock they are sent at.
+
+    Forks leave their SPI unit off then, and TRANSMIT would wait for it for ever (``ispTransmit_hw``); connected anew at a
+    clock of software they move the pins themselves. Stock firmware stays at its clock, to show what is on the line.
+    """
+    if not firmware.sets_sck:
+        return sck_hz
+    sck_hz = min(sck_hz, _SOFTWARE_HZ)
+    await channel.submit([SetIspSck(SCK_OPTIONS[sck_hz])], timeout_s=_REQUEST_S)
+    await channel.submit([Connect()], timeout_s=_REQUEST_S)
+    return sck_hz
 
 
 async def _pretends(channel: ControlChannel, instruction: bytes) -> bool:

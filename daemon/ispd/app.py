@@ -17,6 +17,7 @@ from ispd.errors import ConfigError
 from ispd.model import station as model
 from ispd.programmers.contract import Driver
 from ispd.programmers.registry import load_drivers
+from ispd.service import ServiceManager, inherited_socket
 from ispd.station.journal import Journal
 from ispd.station.station import Knowledge, Station
 from ispd.station.worker import ThreadWorker
@@ -28,20 +29,26 @@ __all__ = ["run_daemon", "station_of"]
 
 log = structlog.get_logger()
 
+_FEEDS = 3
+"""How often the watchdog is fed within its patience."""
+
 
 async def run_daemon(config: Config) -> None:
     """Run until SIGTERM or SIGINT. The socket appears only when everything else is ready.
 
     :raises IspdError: the station cannot be started (bad slot, state directory in use ..); nothing was touched.
     """
+    manager = ServiceManager()
     async with (
         open_hardware(config) as hardware,
         station_of(config, hardware, SystemClock()) as station,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(_stop_on_signal, station, tasks.cancel_scope)
+        tasks.start_soon(_stop_on_signal, station, tasks.cancel_scope, manager)
         await tasks.start(station.run)
-        await tasks.start(serve_jsonrpc, config.socket, station)
+        await tasks.start(serve_jsonrpc, inherited_socket() or config.socket, station)
+        manager.ready()
+        tasks.start_soon(_feed_watchdog, station, manager)
         log.info("ready", socket=str(config.socket), slots=len(station.slots()))
     log.info("stopped")
 
@@ -106,9 +113,20 @@ def _check_slots(config: Config, drivers: Mapping[str, Driver]) -> None:
             )
 
 
-async def _stop_on_signal(station: Station, scope: anyio.CancelScope) -> None:
+async def _feed_watchdog(station: Station, manager: ServiceManager) -> None:
+    """Tell the service manager that all is well, but only while it is: loop, journal and hotplug make progress."""
+    if manager.watchdog_s is None:
+        return
+    while True:
+        if await station.is_making_progress():
+            manager.alive()
+        await anyio.sleep(manager.watchdog_s / _FEEDS)
+
+
+async def _stop_on_signal(station: Station, scope: anyio.CancelScope, manager: ServiceManager) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async for number in signals:
+            manager.stopping()
             log.info("stopping", signal=signal.Signals(number).name)
             await station.stop()
             scope.cancel()

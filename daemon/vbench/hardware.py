@@ -5,8 +5,8 @@ and what it does has its own exact times. Timed bench events are the exception; 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,11 +15,19 @@ from typing import Self
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ErrorCode, TransportError
-from ispd.transport.contract import USB_PORT_PREFIX, PortChange, PortEvent, PortKind, SerialSettings, UsbIdentity
+from ispd.transport.contract import (
+    TURN_S,
+    USB_PORT_PREFIX,
+    PortChange,
+    PortEvent,
+    PortKind,
+    SerialSettings,
+    UsbIdentity,
+)
 from vbench.bench_port import BenchPort, BenchTime
 from vbench.bench_usb import BenchUsbLink
 from vbench.benchfile import EventTable, read_bench
@@ -266,7 +274,7 @@ class BenchHardware:
             self.unplug(place.name)
 
     @asynccontextmanager
-    async def hotplug(self) -> AsyncIterator[AsyncIterator[PortEvent]]:
+    async def hotplug(self, on_turn: Callable[[], object] = lambda: None) -> AsyncIterator[AsyncIterator[PortEvent]]:
         """Watch ports: those plugged in come first, then changes as they happen."""
         sender, receiver = anyio.create_memory_object_stream[PortEvent](_EVENT_BACKLOG)
         for place in self._places.values():
@@ -274,11 +282,24 @@ class BenchHardware:
                 sender.send_nowait(place.event(PortChange.ADDED))
         self._watchers.add(sender)
         try:
-            async with receiver:
-                yield receiver
+            async with receiver, aclosing(_turning(receiver, on_turn)) as changes:
+                yield changes
         finally:
             self._watchers.discard(sender)
             sender.close()
+
+
+async def _turning(
+    receiver: MemoryObjectReceiveStream[PortEvent], on_turn: Callable[[], object]
+) -> AsyncGenerator[PortEvent, None]:
+    """Yield changes, and come round while there are none."""
+    while True:
+        on_turn()
+        change: PortEvent | None = None
+        with anyio.move_on_after(TURN_S):
+            change = await receiver.receive()
+        if change is not None:
+            yield change
 
 
 def open_bench(file: Path) -> BenchHardware:

@@ -1,6 +1,6 @@
 """Emulated USB programmers as the machine's hardware, reached by the product's own USB transport."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -28,7 +28,10 @@ class UsbHardware:
         return await self._bus.open(port)
 
     @asynccontextmanager
-    async def hotplug(self) -> AsyncIterator[AsyncIterator[PortEvent]]:
+    async def hotplug(
+        self,
+        on_turn: Callable[[], object] = lambda: None,  # noqa: ARG002 - nothing comes or goes here
+    ) -> AsyncIterator[AsyncIterator[PortEvent]]:
         """Watch nothing: ports are opened by name here."""
         yield _no_events()
 

@@ -23,8 +23,6 @@ _TOOLS = {
     "udevadm": "udev",
 }
 _INITRAMFS_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
-_MODULES = ("vhci-hcd", "cdc-acm")
-"""What the tests need once the root file system is there."""
 _MEMORY_MB = 3072
 _RESULT = re.compile(r"^guest-exit (\d+)$", re.MULTILINE)
 
@@ -38,20 +36,19 @@ $b mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=524288,cache=loose host
 $b mount -t tmpfs changes /changes
 $b mkdir /changes/upper /changes/work
 $b mount -t overlay -o lowerdir=/host,upperdir=/changes/upper,workdir=/changes/work root /root
+$b mount -t cgroup2 cgroup /sys/fs/cgroup
 for place in dev proc sys; do $b mount --move /$place /root/$place; done
+$b mount -t tmpfs run /root/run
+$b rm -rf /root/lib/modules
+$b ln -s {kernel}/lib/modules /root/lib/modules
+$b cp -r /units/. /root/etc/systemd/system/
 $b cat /script >/root/run-in-guest
-exec $b switch_root /root /bin/sh /run-in-guest
+exec $b switch_root /root /lib/systemd/systemd --unit=guest.target --show-status=no
 """
 
 _SCRIPT = """
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
-mount -t tmpfs tmpfs /run
-mkdir -p /dev/pts /dev/shm
-mount -t devpts devpts /dev/pts
-mount -t tmpfs tmpfs /dev/shm
 ip link set lo up 2>/dev/null
-for module in {modules}; do modprobe -d {kernel} $module; done
-/lib/systemd/systemd-udevd --daemon
 cd {folder}
 ( {command} )
 code=$?
@@ -59,6 +56,29 @@ echo
 echo guest-exit $code
 {busybox} poweroff -f
 """
+
+_UNITS = {
+    "guest.target": "[Unit]\nRequires=guest.service\nAfter=guest.service\nAllowIsolate=yes\n",
+    "guest.service": """[Unit]
+Requires=sysinit.target dbus.socket systemd-udevd.service
+After=sysinit.target dbus.socket systemd-udevd.service
+Wants=modprobe@vhci_hcd.service modprobe@cdc_acm.service
+After=modprobe@vhci_hcd.service modprobe@cdc_acm.service
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /run-in-guest
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS0
+""",
+}
+_MASKED = (
+    *("systemd-tmpfiles-setup.service", "systemd-tmpfiles-setup-dev.service", "systemd-tmpfiles-clean.timer"),
+    *("systemd-hwdb-update.service", "systemd-journal-catalog-update.service", "systemd-update-done.service"),
+    *("systemd-firstboot.service", "systemd-random-seed.service", "systemd-udev-trigger.service", "ldconfig.service"),
+    *("systemd-machine-id-commit.service", "systemd-timesyncd.service", "systemd-binfmt.service", "tmp.mount"),
+)
+"""What a machine that lives for minutes has no use for, or what would empty the folders it shares."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +112,7 @@ def boot(folder: Path, command: str, *, work: Path, timeout_s: float) -> Outcome
     """
     kernel = kernel_folder()
     version = next((kernel / "lib/modules").iterdir()).name
-    script = _SCRIPT.format(
-        modules=" ".join(_MODULES), kernel=kernel, folder=folder, command=command, busybox=_which("busybox")
-    )
+    script = _SCRIPT.format(folder=folder, command=command, busybox=_which("busybox"))
     machine = [
         *("qemu-system-x86_64", "-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"),
         *("-smp", "2", "-m", str(_MEMORY_MB), "-display", "none", "-monitor", "none", "-serial", "stdio"),
@@ -119,7 +137,7 @@ def boot(folder: Path, command: str, *, work: Path, timeout_s: float) -> Outcome
 def _initramfs(work: Path, kernel: Path, version: str, script: str) -> Path:
     """Pack what mounts this machine's files, and the script to run on them."""
     root = work / "initramfs"
-    for place in ("bin", "dev", "proc", "sys", "lib/modules", "host", "changes", "root"):
+    for place in ("bin", "dev", "proc", "sys", "lib/modules", "host", "changes", "root", "units"):
         (root / place).mkdir(parents=True)
     shutil.copy(_which("busybox"), root / "bin/busybox")
     files = _module_files(kernel, version)
@@ -127,7 +145,11 @@ def _initramfs(work: Path, kernel: Path, version: str, script: str) -> Path:
         shutil.copy(file, root / "lib/modules")
     (root / "modules").write_text("\n".join(file.name for file in files) + "\n")
     (root / "script").write_text(script)
-    (root / "init").write_text(_INIT)
+    for unit, text in _UNITS.items():
+        (root / "units" / unit).write_text(text)
+    for unit in _MASKED:
+        (root / "units" / unit).symlink_to("/dev/null")
+    (root / "init").write_text(_INIT.replace("{kernel}", str(kernel)))
     (root / "init").chmod(0o755)
     names = "\n".join(str(path.relative_to(root)) for path in sorted(root.rglob("*")))
     packed = subprocess.run(

@@ -18,7 +18,7 @@ from ispd.model.span import Span
 from ispd.programmers.buspirate_memory import TargetMemory
 from ispd.programmers.buspirate_spi import Mode, Pirate
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
-from ispd.transport.contract import Hardware, PortKind, SerialSettings, UsbIdentity
+from ispd.transport.contract import Opener, PortKind, SerialSettings, UsbIdentity
 from ispd.wire import avr_isp
 from ispd.wire.buspirate import Bulk, Marked, Peripherals, Pins, Speed, SpiMode
 from ispd.wire.buspirate_text import DEFAULT_BAUD
@@ -200,7 +200,7 @@ class BusPirateDriver:
 
     async def open(
         self,
-        hardware: Hardware,
+        hardware: Opener,
         port: str,
         *,
         baud: int | None = None,

@@ -7,7 +7,7 @@ from typing import Protocol
 from ispd.model.image import Segment
 from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
-from ispd.transport.contract import Hardware, PortKind, UsbIdentity
+from ispd.transport.contract import Opener, PortKind, UsbIdentity
 
 __all__ = ["Capabilities", "Driver", "IspProgrammer", "Monitor", "ProgrammerIdentity"]
 
@@ -99,7 +99,7 @@ class Driver(Protocol):
         """Tell whether a hotplugged port of ``port_kind`` with this identity is certainly this kind of programmer."""
 
     async def open(
-        self, hardware: Hardware, port: str, *, baud: int | None = None, usb: UsbIdentity | None = None
+        self, hardware: Opener, port: str, *, baud: int | None = None, usb: UsbIdentity | None = None
     ) -> IspProgrammer:
         """Open the port, make sure who answers, and return the programmer.
 

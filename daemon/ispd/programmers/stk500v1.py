@@ -18,7 +18,7 @@ from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, Prog
 from ispd.programmers.stk500v1_memory import TargetMemory
 from ispd.programmers.stk500v1_pace import Pace
 from ispd.programmers.stk500v1_sketch import Sketch
-from ispd.transport.contract import Hardware, PortKind, SerialSettings, UsbIdentity
+from ispd.transport.contract import Opener, PortKind, SerialSettings, UsbIdentity
 from ispd.transport.link import SerialLink
 from ispd.wire.engine import Request
 from ispd.wire.stk500v1 import EnterProgmode, LeaveProgmode, SetDevice, SetDeviceExtended
@@ -170,7 +170,7 @@ class Stk500v1Driver:
         return ids in _USB_NATIVE | _UART
 
     async def open(
-        self, hardware: Hardware, port: str, *, baud: int | None = None, usb: UsbIdentity | None = None
+        self, hardware: Opener, port: str, *, baud: int | None = None, usb: UsbIdentity | None = None
     ) -> IspProgrammer:
         """Open the port, wait for the sketch, and release a target that an earlier run may have left in reset."""
         settings = SerialSettings(port=port, baud=_DEFAULT_BAUD if baud is None else baud)

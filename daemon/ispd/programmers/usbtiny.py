@@ -16,7 +16,7 @@ from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
 from ispd.programmers.control import ControlChannel
 from ispd.programmers.usbtiny_target import REQUEST_S, TinyTarget
-from ispd.transport.contract import Hardware, PortKind, UsbIdentity
+from ispd.transport.contract import Opener, PortKind, UsbIdentity
 from ispd.wire.usbtiny import PERIODS, Echo, PowerDown, sck_hz
 
 __all__ = ["DRIVER", "UsbTinyDriver", "UsbTinyProgrammer"]
@@ -135,7 +135,7 @@ class UsbTinyDriver:
 
     async def open(
         self,
-        hardware: Hardware,
+        hardware: Opener,
         port: str,
         *,
         baud: int | None = None,  # noqa: ARG002 - not a serial port

@@ -68,6 +68,10 @@ class Journal:
         with anyio.CancelScope(shield=True):
             await self._worker.run(self._file.close)
 
+    async def ping(self) -> None:
+        """Return once the worker has done everything handed to it so far."""
+        await self._worker.run(lambda: None)
+
     async def add_job(self, job: Job, recipe: Recipe) -> Job:
         """Record a new job with its recipe and return it with its id; ``job.id`` is ignored."""
         images = [recipe.flash] if recipe.eeprom is None else [recipe.flash, recipe.eeprom]

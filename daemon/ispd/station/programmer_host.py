@@ -1,7 +1,6 @@
 """Keeps one slot's programmer open, and opens it again after it was lost."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ispd.errors import ErrorCode, ProgrammerError, TransportError
@@ -9,18 +8,18 @@ from ispd.model.station import Programmer
 from ispd.programmers.contract import Driver, IspProgrammer
 from ispd.programmers.registry import claimant
 from ispd.station.spec import SlotSpec
-from ispd.transport.contract import BytePort, Hardware, PortEvent, SerialSettings, UsbIdentity, UsbLink
+from ispd.transport.contract import BytePort, Hardware, Opener, PortEvent, SerialSettings, UsbIdentity, UsbLink
 
 __all__ = ["ProgrammerHost"]
 
 
 class _Placed:
-    """Hardware of which only what hangs at one place of the USB tree can be opened.
+    """Opens only what hangs at one place of the USB tree.
 
     Between a re-plug and the event that tells of it the slot's device node may belong to another slot's programmer.
     """
 
-    def __init__(self, hardware: Hardware, path: str) -> None:
+    def __init__(self, hardware: Opener, path: str) -> None:
         self._hardware = hardware
         self._path = path
 
@@ -31,10 +30,6 @@ class _Placed:
     async def open_usb(self, port: str) -> UsbLink:
         """Open a USB device, which is named by its place."""
         return await self._hardware.open_usb(port)
-
-    def hotplug(self) -> AbstractAsyncContextManager[AsyncIterator[PortEvent]]:
-        """Watch all ports."""
-        return self._hardware.hotplug()
 
 
 class ProgrammerHost:

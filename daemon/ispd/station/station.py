@@ -26,7 +26,7 @@ from ispd.station.queue import JobQueue
 from ispd.station.slot_runner import SlotRunner
 from ispd.station.spec import SlotSpec
 from ispd.transport.clock import Clock
-from ispd.transport.contract import Hardware, PortChange, PortEvent
+from ispd.transport.contract import TURN_S, Hardware, PortChange, PortEvent
 
 __all__ = ["Knowledge", "Station"]
 
@@ -35,6 +35,7 @@ T = TypeVar("T")
 _STOP_DEADLINE_S = 20.0  # the longest page plus leaving programming mode, generously
 _SETTLE_DEADLINE_S = 5.0  # an Uno that was reset by opening its port answers after 1.7 s
 _IDENTIFY_BLINKS = 5
+_SILENT_TURNS = 3  # a watch of ports that missed so many hangs
 
 
 class _NoMonitor:
@@ -86,6 +87,7 @@ class Station:
         self._runners: dict[str, SlotRunner] = {}
         self._tasks: TaskGroup | None = None
         self._hotplug_scope = anyio.CancelScope()
+        self._watched_at = clock.monotonic()
         self._ended = anyio.Event()
         self._floor = Floor(
             parts=knowledge.parts,
@@ -108,6 +110,7 @@ class Station:
         are stopped then with their targets out of reset; the next start finds open attempts ``interrupted`` and goes on.
         """
         await self._floor.queue.load()
+        self._watched_at = self._floor.clock.monotonic()
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -138,6 +141,12 @@ class Station:
                 return
             self._tasks.cancel_scope.cancel()
 
+    async def is_making_progress(self) -> bool:
+        """Tell whether hotplug is still watched; returns only when the journal's thread has answered."""
+        await self._journal.ping()
+        silent_s = self._floor.clock.monotonic() - self._watched_at
+        return not self._watch_hotplug or silent_s < _SILENT_TURNS * TURN_S
+
     async def _note_missing_slots(self) -> None:
         """Once the first listing of ports is over: jobs taken up again do not wait for slots that did not come back."""
         with anyio.move_on_after(LISTING_S):
@@ -153,9 +162,12 @@ class Station:
 
     async def _follow_hotplug(self) -> None:
         with self._hotplug_scope:
-            async with self._hardware.hotplug() as changes:
+            async with self._hardware.hotplug(self._watch_turned) as changes:
                 async for change in changes:
                     await self._port_changed(change)
+
+    def _watch_turned(self) -> None:
+        self._watched_at = self._floor.clock.monotonic()
 
     async def _port_changed(self, change: PortEvent) -> None:
         if change.change is PortChange.REMOVED:

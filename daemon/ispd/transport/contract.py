@@ -1,16 +1,18 @@
 """What the floors above may ask of hardware. Real ports and the virtual bench both answer to these."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 __all__ = [
+    "TURN_S",
     "USB_PORT_PREFIX",
     "BytePort",
     "ControlTransfer",
     "Hardware",
+    "Opener",
     "PortChange",
     "PortEvent",
     "PortKind",
@@ -18,6 +20,9 @@ __all__ = [
     "UsbIdentity",
     "UsbLink",
 ]
+
+TURN_S = 30.0
+"""A watch of ports comes round at least this often."""
 
 USB_PORT_PREFIX = "usb:"
 """Ports of USB devices without a tty are named after their place: ``usb:1-1.4``."""
@@ -161,8 +166,8 @@ class PortEvent:
     properties: Mapping[str, str]
 
 
-class Hardware(Protocol):
-    """Where links come from: the machine's own ports, or the virtual bench."""
+class Opener(Protocol):
+    """Where links come from."""
 
     async def open_serial(self, settings: SerialSettings) -> BytePort:
         """Open a port for this process alone.
@@ -178,8 +183,15 @@ class Hardware(Protocol):
         Raises ``TransportError`` with ``port-not-found``, ``permission-denied`` or ``port-busy``.
         """
 
-    def hotplug(self) -> AbstractAsyncContextManager[AsyncIterator[PortEvent]]:
+
+class Hardware(Opener, Protocol):
+    """A machine: its own ports, or the virtual bench."""
+
+    def hotplug(
+        self, on_turn: Callable[[], object] = lambda: None
+    ) -> AbstractAsyncContextManager[AsyncIterator[PortEvent]]:
         """Watch serial ports and USB devices. Ports already there come first, as ``added``; then changes as they happen.
 
-        The iterator ends only with its context. Lost events are made up for by comparing with what is really there.
+        ``on_turn`` is called whenever the watch comes round, each :data:`TURN_S` at least, so that a watch that hangs can be
+        told from a quiet one. The iterator ends only with its context. Lost events are made up for by comparing with what is really there.
         """

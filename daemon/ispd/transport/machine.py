@@ -1,6 +1,6 @@
 """The machine's own hardware."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from ispd.transport.contract import BytePort, Hardware, PortEvent, SerialSettings, UsbLink
@@ -25,9 +25,11 @@ class Machine:
         """Open the USB device at a place in the USB tree for this process alone."""
         return await self._usb.open(port)
 
-    def hotplug(self) -> AbstractAsyncContextManager[AsyncIterator[PortEvent]]:
+    def hotplug(
+        self, on_turn: Callable[[], object] = lambda: None
+    ) -> AbstractAsyncContextManager[AsyncIterator[PortEvent]]:
         """Watch serial ports and USB devices through udev."""
-        return watch_ports()
+        return watch_ports(on_turn)
 
 
 @asynccontextmanager

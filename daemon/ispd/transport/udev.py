@@ -1,18 +1,18 @@
 """Hotplug of serial ports and USB devices through udev. The only module that knows pyudev."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
 import anyio
 import anyio.to_thread
 import pyudev
 
-from ispd.transport.contract import PortEvent, PortKind
+from ispd.transport.contract import TURN_S, PortEvent, PortKind
 from ispd.transport.port_table import PortTable, SeenPort
 
 __all__ = ["RECONCILE_S", "watch_ports"]
 
-RECONCILE_S = 30.0
+RECONCILE_S = TURN_S
 """How often the table is compared with what is really there, whatever the events said."""
 
 _RESTART_S = 0.2
@@ -25,18 +25,19 @@ _GONE = frozenset({"remove", "unbind", "offline"})
 
 
 @asynccontextmanager
-async def watch_ports() -> AsyncIterator[AsyncIterator[PortEvent]]:
-    """Watch ports on USB: those present first, then changes; ends only with its context."""
-    async with aclosing(_events()) as events:
+async def watch_ports(on_turn: Callable[[], object] = lambda: None) -> AsyncIterator[AsyncIterator[PortEvent]]:
+    """Watch ports on USB: those present first, then changes; see ``Hardware.hotplug``."""
+    async with aclosing(_events(on_turn)) as events:
         yield events
 
 
-async def _events() -> AsyncGenerator[PortEvent, None]:
+async def _events(on_turn: Callable[[], object]) -> AsyncGenerator[PortEvent, None]:
     """Follow one monitor after the other: an error of the netlink socket means that events may have been lost."""
     context = pyudev.Context()
     table = PortTable()
     monitor: pyudev.Monitor | None = None
     while True:
+        on_turn()
         try:
             if monitor is None:
                 monitor = _start_monitor(context)

@@ -4,14 +4,11 @@ The simulation lags behind the loop's clock until somebody looks; while somebody
 most one slice. It is a bare UART: no USB bridge delays a byte.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import anyio
 from tests.oracle.sketch.board import Board
 
 from ispd.errors import ErrorCode, LinkClosedError, TransportError
-from ispd.transport.contract import PortEvent, SerialSettings
+from ispd.transport.contract import SerialSettings, UsbLink
 
 __all__ = ["SketchHardware", "SketchPort"]
 
@@ -45,12 +42,9 @@ class SketchHardware:
             self.board.press_reset()
         return SketchPort(self, settings.port)
 
-    @asynccontextmanager
-    async def hotplug(self) -> AsyncIterator[AsyncIterator[PortEvent]]:
-        """Nothing is plugged or pulled here."""
-        _, receiver = anyio.create_memory_object_stream[PortEvent](0)
-        async with receiver:
-            yield receiver
+    async def open_usb(self, port: str) -> UsbLink:
+        """Raise ``TransportError``: there is a serial port only."""
+        raise TransportError(ErrorCode.PORT_NOT_FOUND, f"there is no USB device {port}")
 
 
 class SketchPort:
@@ -88,6 +82,10 @@ class SketchPort:
         """Return what has arrived."""
         self._board.run(self._hardware.now())
         return bytes(reply.byte for reply in self._board.take())
+
+    async def set_baud(self, baud: int) -> None:
+        """Raise ``TransportError``: the sketch knows one rate."""
+        raise TransportError(ErrorCode.INVALID_PARAMETER, f"the simulated Uno cannot follow to {baud} baud")
 
     async def aclose(self) -> None:
         """Close the port."""

@@ -1,28 +1,19 @@
-"""Reports: what a person reads about fuses, parts, bootloaders and files."""
-
-import hashlib
-from dataclasses import replace
-from pathlib import Path
+"""Reports: what a person reads about fuses, parts and bootloaders."""
 
 import msgspec
 import pytest
-from tests.unit.catalog.hexlines import END, data_lines, hexfile
 
-from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
+from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.fuses import known_presets
-from ispd.catalog.imagefile import read_image
-from ispd.catalog.inspection import inspect_image
 from ispd.catalog.parts import load_parts
 from ispd.catalog.reports import describe_bootloader, describe_part, explain_fuses
 from ispd.errors import RefusedError
 from ispd.model.part import MemoryKind
-from ispd.model.report import FuseReport, ImageReport
+from ispd.model.report import FuseReport
 
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
 L, H, E = MemoryKind.LFUSE, MemoryKind.HFUSE, MemoryKind.EFUSE
-EXAMPLES = Path(__file__).parents[3] / "config" / "examples" / "firmware"
-JUMP = b"\x0c\x94\x34\x12"
 
 
 def explain(part: str, fuses: dict[MemoryKind, int]) -> FuseReport:
@@ -91,6 +82,70 @@ def test_a_bit_is_told_by_its_state():
         explain("m32a", {E: 0xFF})
 
 
+@pytest.mark.parametrize(
+    ("part", "lfuse", "crystal"),
+    [
+        ("m32u4", 0xFF, "crystal or resonator, 8 to 16 MHz"),
+        ("m328p", 0xEC, "crystal or resonator, 3 to 8 MHz"),
+        ("t85", 0xE8, "crystal or resonator, 0.4 to 0.9 MHz"),
+        ("m32a", 0xFF, "crystal or resonator, 3 to 8 MHz"),
+        ("m328p", 0xF7, "crystal, full swing"),
+        ("m32u4", 0xE2, "internal RC oscillator, 8 MHz"),
+    ],
+)
+def test_a_crystal_is_told_with_its_range(part, lfuse, crystal):
+    meanings = {bit.name: bit.meaning for bit in explain(part, {L: lfuse}).bits}
+    assert meanings["cksel"] == crystal
+
+
+def test_with_full_swing_a_classic_part_takes_any_crystal():
+    meanings = {bit.name: bit.meaning for bit in explain("m32a", {L: 0x0F, H: 0xC9}).bits}
+    assert meanings["cksel"] == "crystal or resonator, 1 MHz and more"
+
+
+def test_bits_that_do_not_exist_are_masked_and_both_values_shown():
+    report = explain("m328p", {E: 0xFC})
+    assert [(one.value, one.mask, one.effective, one.asked) for one in report.bytes] == [
+        (0x62, 0xFF, 0x62, False),
+        (0xD9, 0xFF, 0xD9, False),
+        (0xFC, 0x07, 0x04, True),
+    ]
+    # the guide writes the byte with its absent bits 0: it is the same byte
+    assert explain("m328p", {L: 0xD7, H: 0xD0, E: 0xFC}).preset == "usbasploader-m328p"
+    for part in PARTS:
+        for one in explain(part.id, {}).bytes:
+            assert one.effective == one.value & part.mask(one.memory)
+
+
+@pytest.mark.parametrize(
+    ("part", "lock", "meanings"),
+    [
+        ("m32u4", 0xFF, ["open to programs", "open to programs", "open"]),
+        (
+            "m32u4",
+            0x0C,
+            ["neither read nor write the boot section", "open to programs", "neither read nor written by ISP"],
+        ),
+        (
+            "m32u4",
+            0x36,
+            [
+                "open to programs",
+                "bootloader cannot read the application section",
+                "can be read but not written by ISP",
+            ],
+        ),
+        ("t85", 0x03, ["open"]),
+        ("t85", 0xFD, ["not a documented mode"]),
+    ],
+)
+def test_lock_bits_in_words(part, lock, meanings):
+    chosen = PARTS.get(part)
+    bits = [b for b in explain_fuses(chosen, {}, lock=lock).bits if b.memory is MemoryKind.LOCK]
+    assert len(bits) == len(meanings)
+    assert all(words in bit.meaning for words, bit in zip(meanings, bits, strict=True))
+
+
 def test_every_report_is_plain_data():
     """They go out over the API as they are."""
     reports: list[object] = [describe_part(part) for part in PARTS]
@@ -105,32 +160,3 @@ def test_every_report_is_plain_data():
     assert describe_part(PARTS.get("t85")).boot_sizes == ()
     dfu = describe_bootloader(BOOTLOADERS.get("atmel-dfu-usb128"))
     assert (dfu.section_start, dfu.section_bytes, dfu.fuse_alternatives) == (0x1E000, 8192, {"hfuse": (0x99,)})
-
-
-def inspect(name: str, content: bytes, bootloaders: Bootloaders | None = BOOTLOADERS) -> ImageReport:
-    return inspect_image(read_image(name, content), PARTS, bootloaders)
-
-
-def test_a_file_is_described_and_recognised():
-    board = inspect("board.hex", (EXAMPLES / "board.hex").read_bytes())
-    assert board.looks_like == "firmware and bootloader at 0x7000"
-    assert (board.segments[0].start, board.segments[0].size_bytes) == (0, 20220)
-    assert sum(s.size_bytes for s in board.segments) == board.size_bytes
-    assert "atmega32u4" in board.parts_that_fit
-    assert "atmega16u4" not in board.parts_that_fit
-    assert any("start record names 0x7000" in finding for finding in board.findings)
-    assert inspect("keyboard.hex", (EXAMPLES / "keyboard.hex").read_bytes()).looks_like == "firmware"
-    assert inspect("boot.hex", (EXAMPLES / "boot.hex").read_bytes()).looks_like == "bootloader at 0x7000"
-    assert inspect("board.eep", (EXAMPLES / "board.eep").read_bytes()).looks_like == "EEPROM data"
-    assert "not a jump" in inspect("a.hex", hexfile(*data_lines(0, b"\x01\x02"), END)).findings[0]
-
-
-def test_usb_ids_and_digests_name_the_bootloader():
-    descriptor = b"\x12\x01\x10\x01\x02\x00\x00\x08\x41\x23\x37\x00\x01\x00\x02\x01\x00\x01"
-    content = hexfile(*data_lines(0x7000, JUMP + descriptor), END)
-    assert inspect("a.hex", content).looks_like == "caterina bootloader at 0x7000 with USB id 2341:0037"
-    assert inspect("a.hex", content, None).looks_like == "bootloader at 0x7000 with USB id 2341:0037"
-    firmware = hexfile(*data_lines(0, JUMP + descriptor), END)
-    assert inspect("a.hex", firmware).looks_like == "firmware with USB id 2341:0037"
-    known = replace(BOOTLOADERS.get("caterina-micro"), image_sha256=hashlib.sha256(content).hexdigest())
-    assert "the vendor's file of caterina-micro" in inspect("a.hex", content, Bootloaders({known.id: known})).looks_like

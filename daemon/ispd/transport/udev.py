@@ -1,7 +1,9 @@
 """Hotplug of serial ports and USB devices through udev. The only module that knows pyudev."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Self
 
 import anyio
 import anyio.to_thread
@@ -27,58 +29,81 @@ _GONE = frozenset({"remove", "unbind", "offline"})
 @asynccontextmanager
 async def watch_ports(on_turn: Callable[[], object] = lambda: None) -> AsyncIterator[AsyncIterator[PortEvent]]:
     """Watch ports on USB: those present first, then changes; see ``Hardware.hotplug``."""
-    async with aclosing(_events(on_turn)) as events:
-        yield events
+    watch = _Watch(on_turn)
+    try:
+        yield watch
+    finally:
+        watch.close()
 
 
-async def _events(on_turn: Callable[[], object]) -> AsyncGenerator[PortEvent, None]:
-    """Follow one monitor after the other: an error of the netlink socket means that events may have been lost."""
-    context = pyudev.Context()
-    table = PortTable()
-    monitor: pyudev.Monitor | None = None
-    while True:
-        on_turn()
-        try:
-            if monitor is None:
-                monitor = _start_monitor(context)
-                changes = table.reconcile(await anyio.to_thread.run_sync(_list_ports, context))
-            else:
-                changes = await _next_changes(context, monitor, table)
-        except OSError:
-            # pyudev raises it for POLLERR even with events waiting; only a new socket and a full listing are safe
-            monitor, changes = None, []
-            await anyio.sleep(_RESTART_S)
-        for event in changes:
-            yield event
+class _Watch:
+    """Follows one monitor after the other. Cancelling ``anext`` loses nothing."""
 
+    def __init__(self, on_turn: Callable[[], object]) -> None:
+        self._on_turn = on_turn
+        self._context = pyudev.Context()
+        self._table = PortTable()
+        self._monitor: pyudev.Monitor | None = None
+        """None where events may have been lost: before the first listing, and after an error of the netlink socket."""
+        self._changes: deque[PortEvent] = deque()
+        self._is_closed = False
 
-async def _next_changes(context: pyudev.Context, monitor: pyudev.Monitor, table: PortTable) -> list[PortEvent]:
-    """Wait for what the monitor tells, or for the regular comparison."""
-    with anyio.move_on_after(RECONCILE_S) as quiet:
-        await anyio.wait_readable(monitor.fileno())
-    if quiet.cancelled_caught:
-        return table.reconcile(await anyio.to_thread.run_sync(_list_ports, context))
-    return _read_changes(monitor, table)
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> PortEvent:
+        while not self._changes:
+            if self._is_closed:
+                raise StopAsyncIteration
+            self._on_turn()
+            try:
+                await self._look()
+            except OSError:
+                # pyudev raises it for POLLERR even with events waiting; only a new socket and a full listing are safe
+                self._monitor = None
+                await anyio.sleep(_RESTART_S)
+        return self._changes.popleft()
+
+    def close(self) -> None:
+        """Give up the monitor; whoever asks for more gets the end."""
+        self._is_closed, self._monitor = True, None
+        self._changes.clear()
+
+    async def _look(self) -> None:
+        """Wait for what the monitor tells, or for the regular comparison."""
+        if self._monitor is None:
+            # it collects before the listing begins, so that nothing falls between
+            monitor = _start_monitor(self._context)
+            await self._compare()
+            self._monitor = monitor
+            return
+        with anyio.move_on_after(RECONCILE_S) as quiet:
+            await anyio.wait_readable(self._monitor.fileno())
+        if quiet.cancelled_caught:
+            await self._compare()
+        else:
+            self._read(self._monitor)
+
+    async def _compare(self) -> None:
+        listing = await anyio.to_thread.run_sync(_list_ports, self._context)
+        self._changes.extend(self._table.reconcile(listing))
+
+    def _read(self, monitor: pyudev.Monitor) -> None:
+        """Take all events that wait in the socket; those before an error count."""
+        while (device := monitor.poll(timeout=0)) is not None:
+            if device.action in _GONE:
+                self._changes.extend(self._table.remove(device.device_path))
+            elif (seen := _seen(device)) is not None:
+                self._changes.extend(self._table.add(seen))
 
 
 def _start_monitor(context: pyudev.Context) -> pyudev.Monitor:
-    """Return a monitor that already collects: started before the listing, so that nothing falls between."""
+    """Return a monitor that collects already."""
     monitor = pyudev.Monitor.from_netlink(context, source="udev")
     monitor.filter_by("tty")
     monitor.filter_by(*_USB_DEVICE)
     monitor.start()
     return monitor
-
-
-def _read_changes(monitor: pyudev.Monitor, table: PortTable) -> list[PortEvent]:
-    """Return the changes behind all events that wait in the socket."""
-    changes: list[PortEvent] = []
-    while (device := monitor.poll(timeout=0)) is not None:
-        if device.action in _GONE:
-            changes += table.remove(device.device_path)
-        elif (seen := _seen(device)) is not None:
-            changes += table.add(seen)
-    return changes
 
 
 def _list_ports(context: pyudev.Context) -> list[SeenPort]:

@@ -142,6 +142,33 @@ async def test_an_error_of_the_monitor_means_a_new_one_and_a_full_comparison(fak
     assert len(fake.monitors) == 2
 
 
+async def test_what_came_before_an_error_is_told(fake: FakeUdev) -> None:
+    with anyio.fail_after(5):
+        async with Machine().hotplug() as events:
+            with anyio.move_on_after(0.01):
+                await anext(events)
+            fake.devices.append(device("1-1.1", "ttyACM0"))
+            fake.monitors[0].ring(device("1-1.1", "ttyACM0"), OSError("POLLERR"))
+            assert shown(await anext(events)) == ("added", "1-1.1")
+            with anyio.move_on_after(0.3) as quiet:
+                await anext(events)
+            assert quiet.cancelled_caught, "the new listing has nothing to add"
+    assert len(fake.monitors) == 2
+
+
+async def test_a_cancelled_wait_ends_nothing_and_the_context_does(fake: FakeUdev) -> None:
+    async with Machine().hotplug() as events:
+        for _ in range(2):
+            with anyio.move_on_after(0.01) as patience:
+                await anext(events)
+            assert patience.cancelled_caught
+        fake.monitors[0].ring(device("1-1.1", "ttyACM0"))
+        with anyio.fail_after(5):
+            assert shown(await anext(events)) == ("added", "1-1.1")
+    with pytest.raises(StopAsyncIteration):
+        await anext(events)
+
+
 async def test_what_no_event_told_is_found_by_the_regular_comparison(
     fake: FakeUdev, monkeypatch: pytest.MonkeyPatch
 ) -> None:

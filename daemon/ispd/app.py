@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import entry_points, version
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast
 
 import anyio
 import structlog
@@ -25,7 +25,7 @@ from ispd.surfaces.jsonrpc import serve_jsonrpc
 from ispd.transport.clock import Clock, SystemClock, timestamp
 from ispd.transport.contract import Hardware
 
-__all__ = ["run_daemon", "station_of"]
+__all__ = ["feed_watchdog", "run_daemon", "station_of"]
 
 log = structlog.get_logger()
 
@@ -48,7 +48,7 @@ async def run_daemon(config: Config) -> None:
         await tasks.start(station.run)
         await tasks.start(serve_jsonrpc, inherited_socket() or config.socket, station)
         manager.ready()
-        tasks.start_soon(_feed_watchdog, station, manager)
+        tasks.start_soon(feed_watchdog, station, manager)
         log.info("ready", socket=str(config.socket), slots=len(station.slots()))
     log.info("stopped")
 
@@ -58,14 +58,15 @@ async def station_of(config: Config, hardware: Hardware, clock: Clock) -> AsyncI
     """Build the station with its journal; the journal is closed afterwards."""
     drivers = load_drivers()
     _check_slots(config, drivers)
-    parts = load_parts()
+    parts = load_parts(config.parts)
+    bootloaders = load_bootloaders(parts, config.bootloaders)
     started = timestamp(clock)
     journal = await Journal.open(config.state_dir / "journal.db", ThreadWorker(), now=started)
     try:
         yield Station(
             hardware,
             journal,
-            knowledge=Knowledge(parts=parts, bootloaders=load_bootloaders(parts), drivers=drivers),
+            knowledge=Knowledge(parts=parts, bootloaders=bootloaders, drivers=drivers),
             clock=clock,
             specs=config.slots,
             watch_hotplug=config.watch_udev,
@@ -113,7 +114,14 @@ def _check_slots(config: Config, drivers: Mapping[str, Driver]) -> None:
             )
 
 
-async def _feed_watchdog(station: Station, manager: ServiceManager) -> None:
+class Progress(Protocol):
+    """What the watchdog asks of the station."""
+
+    async def is_making_progress(self) -> bool:
+        """Tell whether everything that must go on goes on; not returning is an answer too."""
+
+
+async def feed_watchdog(station: Progress, manager: ServiceManager) -> None:
     """Tell the service manager that all is well, but only while it is: loop, journal and hotplug make progress."""
     if manager.watchdog_s is None:
         return

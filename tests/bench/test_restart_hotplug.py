@@ -22,7 +22,7 @@ WHEN = "2026-01-01T00:00:00.000+00:00"
 CONTENT = bytes(range(200))
 
 
-async def taken_up(folder, *, path: str) -> tuple[Job, list[Unit], AvrTarget]:
+async def taken_up(folder, *, path: str, configured: bool = True) -> tuple[Job, list[Unit], AvrTarget]:
     parts = load_parts()
     target = AvrTarget(parts.get("atmega32u4"))
     journal = await Journal.open(folder / "journal.db", InlineWorker(), now=WHEN)
@@ -39,8 +39,8 @@ async def taken_up(folder, *, path: str) -> tuple[Job, list[Unit], AvrTarget]:
         journal,
         knowledge=Knowledge(parts=parts, bootloaders=load_bootloaders(parts), drivers=load_drivers()),
         clock=VirtualClock(),
-        specs=[SlotSpec(name="A1", programmer="stk500v1", path=path)],
-        watch_hotplug=False,
+        specs=[SlotSpec(name="A1", programmer="stk500v1", path=path)] if configured else [],
+        watch_hotplug=not configured,
         about=About(version="", started="", socket="", state_dir="", bench=True),
     )
     async with hardware, anyio.create_task_group() as tasks:
@@ -69,3 +69,11 @@ def test_a_programmer_that_never_comes_back_ends_the_job_with_a_word(tmp_path):
     assert job.passed == 0
     assert "no programmer" in job.seen["A1"]
     assert [unit.verdict for unit in units] == [Verdict.INTERRUPTED]
+
+
+def test_a_slot_that_hotplug_made_and_does_not_make_again_ends_the_job_too(tmp_path):
+    job, units, target = run_virtual(lambda: taken_up(tmp_path, path="1-1.4", configured=False))
+    assert job.state is JobState.DONE
+    assert "no programmer came back" in job.seen["A1"]
+    assert [unit.verdict for unit in units] == [Verdict.INTERRUPTED]
+    assert target.erase_count == 0, "the programmer that is there belongs to another slot"

@@ -32,6 +32,11 @@ class _Slot(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     target_usb: str | None = None
 
 
+class _Catalog(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    parts: str | None = None
+    bootloaders: str | None = None
+
+
 class _Bench(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     file: str
 
@@ -40,17 +45,23 @@ class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     daemon: _Daemon = msgspec.field(default_factory=_Daemon)
     hotplug: _Hotplug = msgspec.field(default_factory=_Hotplug)
     slot: list[_Slot] = msgspec.field(default_factory=list)
+    catalog: _Catalog = msgspec.field(default_factory=_Catalog)
     bench: _Bench | None = None
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What the daemon runs with. ``bench`` is the file describing virtual hardware, None for the machine's own."""
+    """What the daemon runs with. ``bench`` is the file describing virtual hardware, None for the machine's own.
+
+    ``parts`` and ``bootloaders`` are folders of files that join the shipped catalog; None where there are none.
+    """
 
     socket: Path
     state_dir: Path
     watch_udev: bool
     slots: tuple[SlotSpec, ...]
     bench: Path | None
+    parts: Path | None = None
+    bootloaders: Path | None = None
 
 
 def default_config_path() -> Path:
@@ -74,6 +85,8 @@ def load_config(path: Path | None, *, environ: Mapping[str, str] = os.environ, i
         watch_udev=file.hotplug.udev,
         slots=_slots(file.slot),
         bench=_place(file.bench.file, base) if file.bench is not None else None,
+        parts=_place(file.catalog.parts, base),
+        bootloaders=_place(file.catalog.bootloaders, base),
     )
 
 

@@ -26,6 +26,9 @@ programmer = "stk500v1"
 port = "usb:1-1.4"
 [bench]
 file = "bench.toml"
+[catalog]
+parts = "parts.d"
+bootloaders = "/srv/bootloaders.d"
 """
 
 
@@ -41,6 +44,7 @@ def test_every_key_arrives(tmp_path):
     assert config.state_dir == tmp_path / "state"
     assert config.watch_udev is False
     assert config.bench == tmp_path / "bench.toml"
+    assert (config.parts, config.bootloaders) == (tmp_path / "parts.d", Path("/srv/bootloaders.d"))
     assert config.slots == (
         SlotSpec(name="A1", programmer="stk500v1", port="/dev/ttyACM0", baud=19200, target_usb="1-2.1"),
         SlotSpec(name="A2", programmer="stk500v1", path="1-1.4"),
@@ -54,6 +58,7 @@ def test_the_shipped_file_is_valid_and_says_the_defaults():
     assert shipped.watch_udev is True
     assert shipped.slots == ()
     assert shipped.bench is None
+    assert (shipped.parts, shipped.bootloaders) == (None, None)
 
 
 def test_a_user_without_root_gets_places_of_their_own(tmp_path):
@@ -73,6 +78,7 @@ OTHER = '[[slot]]\nname = "A2"\nprogrammer = "stk500v1"\nport = "usb:1-4"\n'
         pytest.param("[daemon]\nsokcet = 1", "sokcet", id="unknown-key"),
         pytest.param("[daemon]\nsocket = 1", "socket", id="wrong-type"),
         pytest.param("[daemon", "not TOML", id="broken-toml"),
+        pytest.param('[catalog]\nfuses = "x"', "fuses", id="unknown-catalog"),
         pytest.param(SLOT + SLOT, "two slots are called A1", id="same-name"),
         pytest.param(SLOT + SLOT.replace("A1", "A2"), "share the port", id="same-port"),
         pytest.param(SLOT.replace("/dev/x", "COM3"), "COM3", id="no-port"),

@@ -169,7 +169,7 @@ class BusPirate(SerialBoard):
             spi = SpiMode(mcu, pins, self.firmware, is_v4=is_v4)
             stays = is_v4 and not self.firmware.v4_leaves_binary
             terminal = Terminal(mcu, BinaryMode(mcu, pins, spi, never_leaves=stays), self.firmware, is_v4=is_v4)
-            if not booted:
+            if not booted and not is_v4:  # a v4 is no port before its firmware runs, and begins without a banner
                 yield from mcu.delay(_BOOT_S)
             mcu.begin(_BAUD)
             if not booted and not is_v4:

@@ -44,11 +44,13 @@ class Firmware:
     :param sck_hz: SCK by speed code.
     :param write_then_read: whether commands 04 and 05 exist.
     :param avr_extended: whether command 06 exists.
+    :param extended_needs_uart: whether command 06 looks for its next byte in the UART, which on a v4 gets none: it hangs.
     :param inverts_edge: whether the clock edge bit of 8x means the opposite.
     :param empty: answer to 04 and 05 with both lengths 0.
     :param write_only: answer to 04 and 05 with a read length of 0.
     :param buffer_bytes: longest write and read of 04 and 05; None: bytes are passed through as they come, up to 65,535.
-    :param hastens_replies: whether it makes the FTDI chip, or its own USB unit, send at the end of each SPI command.
+    :param hastens_replies: whether it makes the FTDI chip, or its own USB unit, send at the end of each SPI command. (Builds
+        of 2024 try to, but change CTS before the reply has left the PIC.)
     :param v4_leaves_binary: whether 0F leads back to the terminal on a v4; else it stays in binary mode.
     """
 
@@ -58,6 +60,7 @@ class Firmware:
     sck_hz: tuple[float, ...]
     write_then_read: bool = True
     avr_extended: bool = True
+    extended_needs_uart: bool = False
     inverts_edge: bool = False
     empty: Zero = Zero.DONE
     write_only: Zero = Zero.DONE
@@ -72,7 +75,7 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
     {
         "5.2": Firmware(title="Firmware v5.2 ", sck_hz=_TO_6_1, write_then_read=False, avr_extended=False),
         "5.10": Firmware(title="Firmware v5.10 (r559) ", sck_hz=_TO_6_1, avr_extended=False),
-        "6.1": Firmware(title="Firmware v6.1 r1676 ", sck_hz=_TO_6_1),
+        "6.1": Firmware(title="Firmware v6.1 r1676 ", sck_hz=_TO_6_1, extended_needs_uart=True),
         "6.3-r2151": Firmware(title="Firmware v6.3-beta1 r2151 ", sck_hz=_STOCK),
         "7.0": Firmware(title="Community Firmware v7.0 - goo.gl/gCzQnW ", modes=_MODES, sck_hz=_STOCK),
         # builds of 2017-08 to 2019-02
@@ -92,7 +95,6 @@ FIRMWARES: Mapping[str, Firmware] = MappingProxyType(
             modes=_MODES,
             sck_hz=_COMMUNITY,
             empty=Zero.REFUSED,
-            hastens_replies=True,
             v4_leaves_binary=False,
         ),
         "8.0": Firmware(

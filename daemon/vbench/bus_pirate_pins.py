@@ -32,12 +32,14 @@ class Pins:
         self.clock_idle = 0
         self.clock_edge = 1
         self._carry = 0
+        self._cs_is_input = True
 
     # -- supply, reset, clock --------------------------------------------------------------------------------------
 
     def release(self) -> None:
         """All pins inputs, supplies off: as after power-up, and between the modes of the binary interface."""
         self.set_cs(True)
+        self._cs_is_input = True
         self.set_power(False)
         self.pull_ups = self.aux = False
 
@@ -51,6 +53,11 @@ class Pins:
         """Whether the board's /RESET is released."""
         return not self._socket.reset_active
 
+    def switch_cs(self, high: bool) -> None:
+        """Carry out 02 and 03, which set a level and not the direction: 4x may have made CS an input."""
+        if not self._cs_is_input:
+            self.set_cs(high)
+
     def set_cs(self, high: bool) -> None:
         """Drive CS, or let the pull-up on the board's /RESET lift it, which is the same for the board."""
         if self._socket.reset_active == high:
@@ -62,6 +69,7 @@ class Pins:
         self.pull_ups = bool(bits & 0x4)
         self.aux = bool(bits & 0x2)
         self.set_cs(bool(bits & 0x1))
+        self._cs_is_input = self.open_drain and bool(bits & 0x1)
 
     def start_clock(self, prescaler: int, duty: int, period: int) -> None:
         """Put a square wave on AUX; a duty of nothing or everything is no clock."""
@@ -83,6 +91,7 @@ class Pins:
         self.sck_hz = sck_hz
         self._carry = 0
         self.set_cs(True)
+        self._cs_is_input = False
 
     def set_up_format(self, bits: int, firmware: Firmware) -> None:
         """Carry out 8x: w push-pull, x clock idle, y clock edge, z sample; the last one makes no difference here."""
@@ -101,14 +110,23 @@ class Pins:
         return self.clock_idle == self.clock_edge
 
     @property
+    def byte_s(self) -> float:
+        """How long a byte is on the wire."""
+        return 8 / self.sck_hz
+
+    @property
     def instruction_s(self) -> float:
         """How long four bytes take."""
-        return 4 * (8 / self.sck_hz + _SPI_BYTE_OVERHEAD_S)
+        return 4 * (self.byte_s + _SPI_BYTE_OVERHEAD_S)
 
     def spi(self, byte: int) -> int:
         """Clock one byte, in CPU time."""
         mcu = self._mcu
-        at, mcu.now = mcu.now, mcu.now + 8 / self.sck_hz + _SPI_BYTE_OVERHEAD_S
+        at, mcu.now = mcu.now, mcu.now + self.byte_s + _SPI_BYTE_OVERHEAD_S
+        return self.clock(byte, at)
+
+    def clock(self, byte: int, at: float) -> int:
+        """Clock one byte beginning at ``at``, while the CPU does something else."""
         if not self.is_driven:
             return _OPEN_MISO
         if self._is_late:

@@ -19,6 +19,9 @@ _ENTRY_FORMAT = 0b0010
 _AVR_LIMIT = 0xFFFF
 """Word address, byte count and even their sum must not be above this."""
 _INSTRUCTION_BYTES = 4
+_FILLER, _STREAM_FILLER = 0xFF, 0x00
+"""What goes out on MOSI while only reading."""
+_SPI_FIFO_BYTES = 8
 _READ_LOW, _READ_HIGH = 0x20, 0x28
 
 
@@ -74,12 +77,14 @@ class SpiMode:
             case 0x01:
                 mcu.write(*b"SPI1")
             case 0x02 | 0x03:
-                pins.set_cs(command == 0x03)
+                pins.switch_cs(command == 0x03)
                 mcu.write(_OK)
             case 0x04 | 0x05 if firmware.write_then_read:
                 yield from self._write_then_read(toggles_cs=command == 0x04)
             case 0x06 if firmware.avr_extended:
                 mcu.write(_OK)
+                while self._is_v4 and firmware.extended_needs_uart:
+                    yield from mcu.getch()  # hangs
                 yield from self._avr_extended()
             case _:  # the sniffers, 0D and 0E, are for looking at somebody else's bus
                 mcu.write(_REFUSED)
@@ -151,24 +156,33 @@ class SpiMode:
             pins.spi(byte)
 
     def _pass_through(self, count: int) -> Program:
-        """Clock bytes as they come from the host."""
+        """Clock bytes as they come from the host; the SPI unit's own FIFO takes them while it is behind."""
+        mcu, pins = self._mcu, self._pins
+        free = mcu.now
         for _ in range(count):
-            self._pins.spi((yield from self._mcu.getch()))
+            byte = yield from mcu.getch()
+            start = max(mcu.now, free)
+            pins.clock(byte, start)
+            free = start + pins.byte_s
+            mcu.now = max(mcu.now, free - _SPI_FIFO_BYTES * pins.byte_s)
             yield from self._keep_pace()
+        mcu.now = max(mcu.now, free)
 
     def _read(self, count: int) -> Generator[None, None, bytearray]:
         """Clock bytes in."""
         read = bytearray()
         for _ in range(count):
-            read.append(self._pins.spi(0xFF))
+            read.append(self._pins.spi(_FILLER))
             yield from self._keep_pace()
         return read
 
     def _stream(self, count: int) -> Program:
         """Read bytes and send each at once."""
         self._answer(Zero.DONE if count > 0 else self._firmware.write_only)
+        mcu, pins = self._mcu, self._pins
         for _ in range(count):
-            self._mcu.write(self._pins.spi(0xFF))
+            at, mcu.now = mcu.now, mcu.now + pins.byte_s
+            mcu.write(pins.clock(_STREAM_FILLER, at))
             yield from self._keep_pace()
 
     # -- AVR extended commands -------------------------------------------------------------------------------------

@@ -90,8 +90,13 @@ def show_unit(unit: Record) -> str:
     lines += [f"warning: {printable(warning)}" for warning in unit["warnings"]]
     for attempt in unit["attempts"]:
         lines.append(f"attempt {attempt['number']}: {attempt['verdict'] or 'running'}")
-        lines += [f"  {step['name']}: {step['seconds']:.2f} s, {step['bytes']} bytes" for step in attempt["steps"]]
+        lines += [_step(step) for step in attempt["steps"]]
     return "\n".join(lines)
+
+
+def _step(step: Record) -> str:
+    line = f"  {step['name']}: {step['seconds']:.2f} s, {step['bytes']} bytes"
+    return f"{line} ({printable(step['note'])})" if step["note"] else line
 
 
 def show_slots(slots: Sequence[Record]) -> str:

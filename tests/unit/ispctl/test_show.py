@@ -27,12 +27,13 @@ def plain(value: object) -> dict[str, Any]:
 
 
 def test_a_units_record():
+    raised = StepRecord(name="raise sck", started=AT, seconds=0.05, note="SCK 62500 Hz, then\n125000 Hz")
     step = StepRecord(name="write flash", started=AT, seconds=7.29, bytes=20608)
     unit = Unit(
         id=7, job=3, slot="A1", started=AT, finished=LATER, part="atmega32u4", signature="1E 95 87", verdict=Verdict.FAILED,
         failure=MISMATCH, sck_hz=125_000, image_sha256="ab" * 32, sources=(SourceFile("board.hex", "cd" * 32),),
         fuses_before={"lfuse": 0x5E}, lock_before=0xEC, fuses_after={"lfuse": 0xFF}, lock=0, warnings=("look",),
-        attempts=(Attempt(number=1, started=AT, verdict=Verdict.FAILED, steps=(step,)),),
+        attempts=(Attempt(number=1, started=AT, verdict=Verdict.FAILED, steps=(raised, step)),),
     )  # fmt: skip
     assert show_unit(plain(unit)).splitlines() == [
         "unit 7 of job 3 on slot A1: failed: verify-mismatch",
@@ -49,6 +50,7 @@ def test_a_units_record():
         "time: 12.3 s",
         "warning: look",
         "attempt 1: failed",
+        "  raise sck: 0.05 s, 0 bytes (SCK 62500 Hz, then?125000 Hz)",
         "  write flash: 7.29 s, 20608 bytes",
     ]
 

@@ -6,7 +6,7 @@ clocked anywhere, so no reply holds an echo. A programmer's driver that writes t
 
 from collections.abc import Sequence
 
-from ispd.model.part import Part
+from ispd.model.part import MemoryKind, Part
 from ispd.transport.contract import ControlTransfer, UsbIdentity
 from vbench.faults import UsbFault
 from vbench.usb_device import TAU_S, HungError, UsbDevice
@@ -20,19 +20,26 @@ _PAGE_WRITE_S = 9e-3
 _EEPROM_WRITE_S = 9e-3
 _ERASE_PAGE_S = 4.5e-3
 _FLAG_LAST = 0x02
+_FUSES = {
+    (0x50, 0x00): MemoryKind.LFUSE,
+    (0x58, 0x08): MemoryKind.HFUSE,
+    (0x50, 0x08): MemoryKind.EFUSE,
+    (0x58, 0x00): MemoryKind.LOCK,
+}
 
 
 class UsbAspLoader(UsbDevice):
     """A board in its USBaspLoader. Its header is empty: the chip that answers is the board's own.
 
     ``writes`` counts the requests that changed something: blocks of flash or EEPROM, single EEPROM bytes, erases.
+    ``disconnects`` counts those after which the real thing may start its application.
     """
 
     def __init__(self, part: Part, *, tau_s: float = TAU_S, faults: Sequence[UsbFault] = ()) -> None:
         self.part = part
         self.flash = bytearray(b"\xff" * part.flash.size_bytes)
         self.eeprom = bytearray(b"\xff" * part.eeprom.size_bytes)
-        self.writes = 0
+        self.writes = self.disconnects = 0
         self._page = bytearray(b"\xff" * part.flash.page_bytes)
         self._limit = part.flash.size_bytes - _LOADER_BYTES
         super().__init__(
@@ -47,9 +54,12 @@ class UsbAspLoader(UsbDevice):
         self._address = 0
 
     def _request(self, transfer: ControlTransfer) -> bytes:
-        """``usbFunctionSetup``; CONNECT, DISCONNECT and whatever it does not know answer nothing."""
+        """``usbFunctionSetup``; CONNECT and whatever it does not know answer nothing."""
         value, index = transfer.value, transfer.index
         match transfer.request:
+            case 2:  # DISCONNECT
+                self.disconnects += 1
+                answer = b""
             case 3:  # TRANSMIT
                 value = self._pretend(value & 0xFF, value >> 8, index & 0xFF, index >> 8)
                 answer = bytes((0, 0, 0, value))
@@ -74,13 +84,15 @@ class UsbAspLoader(UsbDevice):
         self._address = high | value
 
     def _pretend(self, b1: int, b2: int, b3: int, b4: int) -> int:
-        """Answer an ISP instruction as far as the loader knows it; fuses and lock are not compiled in and read 0."""
+        """Answer an ISP instruction as far as the loader knows it, 0 otherwise."""
         address = b2 << 8 | b3
         match b1:
             case 0x30:
                 return bytes((*self.part.signature.value, 0))[b3 & 3]
             case 0x20 | 0x28:
                 return self.flash[(address << 1 | b1 >> 3 & 1) % len(self.flash)]
+            case 0x50 | 0x58:
+                return self._fuse(_FUSES.get((b1, b2)))
             case 0xA0:
                 return self.eeprom[address % len(self.eeprom)]
             case 0xC0:
@@ -92,6 +104,13 @@ class UsbAspLoader(UsbDevice):
                 self.flash[: self._limit] = b"\xff" * self._limit
                 self.now += _ERASE_PAGE_S * self._limit / len(self._page)
         return 0
+
+    def _fuse(self, memory: MemoryKind | None) -> int:
+        """Fuse and lock bytes as the chip itself reads them; it has its factory's."""
+        fuse = None if memory is None else self.part.fuse(memory)
+        if fuse is not None:
+            return fuse.default
+        return 0xFF if memory is MemoryKind.LOCK else 0
 
     def _read(self, transfer: ControlTransfer) -> bytes:
         length = transfer.length & 0xFF

@@ -170,6 +170,27 @@ def test_other_parts(
     assert {violation.kind for violation in target.violations} <= allowed
 
 
+@pytest.mark.parametrize(
+    ("programmer", "name", "seconds"),
+    [
+        (UsbTiny(stretch=1.0), "usbtiny", 25),
+        (UsbTiny(), "usbtiny", 52),
+        (UsbAsp(), "usbasp", 9.5),
+    ],
+    ids=["usbtiny-undisturbed", "usbtiny", "usbasp"],
+)
+def test_takes_its_time(parts: Parts, tmp_path: Path, programmer: UsbDevice, name: str, seconds: float) -> None:
+    """28 KiB written and verified as avrdude does it: what public measurements and counted instructions lead to expect."""
+    path = tmp_path / "flash.bin"
+    path.write_bytes((FLASH[:4096] * 7)[: 28 * 1024])
+    programmer.socket.insert(AvrTarget(parts.get("atmega32u4")), 0.0)
+    with UsbBed({PLACE: programmer}) as bed:
+        begun = bed.now(PLACE)
+        result = run(bed, name, "m32u4", f"flash:w:{path}:r")
+        assert bed.now(PLACE) - begun == pytest.approx(seconds, rel=0.1)
+    assert result.returncode == 0, result.stderr
+
+
 def test_reports_a_bad_cell(parts: Parts, image: Path) -> None:
     bad = StuckBits(memory=MemoryKind.FLASH, address=0x123, mask=0x08, level=1)
     assert not FLASH[0x123] & 0x08

@@ -106,7 +106,7 @@ class UsbBed:
 
     def unplug(self, path: str) -> None:
         """Pull a device's plug."""
-        self._devices[path].power_off(self._now(path))
+        self._devices[path].power_off(self.now(path))
         self._tell("unplug", path=path, sysfs=self._sysfs(path))
 
     def _plug_hub(self, name: str, sysfs: str, number: int) -> None:
@@ -151,7 +151,8 @@ class UsbBed:
 
     # -- transfers -------------------------------------------------------------------------------------------------
 
-    def _now(self, path: str) -> float:
+    def now(self, path: str) -> float:
+        """Return bench time as a device sees it: real seconds and the work of its transfers."""
         return time.monotonic() - self._origin + self._skipped[path]
 
     def _serve(self) -> None:
@@ -166,9 +167,11 @@ class UsbBed:
         kind, code, value, index, length = request["setup"]
         data = bytes.fromhex(request["data"])
         timeout_s = request["timeout_ms"] / 1000 or math.inf
-        at = self._now(path)
+        at = self.now(path)
+        begun = time.monotonic()
         transfer = ControlTransfer(request_type=kind, request=code, value=value, index=index, data=data, length=length)
         reply = device.control(transfer, at)
+        self._skipped[path] -= time.monotonic() - begun  # what it costs to emulate is nobody's time
         if device.power_lost_at is not None:
             return {"errno": errno.ENODEV, "data": ""}
         if reply.ends_at - at > timeout_s or reply.ends_at == math.inf:

@@ -27,12 +27,16 @@ def test_looks_like_a_programmer_and_claims_a_target(host: UsbHost) -> None:
     assert host.programmer.usb == UsbAsp().usb
     assert (host.ask(CONNECT), host.ask(SETISPSCK, "09"), host.ask(ENABLEPROG)) == (b"", b"\0", b"\0")
     assert (host.ask(GETCAPABILITIES), host.ask(DISCONNECT)) == (b"", b"")
+    assert loader_of(host).disconnects == 1
 
 
 def test_no_reply_holds_an_echo(host: UsbHost) -> None:
     assert host.ask(TRANSMIT, "30 00 01 00") == bytes.fromhex("00 00 00 95")
     assert host.ask(TRANSMIT, "AC 53 00 00") == bytes(4)
-    assert host.ask(TRANSMIT, "50 00 00 00") == bytes(4)
+    assert host.ask(TRANSMIT, "50 00 00 00") == bytes.fromhex("00 00 00 E1")
+    assert host.ask(TRANSMIT, "58 08 00 00") == bytes.fromhex("00 00 00 99")
+    assert host.ask(TRANSMIT, "58 00 00 00") == bytes.fromhex("00 00 00 FF")
+    assert host.ask(TRANSMIT, "38 00 00 00") == bytes(4)
     assert loader_of(host).writes == 0
 
 

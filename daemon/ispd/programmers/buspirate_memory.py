@@ -39,6 +39,7 @@ _HELD_BYTES: Final = 4
 """Bytes of a block that are held back until the target is ready: the firmware then lacks the last data."""
 
 _BANK_WORDS: Final = 0x10000
+_BANK_BYTES: Final = 2 * _BANK_WORDS
 _INSTRUCTED_BYTES: Final = 64
 """Bytes read by single instructions at a time, and the least worth a reading command of its own."""
 
@@ -86,27 +87,32 @@ class TargetMemory:
         """Read flash bank by bank: one command each where it reaches, single instructions elsewhere."""
         heard = bytearray()
         words = span.aligned(2)
-        for bank in words.blocks(2 * _BANK_WORDS):
+        for bank in words.blocks(_BANK_BYTES):
             if monitor.stop_requested:
                 break
             extend = self._extend(WordAddress(bank.start // 2))
             if extend:
                 await self._exchange(extend)
-            wanted = Span(bank.start % (2 * _BANK_WORDS), bank.start % (2 * _BANK_WORDS) + len(bank))
-            heard += await self._read_bank(wanted, span.start - bank.start + wanted.start, monitor)
+            base = bank.start // _BANK_BYTES * _BANK_BYTES
+            counted = bank.overlap(span)
+            heard += await self._read_bank(
+                Span(bank.start - base, bank.stop - base),
+                Span(counted.start - base, counted.stop - base),
+                monitor,
+            )
             if len(heard) < bank.stop - words.start:
                 break
         skipped = span.start - words.start
         return bytes(heard[skipped : skipped + len(span)])
 
-    async def _read_bank(self, bank: Span, first: int, monitor: Monitor) -> bytes:
-        """Read within the low 128 KiB that an address in a command can name; bytes before ``first`` do not count."""
+    async def _read_bank(self, bank: Span, counted: Span, monitor: Monitor) -> bytes:
+        """Read within the 128 KiB that an address in a command can name; ``monitor`` hears of the ``counted`` bytes."""
         heard = bytearray()
 
         def take(data: bytes) -> None:
             start = bank.start + len(heard)
             heard.extend(data)
-            monitor.advance(start + len(data) - max(start, min(first, start + len(data))))
+            monitor.advance(len(Span(start, start + len(data)).overlap(counted)))
 
         blocks = list(self._blocks(bank))
         if blocks:

@@ -47,7 +47,6 @@ class Pirate:
     def __init__(self, port: BytePort, first_baud: int, *, is_v4: bool) -> None:
         self._line = PirateLine(port, (first_baud, DEFAULT_BAUD, FAST_BAUD, STREAM_BAUD))
         self._may_raise = True
-        self._blocks = Blocks.NONE
         self.firmware = parse_banner(b"", is_v4=is_v4)
         self.pace = Pace(is_usb=is_v4, baud=DEFAULT_BAUD, blocks=Blocks.NONE)
         self.mode = Mode.BITBANG
@@ -72,8 +71,7 @@ class Pirate:
         """Find the Bus Pirate, ask who it is, raise the rate. Raises ``ProgrammerError`` (programmer-silent)."""
         if not await self._line.find(is_patient=True):
             raise self._silent()
-        await self._identify()
-        await self._raise_rate()
+        await self._bring_up()
 
     async def ensure(self) -> None:
         """Get in step again where that was lost; the target's reset is released then, and its supply off.
@@ -84,8 +82,7 @@ class Pirate:
             return
         await self._find()
         if not self.pace.is_usb and self._line.baud != self.pace.baud:
-            await self._line.to_terminal()
-            await self._raise_rate()
+            await self._bring_up()
 
     async def command(
         self,
@@ -125,15 +122,47 @@ class Pirate:
 
     # -- bringing up ---------------------------------------------------------------------------------------------------
 
-    async def _identify(self) -> None:
-        """Find out which commands work, then what the banner says; ends in the terminal, at 115200 baud."""
-        await self._line.command([SpiMode()], deadline_s=_PROBE_S)
-        self.reads_flash = (await self._line.command([Marked(AskExtended())], deadline_s=_PROBE_S))[0]
-        has_blocks = await self._has_blocks()
-        await self._line.command([Bitbang()], deadline_s=_PROBE_S)
+    async def _bring_up(self) -> None:
+        """Learn from the banner who it is, raise the rate, and find out which commands work; ends in bit-bang mode."""
         self.firmware = parse_banner(await self._line.to_terminal(), is_v4=self.firmware.is_usb)
-        if has_blocks:
-            self._blocks = Blocks.STREAMED if self.firmware.is_streaming else Blocks.BUFFERED
+        is_raised = await self._raise_rate(STREAM_BAUD if self.firmware.is_streaming else FAST_BAUD)
+        try:
+            await self._probe()
+        except (LinkTimeoutError, ProtocolError):
+            if not is_raised:
+                raise
+            await self._find()
+            await self._line.to_terminal()
+            self._may_raise = False
+            await self._find(is_in_terminal=True)
+            await self._probe()
+        if self._line.baud == FAST_BAUD and not (self.reads_flash and self.pace.blocks is Blocks.BUFFERED):
+            await self._line.to_terminal()
+            await self._raise_rate(STREAM_BAUD)
+            self._set_pace(self.pace.blocks)
+
+    async def _raise_rate(self, baud: int) -> bool:
+        """Change from the terminal at 115200 baud into bit-bang mode, at ``baud`` where that is possible."""
+        if self._may_raise and self.firmware.may_change_rate:
+            self._may_raise = await self._line.change_rate(baud)
+        await self._find(is_in_terminal=True)
+        return self._line.baud != DEFAULT_BAUD
+
+    async def _probe(self) -> None:
+        """Find out which commands work; ends in bit-bang mode."""
+        self._set_pace(Blocks.NONE)
+        self.mode = Mode.SPI
+        # a firmware that passes bytes straight on needs a clock that keeps up with the line
+        await self._line.command([Chain((SpiMode(),), Speed(_PROBE_SPEED))], deadline_s=_PROBE_S)
+        if self.firmware.may_read_flash:
+            self.reads_flash = (await self._line.command([Marked(AskExtended())], deadline_s=_PROBE_S))[0]
+        if self.firmware.may_write_then_read and await self._has_blocks():
+            if self._line.baud != DEFAULT_BAUD:
+                await self._line.command([Marked(WriteThenRead(_LINE_PROBE))], deadline_s=_PROBE_S)
+            self._set_pace(Blocks.STREAMED if self.firmware.is_streaming else Blocks.BUFFERED)
+        if self.mode is Mode.SPI:
+            await self._line.command([Bitbang()], deadline_s=_PROBE_S)
+            self.mode = Mode.BITBANG
 
     async def _has_blocks(self) -> bool:
         """Tell whether there is ``05``, with a byte each way: none at all is answered differently by each firmware."""
@@ -145,41 +174,16 @@ class Pirate:
             return False
         return True
 
-    async def _raise_rate(self) -> None:
-        """Change from the terminal at 115200 baud into bit-bang mode, at the fastest rate that carries a probe."""
-        baud = self._wanted_baud()
-        if baud != DEFAULT_BAUD:
-            self._may_raise = await self._line.change_rate(baud)
-        await self._find()
-        self._set_pace()
-        if self._line.baud == DEFAULT_BAUD:
-            return
-        try:
-            await self._line.command([Chain((SpiMode(),), Speed(_PROBE_SPEED))], deadline_s=_PROBE_S)
-            if self._blocks is not Blocks.NONE:
-                await self._line.command([Marked(WriteThenRead(_LINE_PROBE))], deadline_s=_PROBE_S)
-            await self._line.command([Bitbang()], deadline_s=_PROBE_S)
-        except (LinkTimeoutError, ProtocolError):
-            self._may_raise = False
-            await self._find()
-            await self._line.to_terminal()
-            await self._find()
-            self._set_pace()
-
-    def _wanted_baud(self) -> int:
-        """Return the fastest rate at which nothing is lost."""
-        if not self._may_raise or not self.firmware.may_change_rate:
-            return DEFAULT_BAUD
-        return FAST_BAUD if self.reads_flash and self._blocks is Blocks.BUFFERED else STREAM_BAUD
-
-    def _set_pace(self) -> None:
-        """Take note of the rate, and of what follows from it."""
-        self.pace = Pace(is_usb=self.firmware.is_usb, baud=self._line.baud, blocks=self._blocks)
+    def _set_pace(self, blocks: Blocks) -> None:
+        """Take note of the rate, and of what follows from it and from the firmware."""
+        self.pace = Pace(is_usb=self.firmware.is_usb, baud=self._line.baud, blocks=blocks)
         self._line.window = self.pace.window
 
-    async def _find(self) -> None:
+    async def _find(self, *, is_in_terminal: bool = False) -> None:
         """Bring the Bus Pirate into bit-bang mode once more. Raises ``ProgrammerError`` (programmer-silent)."""
-        if not await self._line.find(is_patient=False):
+        if is_in_terminal and await self._line.from_terminal():
+            self.mode = Mode.BITBANG
+        elif not await self._line.find(is_patient=False):
             raise self._silent()
         self.mode = Mode.BITBANG
 

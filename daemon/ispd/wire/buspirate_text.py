@@ -29,8 +29,9 @@ RATE_CONFIRM: Final = b" "
 """Said at the new rate; the terminal takes nothing else until it heard it."""
 
 _DIVISOR_CLOCK: Final = 4_000_000
+_FIXED_ON_V4: Final = ((6, 3), 2151)
 _BANNER: Final = re.compile(rb"Bus Pirate (v(\d+)[\w.]*)")
-_FIRMWARE: Final = re.compile(rb"Firmware (v(\d+)\.(\d+)[\w.-]*(?: \(?r\d+\)?)?)")
+_FIRMWARE: Final = re.compile(rb"Firmware (v(\d+)\.(\d+)[\w.-]*(?: \(?r(\d+)\)?)?)")
 
 
 def divisor_of(baud: int) -> int:
@@ -55,6 +56,7 @@ class Firmware:
     text: str
     hardware: int | None = None
     version: tuple[int, int] | None = None
+    revision: int | None = None
 
     @property
     def may_write_then_read(self) -> bool:
@@ -70,6 +72,11 @@ class Firmware:
     def is_usb(self) -> bool:
         """True for the v4, whose USB controller holds the host back by itself."""
         return self.hardware == 4
+
+    @property
+    def may_read_flash(self) -> bool:
+        """False where asking for ``06`` would hang the firmware: on a v4 before r2151 it waits on a UART that is none."""
+        return not self.is_usb or self.version is None or (self.version, self.revision or 0) >= _FIXED_ON_V4
 
     @property
     def is_streaming(self) -> bool:
@@ -99,4 +106,5 @@ def parse_banner(heard: bytes, *, is_v4: bool = False) -> Firmware:
         text=f"{named} on hardware {board}",
         hardware=int(hardware.group(2)) if hardware else 4 if is_v4 else None,
         version=(int(firmware.group(2)), int(firmware.group(3))) if firmware else None,
+        revision=int(firmware.group(4)) if firmware and firmware.group(4) else None,
     )

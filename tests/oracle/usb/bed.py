@@ -50,6 +50,8 @@ class UsbBed:
     def __init__(self, devices: Mapping[str, UsbDevice]) -> None:
         self._devices = dict(devices)
         self._skipped = dict.fromkeys(devices, 0.0)
+        self.work_s = dict.fromkeys(devices, 0.0)
+        """Bench seconds that each device's transfers took, without what the host did between them."""
         self._numbers = {path: number for number, path in enumerate(devices, start=3)}
         self._origin = time.monotonic()
         self.environment: dict[str, str] = {}
@@ -178,6 +180,7 @@ class UsbBed:
             self._skipped[path] += 0.0 if timeout_s == math.inf else timeout_s
             return {"errno": errno.ETIMEDOUT, "data": ""}
         self._skipped[path] += reply.ends_at - at
+        self.work_s[path] += reply.ends_at - at
         if reply.stalled:
             return {"errno": errno.EPIPE, "data": ""}
         return {"errno": 0, "data": reply.data.hex()}

@@ -121,7 +121,7 @@ async def test_all_of_flash_is_read_back_where_the_recipe_says_so():
     part = PARTS.get("t85")
     app = named("app.hex", 0, JUMP + b"\x11" * 50)
     observers = [
-        await run(soil(AvrTarget(part)), make(files=(app,), part="t85", verify=v)) for v in ("written", "full")
+        await run(soil(AvrTarget(part)), make(files=(app,), part="t85", verify=scope)) for scope in VerifyScope
     ]
     read = [next(step.bytes for step in o.records if step.name == "verify flash") for o in observers]
     assert read == [64, part.flash.size_bytes]

@@ -178,14 +178,18 @@ class LocalProtocolError(ProtocolError):
 
 
 class RemoteProtocolError(ProtocolError):
-    """The programmer answered outside its protocol; after a re-synchronisation the link can be used again."""
+    """The programmer answered outside its protocol; after a re-synchronisation the link can be used again.
 
-    def __init__(self, message: str) -> None:
-        super().__init__(
-            ErrorCode.PROTOCOL_REMOTE,
-            message,
-            hint="framing was lost: check the baud rate, and that no other program uses the port",
+    :param is_usb: it is a USB device, which has no framing to lose, only its state.
+    """
+
+    def __init__(self, message: str, *, is_usb: bool = False) -> None:
+        hint = (
+            "the programmer forgot where it was: flash the board again; if it happens again re-plug it, without a hub"
+            if is_usb
+            else "framing was lost: check the baud rate, and that no other program uses the port"
         )
+        super().__init__(ErrorCode.PROTOCOL_REMOTE, message, hint=hint)
 
 
 class ProgrammerError(IspdError):

@@ -83,7 +83,7 @@ class BenchUsbLink:
 
     def _data(self, transfer: ControlTransfer, reply: ControlReply) -> bytes:
         if reply.stalled:
-            raise RemoteProtocolError(f"{self._name} refused request {transfer.request} (stall)")
+            raise RemoteProtocolError(f"{self._name} refused request {transfer.request} (stall)", is_usb=True)
         return reply.data[: transfer.length] if transfer.is_in else b""
 
     async def _wait_until(self, at: float) -> None:

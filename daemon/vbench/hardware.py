@@ -91,6 +91,7 @@ class BenchHardware:
     def __init__(self, *, time_scale: float = 1.0, hotplug_lag_s: float = 0.0) -> None:
         self._time = BenchTime(time_scale)
         self._lag_s = hotplug_lag_s / time_scale
+        self._untold: list[PortEvent] = []
         self._places: dict[str, Place] = {}
         self._watchers: set[MemoryObjectSendStream[PortEvent]] = set()
         self._schedule: list[tuple[float, Callable[[], object]]] = []
@@ -213,12 +214,15 @@ class BenchHardware:
             raise ValueError(f"the bench has no port {name}") from None
 
     def _publish(self, event: PortEvent) -> None:
+        self._untold.append(event)
         if self._lag_s > 0:
-            asyncio.get_running_loop().call_later(self._lag_s, self._tell, event)
+            asyncio.get_running_loop().call_later(self._lag_s, self._tell)
         else:
-            self._tell(event)
+            self._tell()
 
-    def _tell(self, event: PortEvent) -> None:
+    def _tell(self) -> None:
+        """Tell the oldest change: timers of the same moment come in any order, events must not."""
+        event = self._untold.pop(0)
         for watcher in list(self._watchers):
             watcher.send_nowait(event)
 

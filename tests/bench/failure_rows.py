@@ -68,7 +68,7 @@ class Row:
     code: ErrorCode | None = None
     says: Sequence[str] = ()
     steps: Sequence[str] = ()
-    warns: str = ""
+    faster_than_hz: int = 0
     may_break: frozenset[ViolationKind] = frozenset()
 
 

@@ -30,6 +30,10 @@ from vbench.hardware import BenchHardware
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
+from vbench.usb_device import UsbDevice
+from vbench.usbasp import UsbAsp
+from vbench.usbasp_loader import UsbAspLoader
+from vbench.usbtiny import UsbTiny
 from vbench.virtual_time import InlineWorker, VirtualClock, run_virtual
 
 PARTS = load_parts()
@@ -39,6 +43,8 @@ REPLUGS = 1000
 PATHS = [f"1-{hub}.{port}" for hub in range(1, 9) for port in range(1, 9)]
 KINDS: list[Callable[[AvrTarget], EmulatedSerial | EmulatedUsb]] = [
     lambda target: SerialProgrammer(Flavour.TEENSYDUINO, target=target),
+    lambda target: UsbAsp(target=target),
+    lambda target: UsbTiny(target=target),
 ]
 CHUNK_BYTES = 8
 CHUNKS = 8
@@ -338,3 +344,54 @@ def test_a_thousand_replugs_of_64_identical_programmers(tmp_path):
     assert set(verdicts) <= {Verdict.PASSED, Verdict.FAILED, Verdict.INTERRUPTED}
     violations = [violation for one in shift.programmers for violation in one.target.violations]
     assert not violations, violations[:3]
+
+
+async def keyboards_and_other_things(folder) -> tuple[list[Slot], dict[str, UsbDevice]]:
+    """Two keyboards in USBaspLoader, one where a slot's board is expected, and a device that shares USBasp's ids."""
+    journal = await Journal.open(folder / "journal.db", InlineWorker(), now="2026-01-01T00:00:00.000+00:00")
+    hardware, clock = BenchHardware(), VirtualClock()
+    keyboard = PARTS.get("atmega32a")
+    things: dict[str, UsbDevice] = {
+        "programmer": UsbAsp(target=AvrTarget(PART)),
+        "its board": UsbAspLoader(keyboard),
+        "stray keyboard": UsbAspLoader(keyboard),
+        "led ring": UsbAsp(manufacturer="www.fischl.de", product="LED Ring"),
+        "clone": UsbAsp(manufacturer="", product="USBasp"),
+    }
+    for number, (name, thing) in enumerate(things.items(), 1):
+        hardware.add(name, thing, path=f"1-{number}")
+    station = Station(
+        hardware,
+        journal,
+        knowledge=Knowledge(parts=PARTS, bootloaders=load_bootloaders(PARTS), drivers=load_drivers()),
+        clock=clock,
+        specs=[SlotSpec(name="A1", programmer="usbasp", path="1-1", target_usb="1-2")],
+        about=About(version="", started="", socket="", state_dir="", bench=True),
+    )
+    async with hardware, anyio.create_task_group() as tasks:
+        await tasks.start(station.run)
+        await clock.sleep(30.0)
+        recipe = Recipe(flash=Image.of([Segment(0, content(0, 1))]))
+        await station.enqueue(recipe, slots=[slot.name for slot in station.slots()], count=None)
+        await clock.sleep(30.0)
+        slots = station.slots()
+        await station.stop()
+        tasks.cancel_scope.cancel()
+    await journal.aclose()
+    return slots, things
+
+
+def test_a_keyboard_that_pretends_to_be_a_programmer_is_never_written_through(tmp_path):
+    slots, things = run_virtual(keyboards_and_other_things, tmp_path)
+    stray, ours = slots
+    assert (stray.name, ours.name) == ("1-3", "A1")
+    assert ours.state is SlotState.PASSED
+    assert stray.failure is not None
+    assert stray.failure.code == "programmer-is-bootloader"
+    for name in ("its board", "stray keyboard"):
+        loader = things[name]
+        assert isinstance(loader, UsbAspLoader)
+        assert loader.writes == 0
+        assert loader.flash.count(0xFF) == len(loader.flash)
+    for name in ("its board", "led ring", "clone"):
+        assert things[name].transfers == 0, f"{name} was spoken to"

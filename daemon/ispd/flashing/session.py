@@ -125,7 +125,9 @@ class TargetSession:
             return None
         ask = avr_isp.read_signature(0)[:3] + bytes((_SHORT_PROBE,))
         reply = await self._programmer.transfer([ask])
-        return complaint(raw, is_shorted=reply == bytes((_SHORT_PROBE,)))
+        clocks = self._programmer.capabilities.sck_hz
+        fixed_hz = clocks[0] if len(clocks) == 1 else None
+        return complaint(raw, is_shorted=reply == bytes((_SHORT_PROBE,)), fixed_hz=fixed_hz)
 
     async def confirm_signature(self) -> Signature:
         """Read the signature twice and return it.

@@ -11,6 +11,8 @@ byte: the data sheets' "Serial Programming Instruction" timing figure."""
 
 _FLOATING = bytes((0xFF, 0xFF, 0xFF))
 _SILENT = bytes((0x00, 0x00, 0x00))
+_SCK_DIVIDER = 4
+"""SCK stays below a fourth of a part's clock (data sheets, "Serial Programming Characteristics")."""
 _VENDOR = 0x1E
 """First signature byte of every AVR: manufactured by Atmel (data sheets, "Signature Bytes")."""
 
@@ -20,10 +22,11 @@ def plausible(raw: bytes) -> Signature | None:
     return Signature(raw) if len(raw) == 3 and raw[0] == _VENDOR else None
 
 
-def complaint(raw: bytes, *, is_shorted: bool = False) -> TargetError | None:
+def complaint(raw: bytes, *, is_shorted: bool = False, fixed_hz: int | None = None) -> TargetError | None:
     """Return what is wrong with a signature that was read, None where it is plausible.
 
     :param is_shorted: the target repeated a byte in the same instruction: MOSI is connected to MISO.
+    :param fixed_hz: the only SCK the programmer has, None where it can be set.
     """
     if plausible(raw) is not None:
         return None
@@ -46,7 +49,7 @@ def complaint(raw: bytes, *, is_shorted: bool = False) -> TargetError | None:
             ErrorCode.TARGET_NOT_RESPONDING,
             f"no target answers (signature {seen})",
             hint="check the RESET wire first, then try a slower SCK, then check the target's clock (crystal), then MISO, "
-            "and that MOSI and MISO are not swapped; a part with RSTDISBL or DWEN programmed never answers",
+            f"and that MOSI and MISO are not swapped; a part with RSTDISBL or DWEN programmed never answers{_only(fixed_hz)}",
         )
     if raw == ECHO:
         return TargetError(
@@ -57,7 +60,18 @@ def complaint(raw: bytes, *, is_shorted: bool = False) -> TargetError | None:
     return TargetError(
         ErrorCode.SIGNATURE_UNKNOWN,
         f"signature {seen} is not that of an AVR",
-        hint="lower SCK, shorten the wires, press the contacts on; update the programmer's firmware where that does not help",
+        hint="lower SCK, shorten the wires, press the contacts on; update the programmer's firmware where that does not "
+        f"help{_only(fixed_hz)}",
+    )
+
+
+def _only(fixed_hz: int | None) -> str:
+    """Say what a slower SCK means where the programmer has none."""
+    if fixed_hz is None:
+        return ""
+    return (
+        f"; SCK is fixed at {fixed_hz / 1000:g} kHz here: a part that runs at {fixed_hz * _SCK_DIVIDER / 1e6:g} MHz or less needs "
+        "the slow-SCK jumper (USBasp: J3) or another programmer"
     )
 
 

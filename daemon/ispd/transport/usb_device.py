@@ -171,7 +171,9 @@ class BlockingUsbDevice:
             return bytes(self._device.ctrl_transfer(*request, transfer.length, timeout_ms))
         taken = self._device.ctrl_transfer(*request, transfer.data, timeout_ms)
         if taken < len(transfer.data):
-            raise RemoteProtocolError(f"request {transfer.request}: {taken} of {len(transfer.data)} bytes were taken")
+            raise RemoteProtocolError(
+                f"request {transfer.request}: {taken} of {len(transfer.data)} bytes were taken", is_usb=True
+            )
         return b""
 
     def _answers(self) -> bool:
@@ -187,13 +189,13 @@ class BlockingUsbDevice:
         if error.errno in _GONE:
             return LinkClosedError(self._port)
         if error.errno == errno.EPIPE:
-            return RemoteProtocolError(f"{self._port} refused request {transfer.request} (stall)")
+            return RemoteProtocolError(f"{self._port} refused request {transfer.request} (stall)", is_usb=True)
         if error.errno == errno.EINVAL:
             return LocalProtocolError(f"request {transfer.request} to {self._port} cannot be sent: {error.strerror}")
         # A broken transfer is the first sign of a pulled plug, some 100 ms before the hub tells; or just a bad cable.
         if error.errno == errno.EIO and not self._answers():
             return LinkClosedError(self._port)
-        return RemoteProtocolError(f"request {transfer.request} to {self._port} failed: {error.strerror}")
+        return RemoteProtocolError(f"request {transfer.request} to {self._port} failed: {error.strerror}", is_usb=True)
 
     def _open_error(self, error: Any) -> TransportError:
         """Return the error an operator understands."""

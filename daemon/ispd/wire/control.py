@@ -51,5 +51,5 @@ def require_range(value: int, limit: int, name: str) -> int:
 def take(reply: bytes, length: int, name: str) -> bytes:
     """Return a reply of exactly ``length`` bytes; raises ``RemoteProtocolError`` for any other."""
     if len(reply) != length:
-        raise RemoteProtocolError(f"{name} brought {len(reply)} bytes instead of {length}")
+        raise RemoteProtocolError(f"{name} brought {len(reply)} bytes instead of {length}", is_usb=True)
     return reply

@@ -241,7 +241,7 @@ class SetIspSck:
     def decode(self, reply: bytes) -> bool:
         """Tell whether the firmware knows the request; before 2009 it does not."""
         if len(reply) > 1:
-            raise RemoteProtocolError(f"SETISPSCK brought {len(reply)} bytes instead of 1")
+            raise RemoteProtocolError(f"SETISPSCK brought {len(reply)} bytes instead of 1", is_usb=True)
         return bool(reply)
 
 

@@ -57,7 +57,7 @@ def sck_hz(period: int) -> int:
 def _driven(reply: bytes, length: int, name: str) -> bytes:
     """Return the answer to a request that needs the pins driven."""
     if not reply:
-        raise PoweredDownError(f"{name} brought nothing: the programmer does not drive the target")
+        raise PoweredDownError(f"{name} brought nothing: the programmer does not drive the target", is_usb=True)
     return take(reply, length, name)
 
 

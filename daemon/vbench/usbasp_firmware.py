@@ -77,11 +77,14 @@ RELEASES = {
     UsbAspFirmware.STOCK_2009: Release(version=0x0103, has_extended_address=False, retries_with_reset=False),
     UsbAspFirmware.STOCK_2011: Release(version=0x0104, capabilities=_TPI),
     UsbAspFirmware.NERDRALPH: Release(
-        version=0x0108, manufacturer="fischl.de", capabilities=_TPI, has_3_mhz=True, lowers_sck=True
+        version=0x0108,
+        capabilities=_TPI,
+        has_3_mhz=True,
+        lowers_sck=True,
     ),
     UsbAspFirmware.DIOANNIDIS: Release(
         version=0x0111,
-        serial="0001",
+        serial="0000",
         capabilities=_TPI | _SERIAL_UPDATE | _HID_UART,
         has_3_mhz=True,
         lowers_sck=True,
@@ -91,5 +94,6 @@ RELEASES = {
     ),
     UsbAspFirmware.USBASP_FLASH: Release(version=0x0104, capabilities=_TPI | _3_MHZ, has_3_mhz=True),
 }
-"""Sources: Changelog.txt and usbconfig.h of stefanbeller/USBasp, usbconfig.h of nerdralph/usbasp (whose manufacturer text
-really lacks the "www.") and dioannidis/usbasp; the last fork by its published description only."""
+"""Sources: Changelog.txt and usbconfig.h of stefanbeller/USBasp, and the 2007 to 2011 images in nerdralph/usbasp; usbconfig.h
+of nerdralph/usbasp (whose newest source, unlike its images, cut the maker's text to "fischl.de") and of dioannidis/usbasp;
+the last fork by its published description only."""

@@ -122,10 +122,14 @@ class Isp:
         return False
 
     def _pulse_between_tries(self) -> None:
-        """Pulse reset, without the 20 ms a target may ask for; before 2011 SCK was pulsed instead, which targets ignore."""
+        """Pulse reset, without the 20 ms that a target may ask for. Before 2011 SCK was pulsed, to shift a target that had
+        missed an edge back into step; the bench's targets that cannot follow SCK are beyond that help.
+        """
+        if not self._release.retries_with_reset:
+            self.now += 2 * self._pulse_s
+            return
         self.now += self._pulse_s
-        if self._release.retries_with_reset:
-            self._reset(high=True)
+        self._reset(high=True)
         self.now += self._pulse_s
         self._reset(high=False)
         self.now += self._pulse_s

@@ -87,7 +87,7 @@ def run(
     [
         (usbasp(UsbAspFirmware.STOCK_2007), "usbasp"),
         (usbasp(UsbAspFirmware.STOCK_2011), "usbasp"),
-        (usbasp(UsbAspFirmware.NERDRALPH), "usbasp-clone"),
+        (usbasp(UsbAspFirmware.NERDRALPH, manufacturer="fischl.de"), "usbasp-clone"),
         (usbasp(UsbAspFirmware.DIOANNIDIS), "usbasp"),
         (usbtiny(UsbTinyModel.USBTINYISP), "usbtiny"),
         (usbtiny(UsbTinyModel.ARDUINO_ISP), "arduinoisp"),

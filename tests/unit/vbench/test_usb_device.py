@@ -44,7 +44,7 @@ def test_descriptors_tell_the_identity() -> None:
     total = descriptor(host, 2)
     assert struct.unpack("<H", total[2:4]) == (len(total),)
     texts = [descriptor(host, 3, index)[2:].decode("utf-16-le") for index in (1, 2, 3)]
-    assert texts == ["www.fischl.de", "USBasp", "0001"]
+    assert texts == ["www.fischl.de", "USBasp", "0000"]
     descriptor(host, 3, 4)
     assert host.stalled
     assert UsbTiny().descriptors.device[14:17] == bytes((0, 2, 0))

@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import anyio
@@ -53,12 +54,13 @@ class _Batch:
 class UsbBus:
     """The USB devices of this machine.
 
-    :param backend: pyusb's way to the devices; None for libusb-1.0, loaded when the first device is opened.
+    :param backend: pyusb's way to the devices; None for libusb-1.0, one for each place, loaded when a device is first opened.
     """
 
     def __init__(self, backend: Any = None) -> None:
         self._backend = backend
-        self._loading = threading.Lock()
+        self._backends: dict[str, Any] = {}
+        """Kept for good: pyusb's objects may outlive a device, and libusb must outlive them."""
 
     async def open(self, port: str) -> "UsbDevice":
         """Open the device at a place in the USB tree (``usb:1-1.4``) for this process alone.
@@ -66,7 +68,7 @@ class UsbBus:
         Raises ``TransportError`` with ``port-not-found``, ``permission-denied`` or ``port-busy``, ``LinkClosedError`` where
         the device leaves meanwhile, ``LinkTimeoutError`` where it does not let itself be opened.
         """
-        worker = _Worker(UsbPlace(port), self._load)
+        worker = _Worker(UsbPlace(port), partial(self._load, port))
         await anyio.lowlevel.checkpoint_if_cancelled()
         worker.start()
         device = UsbDevice(worker)
@@ -82,12 +84,13 @@ class UsbBus:
             raise worker.error or LinkTimeoutError(port, _OPEN_S)
         return device
 
-    def _load(self) -> Any:
-        """Return the backend; called by workers, any number at a time."""
-        with self._loading:
-            if self._backend is None:
-                self._backend = load_libusb()
-        return self._backend
+    def _load(self, port: str) -> Any:
+        """Return the backend for a place; called by workers, any number at a time."""
+        if self._backend is not None:
+            return self._backend
+        if port not in self._backends:
+            self._backends.setdefault(port, load_libusb())
+        return self._backends[port]
 
 
 class UsbDevice:

@@ -7,6 +7,7 @@ transfer is undefined in libusb. While libusb waits it does not hold Python's lo
 import errno
 import math
 import re
+import threading
 from typing import Any
 
 import usb.backend.libusb1
@@ -38,20 +39,33 @@ _ENGLISH = 0x0409
 _GET_STATUS = ControlTransfer(request_type=0x80, request=0x00, length=2, timeout_s=0.25)
 """The one request every device must answer in every state (USB 2.0, 9.4.5)."""
 
+_LOADING = threading.Lock()
+"""pyusb loads the library into a variable of its module, and threads that see it half set up would crash."""
+
 _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ENXIO, errno.ESHUTDOWN})
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 
 
 def load_libusb() -> Any:
-    """Return pyusb's backend for libusb-1.0. Raises ``TransportError`` where it is not installed."""
-    backend = usb.backend.libusb1.get_backend()
-    if backend is None:
+    """Return a libusb of its own, as pyusb's backend. Raises ``TransportError`` where libusb-1.0 is not installed.
+
+    pyusb's usual one is shared: there the thread of one device also looks after the others' transfers, all threads wake
+    whenever one transfer of any device ends, and one that the kernel does not let go holds up everybody.
+    """
+    with _LOADING:
+        shared = usb.backend.libusb1.get_backend()
+    if shared is None:
         raise TransportError(
             ErrorCode.PORT_NOT_FOUND,
             "USB programmers cannot be used: libusb-1.0 is missing",
             hint="install Debian's libusb-1.0-0",
         )
-    return backend
+    try:
+        return type(shared)(shared.lib)
+    except usb.core.USBError as error:
+        raise TransportError(
+            ErrorCode.PORT_NOT_FOUND, f"libusb cannot be used: {error.strerror}", hint="see the log of the kernel"
+        ) from error
 
 
 class UsbPlace:

@@ -111,7 +111,7 @@ class UsbAsp(UsbDevice):
                 answer = b"\x00"
             case 127 if release.capabilities is not None:  # GETCAPABILITIES
                 answer = release.capabilities.to_bytes(4, "little")
-            case request if request in _TPI_REQUESTS and release.capabilities is not None:
+            case request if request in _TPI_REQUESTS and release.has_tpi:
                 raise NotImplementedError("TPI is not imitated")
             case _:
                 answer = b""

@@ -16,6 +16,7 @@ class UsbAspFirmware(StrEnum):
     STOCK_2009 = "stock-2009"
     STOCK_2011 = "stock-2011"
     NERDRALPH = "nerdralph"
+    """1.08: sets SCK and reaches above 128 KiB, but does not know GETCAPABILITIES."""
     DIOANNIDIS = "dioannidis"
     USBASP_FLASH = "usbasp-flash"
 
@@ -27,6 +28,7 @@ class Release:
     :param version: bcdDevice.
     :param has_extended_address: sends 4D by itself when address bits 17 and up change.
     :param capabilities: answer to GETCAPABILITIES, None where it does not know the request.
+    :param has_tpi: knows requests 11 to 16.
     :param lowers_sck: ENABLEPROG tries ever lower SCKs, beginning at 1.5 MHz with option 0, and DISCONNECT forgets the option.
     :param retries_with_reset: ENABLEPROG pulses reset between its tries.
     :param pulses_at_connect: CONNECT pulses reset.
@@ -44,6 +46,7 @@ class Release:
     has_sck_option: bool = True
     has_extended_address: bool = True
     capabilities: int | None = None
+    has_tpi: bool = False
     has_3_mhz: bool = False
     lowers_sck: bool = False
     retries_with_reset: bool = True
@@ -75,24 +78,25 @@ RELEASES = {
         version=0x0102, has_sck_option=False, has_extended_address=False, retries_with_reset=False
     ),
     UsbAspFirmware.STOCK_2009: Release(version=0x0103, has_extended_address=False, retries_with_reset=False),
-    UsbAspFirmware.STOCK_2011: Release(version=0x0104, capabilities=_TPI),
+    UsbAspFirmware.STOCK_2011: Release(version=0x0104, capabilities=_TPI, has_tpi=True),
     UsbAspFirmware.NERDRALPH: Release(
         version=0x0108,
-        capabilities=_TPI,
+        has_tpi=True,
         has_3_mhz=True,
         lowers_sck=True,
     ),
     UsbAspFirmware.DIOANNIDIS: Release(
         version=0x0111,
         serial="0000",
-        capabilities=_TPI | _SERIAL_UPDATE | _HID_UART,
+        capabilities=_TPI | _SERIAL_UPDATE | _HID_UART,  # built with everything
+        has_tpi=True,
         has_3_mhz=True,
         lowers_sck=True,
         pulses_at_connect=False,
         probes_at89=True,
         has_long_transfers=True,
     ),
-    UsbAspFirmware.USBASP_FLASH: Release(version=0x0104, capabilities=_TPI | _3_MHZ, has_3_mhz=True),
+    UsbAspFirmware.USBASP_FLASH: Release(version=0x0104, capabilities=_TPI | _3_MHZ, has_tpi=True, has_3_mhz=True),
 }
 """Sources: Changelog.txt and usbconfig.h of stefanbeller/USBasp, and the 2007 to 2011 images in nerdralph/usbasp; usbconfig.h
 of nerdralph/usbasp (whose newest source, unlike its images, cut the maker's text to "fischl.de") and of dioannidis/usbasp;

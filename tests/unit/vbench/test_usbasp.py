@@ -85,7 +85,7 @@ def test_answers_that_tell_releases_apart(make_rig: MakeRig) -> None:
         UsbAspFirmware.STOCK_2007: ("16C0:05DC", b"", b""),
         UsbAspFirmware.STOCK_2009: ("16C0:05DC", b"\0", b""),
         UsbAspFirmware.STOCK_2011: ("16C0:05DC", b"\0", b"\1\0\0\0"),
-        UsbAspFirmware.NERDRALPH: ("16C0:05DC", b"\0", b"\1\0\0\0"),
+        UsbAspFirmware.NERDRALPH: ("16C0:05DC", b"\0", b""),
         UsbAspFirmware.DIOANNIDIS: ("16C0:05DC", b"\0", b"\xa1\0\0\0"),
         UsbAspFirmware.USBASP_FLASH: ("16C0:05DC", b"\0", b"\1\0\0\1"),
     }
@@ -193,7 +193,7 @@ def test_forks_take_long_over_a_silent_target_and_then_hang(
     rig.programmer.power_off(11.0)
     rig.programmer.power_on(12.0)
     rig.now = 12.0
-    assert rig.ask(GETCAPABILITIES)[0] & 1
+    assert rig.ask(SETISPSCK, "0A") == b"\0"
 
 
 def test_spi_without_connect_hangs_until_the_plug_is_pulled(make_rig: MakeRig) -> None:

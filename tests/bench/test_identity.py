@@ -335,7 +335,7 @@ def test_a_thousand_replugs_of_64_identical_programmers(tmp_path):
     assert shift.replugs == REPLUGS
     assert last == [Verdict.PASSED] * BOARDS
     assert shift.passed > 300
-    assert sum(len(nodes) for nodes in shift.nodes.values()) > 4 * BOARDS, "nodes did change hands"
+    assert sum(len(nodes) for nodes in shift.nodes.values()) > 3 * BOARDS, "nodes did change hands"
     for path in PATHS:
         attempts = [attempt for unit in units if unit.slot == path for attempt in unit.attempts]
         finished = [attempt for attempt in attempts if any(step.name == "erase" for step in attempt.steps)]

@@ -182,6 +182,7 @@ def main() -> None:
             testbed.uevent("/sys" + device["sysfs"], "remove")
             testbed.remove_device("/sys" + device["sysfs"])
         print("{}", flush=True)
+    del testbed  # removes its folder
     os._exit(0)  # umockdev's threads may still wait for clients
 
 

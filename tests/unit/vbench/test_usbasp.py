@@ -1,9 +1,12 @@
 """The USBasp firmware by release and fork: answers, SCK, page logic, its own waits, and where it hangs."""
 
+import itertools
 import math
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.vbench.rigs import UsbHost
 
 from ispd.catalog.parts import Parts
@@ -217,6 +220,37 @@ def test_blocks_cross_pages_and_the_page_counter_survives_them(make_rig: MakeRig
     rig.write(900, 128, 2, DATA[900:910])
     assert rig.target.flash[:910] == DATA[:910]
     assert rig.target.violations == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    part=st.sampled_from(["attiny85", "atmega32u4", "at90usb1286", "atmega2560"]),
+    pages=st.integers(0, 3),
+    rest=st.integers(0, 255),
+    cuts=st.lists(st.integers(1, 254), min_size=1, max_size=8),
+)
+def test_any_cut_into_blocks_gives_the_same_flash(
+    parts: Parts, part: str, pages: int, rest: int, cuts: list[int]
+) -> None:
+    """One SETLONGADDRESS, FIRST on the first block and LAST on the last, and the firmware finds the pages by itself."""
+    target = AvrTarget(parts.get(part))
+    rig = Rig(UsbAsp(target=target))
+    page_bytes = target.part.flash.page_bytes
+    data = DATA[: pages * page_bytes + rest % page_bytes or 1]
+    assert rig.enter(9)
+    rig.erase()
+    rig.ask(SETLONGADDRESS, (0x400).to_bytes(4, "little").hex())
+    start = 0
+    for cut in itertools.cycle(cuts):
+        block = data[start : start + cut]
+        flags = (1 if start == 0 else 0) | (2 if start + cut >= len(data) else 0)
+        rig.write(0, page_bytes, flags, block)
+        start += cut
+        if start >= len(data):
+            break
+    assert target.flash[0x400 : 0x400 + len(data)] == data
+    assert target.flash.count(0xFF) == len(target.flash) - len(data) + data.count(0xFF)
+    assert target.violations == []
 
 
 def test_without_first_the_counter_starts_anywhere(make_rig: MakeRig) -> None:

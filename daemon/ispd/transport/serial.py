@@ -81,6 +81,7 @@ class SerialPort(asyncio.Protocol):
         self._news = asyncio.Event()
         self._lost = asyncio.Event()
         self._transport: serial_asyncio_fast.SerialTransport | None = None
+        self._limiter = anyio.CapacityLimiter(1)
 
     @property
     def name(self) -> str:
@@ -139,7 +140,7 @@ class SerialPort(asyncio.Protocol):
         """
         tty = self._open_tty()
         try:
-            await anyio.to_thread.run_sync(setattr, tty, "baudrate", _checked_rate(baud))
+            await anyio.to_thread.run_sync(setattr, tty, "baudrate", _checked_rate(baud), limiter=self._limiter)
         except (ValueError, OverflowError) as error:
             if _errno_of(error) in _GONE:  # pyserial takes any refusal of an unusual rate for a wrong rate
                 raise LinkClosedError(self._name) from error
@@ -172,7 +173,8 @@ async def open_serial_port(settings: SerialSettings) -> BytePort:
 
     Raises ``TransportError`` with ``port-not-found``, ``permission-denied``, ``port-busy`` or ``invalid-parameter``.
     """
-    tty = await anyio.to_thread.run_sync(_open_tty, settings)
+    # a limiter of its own: ports that hang must not use up the threads that others need
+    tty = await anyio.to_thread.run_sync(_open_tty, settings, limiter=anyio.CapacityLimiter(1))
     port = SerialPort(settings.port)
     await serial_asyncio_fast.connection_for_serial(asyncio.get_running_loop(), lambda: port, tty)
     await anyio.lowlevel.cancel_shielded_checkpoint()

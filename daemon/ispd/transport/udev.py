@@ -46,6 +46,7 @@ class _Watch:
         self._monitor: pyudev.Monitor | None = None
         """None where events may have been lost: before the first listing, and after an error of the netlink socket."""
         self._changes: deque[PortEvent] = deque()
+        self._limiter = anyio.CapacityLimiter(1)
         self._is_closed = False
 
     def __aiter__(self) -> Self:
@@ -85,7 +86,7 @@ class _Watch:
             self._read(self._monitor)
 
     async def _compare(self) -> None:
-        listing = await anyio.to_thread.run_sync(_list_ports, self._context)
+        listing = await anyio.to_thread.run_sync(_list_ports, self._context, limiter=self._limiter)
         self._changes.extend(self._table.reconcile(listing))
 
     def _read(self, monitor: pyudev.Monitor) -> None:

@@ -7,9 +7,11 @@ import os
 import struct
 import sys
 import termios
+import threading
 import tty
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -166,6 +168,35 @@ async def test_a_wedged_device_stops_its_sender_and_not_the_event_loop(terminal:
     assert patience.cancelled_caught, "nobody reads, so that sending must wait at some point"
     assert len(await read_all(master, sent)) == sent
     await port.aclose()
+
+
+async def test_ports_that_hang_while_opening_hold_up_no_other(
+    terminal: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = threading.Event()
+    real = serial_module._Tty
+
+    def hang(port: str, *arguments: Any, **options: Any) -> serial.Serial:
+        if port != terminal[1]:
+            free.wait(30)
+            raise serial.SerialException(errno.ENODEV, "no")
+        return real(port, *arguments, **options)
+
+    async def expect_nothing(number: int) -> None:
+        with pytest.raises(TransportError):
+            await open_serial_port(SerialSettings(port=f"/dev/ttyACM{number}", baud=19200))
+
+    monkeypatch.setattr(serial_module, "_Tty", hang)
+    async with anyio.create_task_group() as tasks:
+        for number in range(64):
+            tasks.start_soon(expect_nothing, number)
+        try:
+            with anyio.fail_after(10):
+                port = await open_serial_port(SerialSettings(port=terminal[1], baud=19200))
+                await port.set_baud(115200)
+                await port.aclose()
+        finally:
+            free.set()
 
 
 async def test_the_holder_of_a_busy_port_is_named(terminal: tuple[int, str]) -> None:

@@ -86,6 +86,8 @@ class BusPirateProgrammer:
         self._part = part
         self._code = max((code for code, hz in enumerate(self._speeds) if hz <= limit_hz), default=0)
         await self._pirate.ensure()
+        if part is not None:
+            await self._pirate.suit(self._speeds[self._code])
         self._memory = await self._enter()
         return self._speeds[self._code]
 

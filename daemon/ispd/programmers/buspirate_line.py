@@ -81,7 +81,6 @@ class PirateLine:
         self._link = SerialLink(port)
         self._rates = tuple(dict.fromkeys(rates))
         self._baud = self._rates[0]
-        self.window = _NO_WINDOW
 
     @property
     def name(self) -> str:
@@ -166,11 +165,12 @@ class PirateLine:
         requests: Iterable[Request[R]],
         *,
         deadline_s: float,
+        window: Window = _NO_WINDOW,
         stop: Callable[[], bool] | None = None,
         on_reply: Callable[[R], None] | None = None,
     ) -> list[R]:
         """Send requests in step and return their replies; errors are those of :meth:`SerialLink.exchange`."""
-        pump = WindowPump(requests, self.window, stop=stop)
+        pump = WindowPump(requests, window, stop=stop)
         return await self._link.exchange(pump, deadline_s=deadline_s, on_reply=on_reply)
 
     async def command_ahead(self, request: Request[R], *, ahead_bytes: int, not_before: float, deadline_s: float) -> R:

@@ -218,11 +218,20 @@ class TargetMemory:
         """Send instructions in bulk transfers and return the fourth reply byte of each."""
         if not instructions:
             return b""
-        count = self._pirate.pace.bulk_instructions(self._sck_hz)
+        pace = self._pirate.pace
+        count = pace.bulk_instructions(self._sck_hz)
         chunks = [b"".join(instructions[at : at + count]) for at in range(0, len(instructions), count)]
-        requests: list[Request[bytes]] = [*map(Bulk, chunks[:-1]), self._marked(Bulk(chunks[-1]))]
-        replies = await self._pirate.command(requests, deadline_s=self._deadline_s(len(instructions)))
-        return b"".join(reply[3::4] for reply in replies)
+        heard = bytearray()
+        for at in range(0, len(chunks), pace.bulk_run(self._sck_hz)):
+            *first, last = chunks[at : at + pace.bulk_run(self._sck_hz)]
+            requests: list[Request[bytes]] = [*map(Bulk, first), self._marked(Bulk(last))]
+            replies = await self._pirate.command(
+                requests,
+                deadline_s=self._deadline_s(len(instructions)),
+                window=pace.bulk_window(self._sck_hz),
+            )
+            heard += b"".join(reply[3::4] for reply in replies)
+        return bytes(heard)
 
     async def _deliver(self, instructions: Sequence[bytes]) -> bytes:
         """Send instructions of which only the last one's reply matters; zeros stand for the others."""

@@ -10,12 +10,27 @@ from enum import Enum
 from typing import Final
 
 from ispd.wire.buspirate import MAX_BULK_BYTES
+from ispd.wire.buspirate_text import DEFAULT_BAUD
 from ispd.wire.window import Window
 
-__all__ = ["FIFO_BYTES", "Blocks", "Pace"]
+__all__ = ["FAST_BAUD", "FIFO_BYTES", "STREAM_BAUDS", "Blocks", "Pace"]
+
+FAST_BAUD: Final = 2_000_000
+"""For firmware that collects what it is to clock out, and reads flash by a command."""
+
+STREAM_BAUDS: Final = (800_000, 250_000)
+"""Where bytes pass straight on to SPI: 12.5 us each, which SPI at 1 MHz keeps up with, and 40 us for 250 kHz, the clock for a
+part whose CKDIV8 stays programmed. Both ends make exactly these, unlike 115200 (0.8 % apart)."""
 
 FIFO_BYTES: Final = 4
 """Receive FIFO of the PIC24's UART."""
+
+_ANY_WINDOW: Final = Window(ahead_bytes=None)
+_NO_WINDOW: Final = Window(ahead_bytes=0, ahead_requests=0)
+_ANY_RUN: Final = 1 << 16
+_EXACT_RUN: Final = 60
+_DEFAULT_RUN: Final = 12
+"""204 bytes at 115200 baud: 2 bytes behind. At exact rates a thousand bytes are less than one behind."""
 
 _SPI_OVERHEAD_S: Final = 4e-6
 """What the firmware does around each SPI byte; 40 to 60 instructions at 16 MIPS."""
@@ -65,8 +80,28 @@ class Pace:
 
     @property
     def window(self) -> Window:
-        """How far to run ahead: as far as we like, or not at all."""
-        return Window(ahead_bytes=None) if self.is_usb else Window(ahead_bytes=0, ahead_requests=0)
+        """How far to run ahead while the firmware is deaf: as far as we like on USB, or not at all."""
+        return _ANY_WINDOW if self.is_usb else _NO_WINDOW
+
+    def bulk_window(self, sck_hz: int) -> Window:
+        """How far to run ahead of bulk transfers, where each byte is taken before the next one is there."""
+        return _ANY_WINDOW if self._keeps_up(sck_hz) else _NO_WINDOW
+
+    def bulk_run(self, sck_hz: int) -> int:
+        """Return how many bulk transfers may follow one another before the line must rest.
+
+        Its two ends are not quite equally fast: with each byte one falls behind, and has 4 bytes of room.
+        """
+        if self.is_usb or not self._keeps_up(sck_hz):
+            return _ANY_RUN
+        return _DEFAULT_RUN if self.baud == DEFAULT_BAUD else _EXACT_RUN
+
+    def best_baud(self, sck_hz: int) -> int:
+        """Return the fastest rate that SPI keeps up with; the one there is where none is slow enough."""
+        return next((baud for baud in STREAM_BAUDS if self.spi_byte_s(sck_hz) <= 10 / baud), self.baud)
+
+    def _keeps_up(self, sck_hz: int) -> bool:
+        return self.is_usb or self.spi_byte_s(sck_hz) <= self.byte_s
 
     def spi_byte_s(self, sck_hz: int) -> float:
         """Seconds for each byte on SPI, at most."""
@@ -76,7 +111,7 @@ class Pace:
         """Return how many instructions of 4 bytes one ``1n`` may carry, 1 to 4."""
         most = MAX_BULK_BYTES // 4
         spi_s = self.spi_byte_s(sck_hz)
-        if self.is_usb or spi_s <= self.byte_s:
+        if self._keeps_up(sck_hz):
             return most
         waiting = 1 - self.byte_s / spi_s
         return max(1, min(most, int(FIFO_BYTES / waiting) // 4))

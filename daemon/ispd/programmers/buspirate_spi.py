@@ -1,8 +1,8 @@
 """A Bus Pirate that was found, recognised and measured: which firmware, how fast a line, and its SPI mode.
 
 The rate is raised where hardware v3 and firmware 5.5 or newer allow it (flashrom does the same): 2 Mbaud where ``05``
-collects its bytes first and flash is read by a command; where bytes pass straight on to SPI, a rate that SPI
-at 250 kHz keeps up with. A rate that does not carry a probe is given up again.
+collects its bytes first and flash is read by a command; where bytes pass straight on to SPI, one that SPI keeps up with. A
+rate that does not carry a probe is given up again.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,19 +11,16 @@ from typing import Final, TypeVar
 
 from ispd.errors import ErrorCode, LinkTimeoutError, ProgrammerError, ProtocolError, RemoteProtocolError
 from ispd.programmers.buspirate_line import PirateLine
-from ispd.programmers.buspirate_pace import Blocks, Pace
+from ispd.programmers.buspirate_pace import FAST_BAUD, STREAM_BAUDS, Blocks, Pace
 from ispd.transport.contract import BytePort
 from ispd.wire.buspirate import AskExtended, Bitbang, Marked, Speed, SpiMode, WriteThenRead
 from ispd.wire.buspirate_text import DEFAULT_BAUD, parse_banner
 from ispd.wire.engine import Chain, Request
+from ispd.wire.window import Window
 
-__all__ = ["FAST_BAUD", "STREAM_BAUD", "Mode", "Pirate"]
+__all__ = ["Mode", "Pirate"]
 
 R = TypeVar("R")
-
-FAST_BAUD: Final = 2_000_000
-STREAM_BAUD: Final = 250_000
-"""40 us for each byte; one takes up to 36 us on SPI at 250 kHz, the clock for a part whose CKDIV8 stays programmed."""
 
 _PROBE_S: Final = 0.2
 _LINE_PROBE: Final = bytes(32)
@@ -45,7 +42,7 @@ class Pirate:
     """An open Bus Pirate; between boards it is in bit-bang mode, where all pins are inputs and the supplies off."""
 
     def __init__(self, port: BytePort, first_baud: int, *, is_v4: bool) -> None:
-        self._line = PirateLine(port, (first_baud, DEFAULT_BAUD, FAST_BAUD, STREAM_BAUD))
+        self._line = PirateLine(port, (first_baud, DEFAULT_BAUD, FAST_BAUD, *STREAM_BAUDS))
         self._may_raise = True
         self.firmware = parse_banner(b"", is_v4=is_v4)
         self.pace = Pace(is_usb=is_v4, baud=DEFAULT_BAUD, blocks=Blocks.NONE)
@@ -84,16 +81,30 @@ class Pirate:
         if not self.pace.is_usb and self._line.baud != self.pace.baud:
             await self._bring_up()
 
+    async def suit(self, sck_hz: int) -> None:
+        """Change to the fastest rate that SPI at this clock keeps up with, where bytes pass straight on to it.
+
+        Out of programming mode then; takes a quarter of a second where the rate changes.
+        """
+        can_change = self._may_raise and self.firmware.may_change_rate and self._line.baud != FAST_BAUD
+        baud = self.pace.best_baud(sck_hz)
+        if can_change and baud != self._line.baud:
+            await self.to_bitbang()
+            await self._change_rate(baud)
+
     async def command(
         self,
         requests: Iterable[Request[R]],
         *,
         deadline_s: float,
+        window: Window | None = None,
         stop: Callable[[], bool] | None = None,
         on_reply: Callable[[R], None] | None = None,
     ) -> list[R]:
         """Send requests and return their replies; errors are those of :meth:`SerialLink.exchange`."""
-        return await self._line.command(requests, deadline_s=deadline_s, stop=stop, on_reply=on_reply)
+        return await self._line.command(
+            requests, deadline_s=deadline_s, window=window or self.pace.window, stop=stop, on_reply=on_reply
+        )
 
     async def command_ahead(self, request: Request[R], *, ahead_bytes: int, not_before: float, deadline_s: float) -> R:
         """See :meth:`PirateLine.command_ahead`."""
@@ -125,7 +136,7 @@ class Pirate:
     async def _bring_up(self) -> None:
         """Learn from the banner who it is, raise the rate, and find out which commands work; ends in bit-bang mode."""
         self.firmware = parse_banner(await self._line.to_terminal(), is_v4=self.firmware.is_usb)
-        is_raised = await self._raise_rate(STREAM_BAUD if self.firmware.is_streaming else FAST_BAUD)
+        is_raised = await self._raise_rate(STREAM_BAUDS[-1] if self.firmware.is_streaming else FAST_BAUD)
         try:
             await self._probe()
         except (LinkTimeoutError, ProtocolError):
@@ -137,9 +148,16 @@ class Pirate:
             await self._find(is_in_terminal=True)
             await self._probe()
         if self._line.baud == FAST_BAUD and not (self.reads_flash and self.pace.blocks is Blocks.BUFFERED):
-            await self._line.to_terminal()
-            await self._raise_rate(STREAM_BAUD)
-            self._set_pace(self.pace.blocks)
+            await self._change_rate(STREAM_BAUDS[-1])
+
+    async def _change_rate(self, baud: int) -> None:
+        """Go through the terminal to another rate."""
+        await self._line.to_terminal()
+        await self._raise_rate(baud)
+        self._set_pace(self.pace.blocks)
+        await self._line.command([Chain((SpiMode(),), Speed(_PROBE_SPEED))], deadline_s=_PROBE_S)
+        await self._probe_line()
+        await self._line.command([Bitbang()], deadline_s=_PROBE_S)
 
     async def _raise_rate(self, baud: int) -> bool:
         """Change from the terminal at 115200 baud into bit-bang mode, at ``baud`` where that is possible."""
@@ -157,8 +175,7 @@ class Pirate:
         if self.firmware.may_read_flash:
             self.reads_flash = (await self._line.command([Marked(AskExtended())], deadline_s=_PROBE_S))[0]
         if self.firmware.may_write_then_read and await self._has_blocks():
-            if self._line.baud != DEFAULT_BAUD:
-                await self._line.command([Marked(WriteThenRead(_LINE_PROBE))], deadline_s=_PROBE_S)
+            await self._probe_line()
             self._set_pace(Blocks.STREAMED if self.firmware.is_streaming else Blocks.BUFFERED)
         if self.mode is Mode.SPI:
             await self._line.command([Bitbang()], deadline_s=_PROBE_S)
@@ -174,10 +191,14 @@ class Pirate:
             return False
         return True
 
+    async def _probe_line(self) -> None:
+        """Make sure that no byte of many is lost at a raised rate."""
+        if self._line.baud != DEFAULT_BAUD:
+            await self._line.command([Marked(WriteThenRead(_LINE_PROBE))], deadline_s=_PROBE_S)
+
     def _set_pace(self, blocks: Blocks) -> None:
         """Take note of the rate, and of what follows from it and from the firmware."""
         self.pace = Pace(is_usb=self.firmware.is_usb, baud=self._line.baud, blocks=blocks)
-        self._line.window = self.pace.window
 
     async def _find(self, *, is_in_terminal: bool = False) -> None:
         """Bring the Bus Pirate into bit-bang mode once more. Raises ``ProgrammerError`` (programmer-silent)."""

@@ -132,12 +132,17 @@ class Rig:
             await anyio.sleep(0.1)
         await port.aclose()
 
+    def feeds(self) -> bool:
+        """Tell whether the Bus Pirate's supplies are on."""
+        self.bench.target(PORT)
+        return self.board.pins.power
+
     def check(self) -> None:
         """Fail on anything a data sheet forbids, on a deaf receiver, and on a target left in reset or under current."""
         self.bench.target(PORT)
         assert self.board.lost == 0
         assert self.board.pins.cs_is_high
-        assert not self.board.pins.power
+        assert not self.feeds()
         if self.target is not None:
             assert [str(violation) for violation in self.target.violations] == []
 
@@ -226,8 +231,7 @@ def test_the_rate_is_what_hardware_and_firmware_take(
         programmer = await place.open()
         assert place.bench.taps[0].rates[-1] == baud
         assert programmer.identity.firmware == text
-        if hardware is V4:
-            assert place.bench.taps[0].rates == [115200]
+        assert hardware is V3 or place.bench.taps[0].rates == [115200]
         await programmer.aclose()
         terminal = await place.bench.open_serial(SerialSettings(port=PORT, baud=115200))
         await anyio.sleep(0.2)
@@ -407,6 +411,31 @@ async def test_the_inverted_edge_is_found_with_the_first_target_and_remembered()
     place.check()
 
 
+@pytest.mark.parametrize("firmware", ["5.10", "8.0"])
+def test_the_rate_follows_the_clock_where_bytes_pass_straight_on(firmware: str) -> None:
+    async def session() -> None:
+        place = rig(V3, firmware)
+        programmer = await place.open()
+        rates = place.bench.taps[0].rates
+        assert rates[-1] == 250_000
+        for part, sck_hz, baud in [
+            (U4, 1_600_000, 800_000),
+            (None, None, 800_000),  # a look
+            (U4, 200_000, 800_000),  # fuses: no rate is slow enough, and little is sent
+            (U4, 2_000_000, 800_000),
+            (U4, 400_000, 250_000),
+        ]:
+            before = len(rates)
+            await programmer.enter(part, sck_hz)
+            assert await signature(programmer) == U4.signature.value
+            assert rates[-1] == baud
+            assert len(rates) == before or rates[before - 1] != baud
+        await programmer.leave()
+        place.check()
+
+    run_virtual(session)
+
+
 @virtual
 async def test_entering_again_latches_new_clock_fuses() -> None:
     place = rig(target=AvrTarget(PARTS.get("atmega328p")))
@@ -428,9 +457,9 @@ def test_the_supply_is_on_only_in_programming_mode(own_supply: bool) -> None:
         assert place.target is not None
         programmer = await place.open()
         for _ in range(2):
-            assert not place.board.pins.power
+            assert not place.feeds()
             await programmer.enter(None, None)
-            assert place.board.pins.power
+            assert place.feeds()
             assert place.target.in_reset
             assert await signature(programmer) == U4.signature.value
             await programmer.leave()
@@ -700,7 +729,14 @@ async def test_a_target_slower_than_its_data_sheet_is_noticed() -> None:
 
 @pytest.mark.parametrize(
     ("hardware", "firmware", "refused", "limit_s"),
-    [(V3, "6.1", {2_000_000}, 14.8), (V3, "6.1", set(), 3.8), (V3, "8.0", set(), 7.3), (V4, "6.3-r2151", set(), 3.8)],
+    [
+        (V3, "5.2", set(), 26.0),
+        (V3, "5.10", set(), 5.3),
+        (V3, "6.1", {2_000_000}, 14.8),
+        (V3, "6.1", set(), 3.8),
+        (V3, "8.0", set(), 4.0),
+        (V4, "6.3-r2151", set(), 3.8),
+    ],
 )
 def test_28_kib_are_written_and_verified_in_time(
     hardware: BusPirateHardware, firmware: str, refused: set[int], limit_s: float

@@ -174,10 +174,11 @@ async def test_ports_that_hang_while_opening_hold_up_no_other(
     terminal: tuple[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     free = threading.Event()
-    real = serial_module._Tty
+    real, hanging = serial_module._Tty, list[str]()
 
     def hang(port: str, *arguments: Any, **options: Any) -> serial.Serial:
         if port != terminal[1]:
+            hanging.append(port)
             free.wait(30)
             raise serial.SerialException(errno.ENODEV, "no")
         return real(port, *arguments, **options)
@@ -192,6 +193,8 @@ async def test_ports_that_hang_while_opening_hold_up_no_other(
             tasks.start_soon(expect_nothing, number)
         try:
             with anyio.fail_after(10):
+                while len(hanging) < 40:  # noqa: ASYNC110 - they hang in threads; anyio lends 40 of them
+                    await anyio.sleep(0.001)
                 port = await open_serial_port(SerialSettings(port=terminal[1], baud=19200))
                 await port.set_baud(115200)
                 await port.aclose()

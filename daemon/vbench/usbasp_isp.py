@@ -13,6 +13,7 @@ _TICK_S = 64 / 12e6
 """Timer 0 behind a prescaler of 64."""
 _WAIT_S = 60 * _TICK_S
 """One unit of ``clockWait``."""
+_FIXED_DELAY_S = 12 * _TICK_S
 _FLUSH_WAITS = 15
 """4.8 ms where the last byte of a page is FF and cannot be polled."""
 _POLL_ROUNDS = 30
@@ -66,9 +67,14 @@ class Isp:
             option = default
         self.sck_hz = _SCK_HZ[option]
         self._is_hardware_sck = option >= _FIRST_HARDWARE
-        # ispDelay: half a period of software SPI, a single tick of the timer otherwise
-        self._pulse_s = _TICK_S if self._is_hardware_sck else 0.5 / self.sck_hz
+        self._pulse_s = self._delay_s()
         self._instruction_s = 32 / self.sck_hz + _INSTRUCTION_OVERHEAD_S
+
+    def _delay_s(self) -> float:
+        """``ispDelay``: half a period of software SPI, or a single tick of the timer; before 2009 always 12 ticks."""
+        if not self._release.has_sck_option:
+            return _FIXED_DELAY_S
+        return _TICK_S if self._is_hardware_sck else 0.5 / self.sck_hz
 
     # -- connect and enter -----------------------------------------------------------------------------------------
 

@@ -161,8 +161,10 @@ def test_a_target_that_is_too_slow_is_given_up_quickly_by_stock_firmware(
 ) -> None:
     rig = make_rig(firmware, part="atmega328p", fuses=RC_128_KHZ)
     assert not rig.enter(10)
-    delays = 3 if rig.programmer.release.retries_with_reset else 2
-    assert rig.took == pytest.approx(32 * (32 / 375e3 + 10e-6 + delays * 64 / 12e6) + 3 * TAU_S, rel=0.01)
+    ticks = {UsbAspFirmware.STOCK_2009: 2, UsbAspFirmware.STOCK_2007: 24, UsbAspFirmware.STOCK_2005: 24}.get(
+        firmware, 3
+    )
+    assert rig.took == pytest.approx(32 * (32 / 375e3 + 10e-6 + ticks * 64 / 12e6) + 3 * TAU_S, rel=0.01)
     assert rig.ask(TRANSMIT, "30 00 00 00")[2] == 0x00
     assert rig.target.violations == []  # tries without the 20 ms wait are the firmware's own
 

@@ -5,10 +5,11 @@ once per ``GRAIN_S``, so that sixteen boards at 19200 baud cost a fraction of a 
 lines: an Uno is not reset by opening it.
 """
 
+import fcntl
 import math
 import os
 import selectors
-import termios
+import struct
 import threading
 import time
 import tty
@@ -28,7 +29,9 @@ _CHUNK_BYTES = 4096
 _IDLE_S = 60.0
 """Longest sleep; only bounds the argument of ``select``."""
 
-_BAUDS = {getattr(termios, name): int(name[1:]) for name in dir(termios) if name.startswith("B") and name[1:].isdigit()}
+_TCGETS2 = 0x802C542A
+_TERMIOS2 = struct.Struct("=4I20B2I")
+"""``struct termios2`` of Linux (asm-generic/termbits.h): the only one that tells rates without a name of their own."""
 
 
 class PtyServer:
@@ -219,7 +222,7 @@ class PtyBoard:
             return
         with suppress(BlockingIOError):
             data = os.read(self._master, _CHUNK_BYTES)
-            baud = _BAUDS.get(termios.tcgetattr(self._slave)[5], 0)
+            baud = _baud_of(self._slave)
             if baud > 0 and data:
                 self.programmer.set_baud(baud)
                 self.programmer.feed(data, now)
@@ -238,3 +241,9 @@ class PtyBoard:
             self.unplug()
         else:
             self.due = self.programmer.next_time()
+
+
+def _baud_of(descriptor: int) -> int:
+    """Return the output rate that a tty is set to."""
+    rate: int = _TERMIOS2.unpack(fcntl.ioctl(descriptor, _TCGETS2, bytes(_TERMIOS2.size)))[-1]
+    return rate

@@ -45,6 +45,8 @@ class _Watch:
         self._table = PortTable()
         self._monitor: pyudev.Monitor | None = None
         """None where events may have been lost: before the first listing, and after an error of the netlink socket."""
+        self._compare_at = 0.0
+        """When the next regular comparison is due, however much the monitor tells until then."""
         self._changes: deque[PortEvent] = deque()
         self._limiter = anyio.CapacityLimiter(1)
         self._is_closed = False
@@ -78,16 +80,16 @@ class _Watch:
             await self._compare()
             self._monitor = monitor
             return
-        with anyio.move_on_after(RECONCILE_S) as quiet:
+        with anyio.move_on_after(self._compare_at - anyio.current_time()) as patience:
             await anyio.wait_readable(self._monitor.fileno())
-        if quiet.cancelled_caught:
-            await self._compare()
-        else:
             self._read(self._monitor)
+        if patience.cancelled_caught:
+            await self._compare()
 
     async def _compare(self) -> None:
         listing = await anyio.to_thread.run_sync(_list_ports, self._context, limiter=self._limiter)
         self._changes.extend(self._table.reconcile(listing))
+        self._compare_at = anyio.current_time() + RECONCILE_S
 
     def _read(self, monitor: pyudev.Monitor) -> None:
         """Take all events that wait in the socket; those before an error count."""

@@ -182,6 +182,26 @@ async def test_what_no_event_told_is_found_by_the_regular_comparison(
             assert len(fake.monitors) == 1
 
 
+async def test_a_monitor_that_never_stops_talking_does_not_put_the_comparison_off(
+    fake: FakeUdev, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(udev, "RECONCILE_S", 0.05)
+    fake.devices.append(device("1-1.1", "ttyACM0"))
+
+    async def chatter() -> None:
+        while True:
+            fake.monitors[0].ring(device("1-1.9", "ttyS0", "change", {}))
+            await anyio.sleep(0.01)
+
+    with anyio.fail_after(5):
+        async with Machine().hotplug() as events, anyio.create_task_group() as tasks:
+            await anext(events)
+            fake.devices.clear()
+            tasks.start_soon(chatter)
+            assert shown(await anext(events)) == ("removed", "1-1.1")
+            tasks.cancel_scope.cancel()
+
+
 async def test_the_real_library_lists_this_machine() -> None:
     with anyio.move_on_after(0.3) as patience:
         async with Machine().hotplug() as events:

@@ -3,7 +3,7 @@
 Where the guide's readers let the later line win, two files that want different bytes at one address are refused here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ispd.catalog.imagefile import ImageFile
@@ -47,8 +47,9 @@ def merge_files(
                 earlier, fresh = _strip_one(earlier, fresh, _Finder(part, parts))
                 taken[index] = earlier
             _refuse_clash(earlier, fresh, _Finder(part, parts))
-            both = earlier.image.overlaps(fresh.image)
-            told += [f"{earlier.name} and {fresh.name} both hold {span}, with the same bytes" for span in both]
+            both = list(earlier.image.overlaps(fresh.image))
+            if both:
+                told.append(f"{earlier.name} and {fresh.name} both hold {_list(both)}, with the same bytes")
         taken.append(fresh)
     return MergeResult(
         image=_join(taken),
@@ -101,9 +102,25 @@ def _join(files: Sequence[ImageFile]) -> Image:
     """Return all bytes of files that agree where they overlap."""
     image = Image(())
     for file in files:
-        ranges = list(file.image.overlaps(image))
-        image = image.merged(Image(tuple(p for segment in file.image.segments for p in _outside(segment, ranges))))
+        image = image.merged(Image(tuple(_beyond(file.image, image))))
     return image
+
+
+def _beyond(image: Image, known: Image) -> Iterator[Segment]:
+    """Yield what ``image`` defines and ``known`` does not."""
+    ranges = iter(known.segments)
+    taken = next(ranges, None)
+    for segment in image.segments:
+        start = segment.start
+        while taken is not None and taken.start < segment.span.stop:
+            if taken.start > start:
+                yield Segment(start, segment.data[start - segment.start : taken.start - segment.start])
+            start = max(start, taken.span.stop)
+            if taken.span.stop > segment.span.stop:
+                break
+            taken = next(ranges, None)
+        if start < segment.span.stop:
+            yield Segment(start, segment.data[start - segment.start :])
 
 
 def _strip_one(first: ImageFile, second: ImageFile, finder: _Finder) -> tuple[ImageFile, ImageFile]:
@@ -146,19 +163,10 @@ def _cure(first: ImageFile, second: ImageFile, finder: _Finder) -> str:
     return "only one of them can be in flash: name the firmware and the bootloader that belong together"
 
 
-def _outside(segment: Segment, ranges: list[Span]) -> list[Segment]:
-    """Return what is left of ``segment`` when ``ranges``, in address order, are taken out."""
-    pieces: list[Segment] = []
-    start = segment.start
-    for span in ranges:
-        common = segment.span.overlap(span)
-        if len(common):
-            pieces.append(Segment(start, segment.data[start - segment.start : common.start - segment.start]))
-            start = common.stop
-    pieces.append(Segment(start, segment.data[start - segment.start :]))
-    return [piece for piece in pieces if piece.data]
-
-
 def _outline(image: Image) -> str:
-    spans = [str(segment.span) for segment in image.segments]
-    return ", ".join(spans if len(spans) <= 3 else [*spans[:2], f"{len(spans) - 3} more", spans[-1]])
+    return _list([segment.span for segment in image.segments])
+
+
+def _list(spans: Sequence[Span]) -> str:
+    words = [str(span) for span in spans]
+    return ", ".join(words if len(words) <= 3 else [*words[:2], f"{len(words) - 3} more", words[-1]])

@@ -1,6 +1,7 @@
 """Images: bytes with addresses, independent of the file format they came in."""
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -67,7 +68,10 @@ class Image:
     def bytes_in(self, span: Span) -> bytes:
         """Return ``span`` as dense bytes, gaps filled with 0xFF."""
         dense = bytearray([BLANK]) * len(span)
-        for segment in self.segments:
+        first = bisect_right(self.segments, span.start, key=lambda segment: segment.start) - 1
+        for segment in self.segments[max(0, first) :]:
+            if segment.start >= span.stop:
+                break
             common = segment.span.overlap(span)
             if len(common):
                 piece = segment.data[common.start - segment.start : common.stop - segment.start]
@@ -87,11 +91,16 @@ class Image:
 
     def overlaps(self, other: "Image") -> Iterator[Span]:
         """Yield every range that both images define, in address order."""
-        for mine in self.segments:
-            for theirs in other.segments:
-                common = mine.span.overlap(theirs.span)
-                if len(common):
-                    yield common
+        mine, theirs = iter(self.segments), iter(other.segments)
+        left, right = next(mine, None), next(theirs, None)
+        while left is not None and right is not None:
+            common = left.span.overlap(right.span)
+            if len(common):
+                yield common
+            if left.span.stop <= right.span.stop:
+                left = next(mine, None)
+            else:
+                right = next(theirs, None)
 
     def merged(self, other: "Image") -> "Image":
         """Return both images in one; raises ``ValueError`` where they overlap."""

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.unit.catalog.hexlines import END, data_lines, hexfile, record
 
+from ispd.catalog.hextext import MAX_PIECES
 from ispd.catalog.hexwriter import write_hex
 from ispd.catalog.imagefile import ImageFile, read_image
 from ispd.catalog.merge import merge_files
@@ -122,3 +123,12 @@ def test_a_merge_holds_exactly_the_bytes_of_its_files_or_is_refused(pieces):
         return
     image = merge_files(files, None).image
     assert {s.start + at: {byte} for s in image.segments for at, byte in enumerate(s.data)} == wanted
+
+
+def test_many_equal_pieces_make_one_remark():
+    scattered = [file(name, *[record(0, at * 16, b"\x01" * 12) for at in range(MAX_PIECES)]) for name in ("a", "b")]
+    made = merge_files(scattered, U4)
+    assert made.image == scattered[0].image
+    assert made.warnings == (
+        "a and b both hold 0x0000..0x000B, 0x0010..0x001B, 1021 more, 0x3FF0..0x3FFB, with the same bytes",
+    )

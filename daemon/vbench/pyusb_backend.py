@@ -172,8 +172,8 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
     # -- devices and descriptors -------------------------------------------------------------------------------------
 
     def enumerate_devices(self) -> Iterator[UsbPlace]:
-        """Return what is plugged in."""
-        return iter([place for place in self._places.values() if place.plugged])
+        """Return what is plugged in, in the order in which it came."""
+        return iter(sorted((place for place in self._places.values() if place.plugged), key=lambda one: one.address))
 
     def get_parent(self, _dev: UsbPlace) -> None:
         """Hubs are not emulated."""

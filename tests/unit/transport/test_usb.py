@@ -43,8 +43,9 @@ class Echo:
 
     port_kind: Literal[PortKind.USB] = PortKind.USB
 
-    def __init__(self) -> None:
+    def __init__(self, tag: int = 0) -> None:
         self.usb = FISCHL
+        self.tag = tag
         self.socket = IspSocket(None)
         self.power_lost_at: float | None = None
         self.begun: list[int] = []
@@ -64,7 +65,9 @@ class Echo:
         self.begun.append(transfer.value)
         self.on_request(transfer.value)
         ends_at = {HANG: math.inf, SLOW: at + SLOW_S}.get(transfer.request, at)
-        return ControlReply(ends_at=ends_at, data=bytes([transfer.value & 0xFF]), stalled=transfer.request == STALL)
+        return ControlReply(
+            ends_at=ends_at, data=bytes([transfer.value + self.tag & 0xFF]), stalled=transfer.request == STALL
+        )
 
 
 def ask(value: int = 0, request: int = ECHO, timeout_s: float = 5.0) -> ControlTransfer:
@@ -349,6 +352,32 @@ async def test_plugs_pulled_at_any_moment_leave_nothing_behind(backend: PyusbBac
                 tasks.start_soon(life, f"1-1.{index + 1}", index % 40)
     assert set(ended) <= {ErrorCode.LINK_CLOSED, ErrorCode.LINK_TIMEOUT}
     assert len(ended) == 64
+
+
+async def test_64_devices_that_look_the_same_are_told_apart_by_place_however_they_are_replugged(
+    backend: PyusbBackend,
+) -> None:
+    dice = random.Random(1000)
+    paths = [f"1-{hub}.{port}" for hub in range(1, 9) for port in range(1, 9)]
+    programmers = {path: Echo(tag) for tag, path in enumerate(paths)}
+    for path, programmer in programmers.items():
+        backend.add(path, programmer)
+    bus = UsbBus(backend)
+
+    async def check(path: str) -> None:
+        device = await bus.open(f"usb:{path}")
+        assert await device.submit([ask(0)]) == [bytes([programmers[path].tag])], path
+        await device.aclose()
+
+    for _ in range(10):
+        replugged = dice.sample(paths, 40)
+        for path in replugged:
+            backend.unplug(path)
+        for path in dice.sample(replugged, 40):
+            backend.plug(path)
+        async with anyio.create_task_group() as tasks:
+            for path in paths:
+                tasks.start_soon(check, path)
 
 
 async def test_without_libusb_only_usb_programmers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,7 +194,8 @@ class TargetMemory:
         ]
         instructions = [*self._extend(word), *loads, avr_isp.write_flash_page(word)]
         block = self._block_of(instructions)
-        if block is None:
+        wait_s = max(0.0, not_before - anyio.current_time())
+        if block is None or not self._pirate.pace.is_block_faster(len(instructions), self._sck_hz, wait_s):
             await anyio.sleep_until(not_before)
             await self._exchange(instructions)
             return

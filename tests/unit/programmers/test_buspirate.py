@@ -682,6 +682,25 @@ def test_a_cancelled_task_leaves_whole_pages_and_no_reset(firmware: str, seed: i
     run_virtual(session)
 
 
+@pytest.mark.parametrize("firmware", ["5.10", "7.1-2018", "8.0"])
+@pytest.mark.parametrize("seed", range(15))
+def test_a_cancelled_entering_holds_nothing(firmware: str, seed: int) -> None:
+    async def session() -> None:
+        place = rig(V3, firmware)
+        programmer = await place.open()
+        with anyio.move_on_after(random.Random(seed).uniform(0, 0.4)):
+            await programmer.enter(U4, 1_600_000)
+            await anyio.sleep(1)
+        await programmer.leave()
+        place.check()
+        await programmer.enter(U4, 1_600_000)
+        assert await signature(programmer) == U4.signature.value
+        await programmer.leave()
+        place.check()
+
+    run_virtual(session)
+
+
 @virtual
 async def test_a_bus_pirate_that_was_reset_meanwhile_is_brought_up_again() -> None:
     place = rig()

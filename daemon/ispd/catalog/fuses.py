@@ -70,10 +70,30 @@ _BIT_WORDS = {
     "selfprgen": ("self-programming on", "self-programming off"),
 }
 
-# what each pair of CKSEL settings is for, in MHz (data sheet tables "Crystal Oscillator Operating Modes": ATmega32U4 6-3,
-# ATmega328P 13-3, ATtiny85 6-7; with small swing ATmega8 4 and ATmega32A 8-3)
+# what each pair of CKSEL settings is for, in MHz (data sheet tables "Crystal Oscillator Operating Modes")
 _CRYSTAL_MHZ = {4: "0.4 to 0.9", 5: "0.9 to 3", 6: "3 to 8", 7: "8 to 16"}
 _CLASSIC_CRYSTAL_MHZ = {5: "0.4 to 0.9", 6: "0.9 to 3", 7: "3 to 8"}
+# start-up time by SUT, for crystals by CKSEL0 and SUT (data sheet tables "Start-up Times" of each clock source); the wait is
+# 4 or 4.1, 64 or 65 ms, by family
+_CRYSTAL_STARTS = (
+    "258 clocks and 4 ms",
+    "258 clocks and 65 ms",
+    "1024 clocks",
+    "1024 clocks and 4 ms",
+    "1024 clocks and 65 ms",
+    "16384 clocks",
+    "16384 clocks and 4 ms",
+    "16384 clocks and 65 ms",
+)
+_PLAIN_STARTS = ("6 clocks", "6 clocks and 4 ms", "6 clocks and 65 ms")
+_PLAIN_SOURCES = (
+    ClockSource.EXTERNAL,
+    ClockSource.RC,
+    ClockSource.RC_1_MHZ,
+    ClockSource.RC_2_MHZ,
+    ClockSource.RC_4_MHZ,
+    ClockSource.RC_128_KHZ,
+)
 # lock bit modes (data sheet chapter "Program And Data Memory Lock Bits")
 _LOCK_WORDS: Mapping[str, tuple[int, tuple[str, str, str, str]]] = {
     "blb1": (
@@ -252,7 +272,7 @@ def _meaning(part: Part, group: FuseBits, fuses: Mapping[MemoryKind, int]) -> st
         case "cksel":
             return _SOURCE_WORDS[clock_of(part, fuses).source] + _crystal_range(part, group, fuses)
         case "sut":
-            return f"start-up delay setting {group.of(value)} of the clock source"
+            return _start_up(part, group.of(value), fuses)
         case "bodlevel":
             return explain_brown_out(part, fuses)
         case "bootsz":
@@ -261,6 +281,17 @@ def _meaning(part: Part, group: FuseBits, fuses: Mapping[MemoryKind, int]) -> st
         case name:
             programmed, unprogrammed = _BIT_WORDS.get(name, ("programmed", "unprogrammed"))
             return programmed if group.is_programmed(value) else unprogrammed
+
+
+def _start_up(part: Part, sut: int, fuses: Mapping[MemoryKind, int]) -> str:
+    cksel = part.bits["cksel"]
+    setting = cksel.of(fuses[cksel.memory])
+    source = part.clock[setting]
+    if source in (ClockSource.CRYSTAL, ClockSource.FULL_SWING_CRYSTAL):
+        return f"starts after {_CRYSTAL_STARTS[(setting & 1) << 2 | sut]}"
+    if source in _PLAIN_SOURCES:
+        return f"starts after {_PLAIN_STARTS[sut]}" if sut < len(_PLAIN_STARTS) else "reserved setting"
+    return f"start-up delay setting {sut} of the clock source"
 
 
 def _crystal_range(part: Part, cksel: FuseBits, fuses: Mapping[MemoryKind, int]) -> str:

@@ -5,13 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.catalog.elfs import elf
-from tests.unit.catalog.hexlines import END, data_lines, hexfile
+from tests.unit.catalog.hexlines import END, data_lines, hexfile, record
 
 from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.imagefile import read_image
 from ispd.catalog.inspection import inspect_image
+from ispd.catalog.merge import merge_files
 from ispd.catalog.parts import load_parts
+from ispd.errors import RefusedError
 from ispd.model.part import MemoryKind
 from ispd.model.report import ImageKind, ImageReport
 
@@ -90,3 +94,31 @@ def test_an_elf_file_tells_what_else_it_wants():
     assert (kept.kind, kept.size_bytes, kept.findings) == (ImageKind.EEPROM, 2, ())
     # a family instead of a part says nothing
     assert len(inspect("kb.elf", elf((0, JUMP), device="avr5")).parts_that_fit) == len(PARTS)
+
+
+hexes = st.lists(
+    st.builds(data_lines, st.integers(0, 0xFFF0), st.binary(min_size=1, max_size=16))
+    | st.just([record(4, 0, b"\x00\x01")]),
+    max_size=6,
+).map(lambda blocks: hexfile(*[line for block in blocks for line in block], END))
+raw = st.binary(max_size=64) | st.sampled_from([0x1FF0, 0x6FF0, 0x7FF0]).map(lambda at: b"\xff" * at + JUMP * 8)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(["a.hex", "a.bin", "a.eep", "a.elf"]), hexes | raw | st.just(elf((0x7000, JUMP))))
+def test_whatever_comes_is_described_or_refused(name: str, content: bytes):
+    """And so is a merge with something else, with and without stripping."""
+    try:
+        file = read_image(name, content)
+    except RefusedError:
+        return
+    report = inspect_image(file, PARTS, BOOTLOADERS)
+    assert report.size_bytes == len(file.image)
+    assert all(file.image.span in PARTS.get(part).memory(file.memory).span for part in report.parts_that_fit)
+    other = read_image("b.hex", hexfile(*data_lines(0x6FFE, JUMP), END))
+    for strip in (False, True):
+        try:
+            made = merge_files([file, other], None, strip_sketch=strip, parts=PARTS)
+        except RefusedError:
+            continue
+        assert made.image.bytes_in(other.image.span) == other.image.bytes_in(other.image.span)

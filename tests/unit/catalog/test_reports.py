@@ -98,6 +98,23 @@ def test_a_crystal_is_told_with_its_range(part, lfuse, crystal):
     assert meanings["cksel"] == crystal
 
 
+@pytest.mark.parametrize(
+    ("part", "lfuse", "start"),
+    [
+        ("m32u4", 0x5E, "starts after 258 clocks and 65 ms"),
+        ("m32u4", 0xFF, "starts after 16384 clocks and 65 ms"),
+        ("m328p", 0xD7, "starts after 16384 clocks"),
+        ("m328p", 0x62, "starts after 6 clocks and 65 ms"),
+        ("m328p", 0x72, "reserved setting"),
+        ("m32a", 0x1F, "starts after 16384 clocks"),
+        ("m32a", 0xE1, "starts after 6 clocks and 65 ms"),
+        ("t85", 0x51, "start-up delay setting 1 of the clock source"),
+    ],
+)
+def test_a_start_up_time_is_told(part, lfuse, start):
+    assert {bit.name: bit.meaning for bit in explain(part, {L: lfuse}).bits}["sut"] == start
+
+
 def test_with_full_swing_a_classic_part_takes_any_crystal():
     meanings = {bit.name: bit.meaning for bit in explain("m32a", {L: 0x0F, H: 0xC9}).bits}
     assert meanings["cksel"] == "crystal or resonator, 1 MHz and more"

@@ -21,8 +21,9 @@ from ispd.transport.usb_device import BlockingUsbDevice, UsbPlace, load_libusb
 
 __all__ = ["UsbBus", "UsbDevice"]
 
-_OPEN_S = 10.0
-"""Longest an open may take: a configuration and four texts, each held up by the device as long as it is allowed to."""
+_OPEN_S = 30.0
+"""Longest an open may take: a configuration and four texts, each held up by the device as long as it is allowed to (7 s in all),
+and at a place's first open libusb's look at all devices, which takes some ms for each on an idle machine."""
 
 _GRACE_S = 2.0
 """How much longer than its timeout a transfer may take before the device counts as wedged. libusb takes a late transfer

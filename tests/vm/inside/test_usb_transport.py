@@ -96,9 +96,14 @@ async def plugged(bus: VhciBus, port: int, programmer: Echo | None = None) -> st
     return f"usb:{path}"
 
 
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
 @asynccontextmanager
-async def opened(port: str) -> AsyncIterator[UsbDevice]:
-    device = await Machine().open_usb(port)
+async def opened(machine: Machine, port: str) -> AsyncIterator[UsbDevice]:
+    device = await machine.open_usb(port)
     assert isinstance(device, UsbDevice)
     try:
         yield device
@@ -106,10 +111,10 @@ async def opened(port: str) -> AsyncIterator[UsbDevice]:
         await device.aclose()
 
 
-async def test_a_device_answers_refuses_hangs_and_leaves(bus: VhciBus) -> None:
+async def test_a_device_answers_refuses_hangs_and_leaves(bus: VhciBus, machine: Machine) -> None:
     programmer = Echo()
     port = await plugged(bus, 3, programmer)
-    async with opened(port) as device:
+    async with opened(machine, port) as device:
         assert device.identity == FISCHL
         assert await device.submit([ask(1), ask(0x1FE)]) == [b"\x01" * 20, b"\xfe" * 20]
         out = ControlTransfer(request_type=0x40, request=ECHO, data=bytes(200))
@@ -125,70 +130,72 @@ async def test_a_device_answers_refuses_hangs_and_leaves(bus: VhciBus) -> None:
             assert await anyio.to_thread.run_sync(programmer.hangs.wait, 30)
             begun = time.monotonic()
             bus.unplug(3)
-        assert time.monotonic() - begun < 10, "long before the transfer's own timeout"
+        assert time.monotonic() - begun < 60, "long before the transfer's own timeout"
     with pytest.raises(TransportError) as gone:
-        await Machine().open_usb(port)
+        await machine.open_usb(port)
     assert gone.value.code is ErrorCode.PORT_NOT_FOUND
-    async with opened(await plugged(bus, 3)) as device:
+    async with opened(machine, await plugged(bus, 3)) as device:
         assert await device.submit([ask(5)]) == [b"\x05" * 20]
 
 
 async def closed_under(device: UsbDevice) -> None:
     with pytest.raises(LinkClosedError):
-        await device.submit([ask(9, HANG, timeout_s=60)])
+        await device.submit([ask(9, HANG, timeout_s=120)])
 
 
-async def test_who_may_not_open_a_device_learns_why(bus: VhciBus) -> None:
+async def test_who_may_not_open_a_device_learns_why(bus: VhciBus, machine: Machine) -> None:
     port = await plugged(bus, 0)
     with nobody(), pytest.raises(TransportError) as denied:
-        await Machine().open_usb(port)
+        await machine.open_usb(port)
     assert denied.value.code is ErrorCode.PERMISSION_DENIED
     async with await anyio.open_process([sys.executable, "-c", HOLD]) as other:
         assert other.stdout is not None
         with anyio.fail_after(60):
             assert await other.stdout.receive() == b"held\n"
         with pytest.raises(TransportError, match=f"in use by .*{other.pid}") as busy:
-            await Machine().open_usb(port)
+            await machine.open_usb(port)
         assert busy.value.code is ErrorCode.PORT_BUSY
         other.kill()
-    async with opened(port):
+    async with opened(machine, port):
         with pytest.raises(TransportError) as ours:
-            await Machine().open_usb(port)
+            await machine.open_usb(port)
         assert ours.value.code is ErrorCode.PORT_BUSY
 
 
-async def test_a_device_that_nobody_configured_is_configured(bus: VhciBus) -> None:
+async def test_a_device_that_nobody_configured_is_configured(bus: VhciBus, machine: Machine) -> None:
     port = await plugged(bus, 0)
     value = anyio.Path(f"/sys/bus/usb/devices/{port.removeprefix('usb:')}/bConfigurationValue")
     await value.write_text("-1")
     assert (await value.read_text()).strip() == ""
-    async with opened(port) as device:
+    async with opened(machine, port) as device:
         assert await device.submit([ask(1)]) == [b"\x01" * 20]
         assert (await value.read_text()).strip() == "1"
 
 
-async def test_eight_identical_devices_answer_each_for_itself_though_one_hangs(bus: VhciBus) -> None:
+async def test_eight_identical_devices_answer_each_for_itself_though_one_hangs(bus: VhciBus, machine: Machine) -> None:
     ports = [await plugged(bus, number) for number in range(8)]
 
     async def work(port: str, value: int) -> None:
-        async with opened(port) as device:
+        async with opened(machine, port) as device:
             for _ in range(5):
                 assert await device.submit([ask(value)] * 8) == [bytes([value]) * 20] * 8
 
-    async with opened(ports[0]) as hanging, anyio.create_task_group() as tasks:
+    async with opened(machine, ports[0]) as hanging, anyio.create_task_group() as tasks:
         tasks.start_soon(closed_under, hanging)
         begun = time.monotonic()
         async with anyio.create_task_group() as others:
             for value, port in enumerate(ports[1:]):
                 others.start_soon(work, port, value)
-        assert time.monotonic() - begun < 30
+        assert time.monotonic() - begun < 60
         bus.unplug(0)
 
 
-async def test_udev_tells_each_device_once_and_by_place(bus: VhciBus, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_udev_tells_each_device_once_and_by_place(
+    bus: VhciBus, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(udev, "RECONCILE_S", 0.1)
     first = await plugged(bus, 0)
-    async with Machine().hotplug() as events:
+    async with machine.hotplug() as events:
         seen = [await next_event(events)]
         others = [await plugged(bus, number) for number in (1, 5)]
         seen += [await next_event(events) for _ in others]

@@ -83,9 +83,9 @@ def _built_for(file: ImageFile, parts: Parts) -> tuple[Part, ...]:
 def _takes(part: Part, file: ImageFile, identity: _Identity) -> bool:
     if file.image.span not in part.memory(file.memory).span:
         return False
-    section = identity.bootloaders[0].section if identity.bootloaders else None
-    if section is not None:
-        return section.stop == part.flash.size_bytes
+    made_for = {name for bootloader in identity.bootloaders for name in bootloader.parts}
+    if made_for:
+        return bool({part.id, *part.twins} & made_for)
     # a bootloader lies where the part starts: a larger flash has its boot section elsewhere
     starts = boot_starts(part)
     return identity.start is None or (bool(starts) and identity.start >= starts[0])

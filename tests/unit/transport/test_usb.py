@@ -296,6 +296,48 @@ async def test_a_cancelled_open_closes_what_it_opened(backend: PyusbBackend) -> 
     assert (backend.opens, backend.closes) == (1, 1)
 
 
+async def test_a_bug_in_the_thread_closes_the_device_and_is_seen(
+    backend: PyusbBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", lambda hook: seen.append(hook.exc_value))
+    programmer, bug = Echo(), ZeroDivisionError()
+    backend.add("1-1.4", programmer)
+
+    def stumble(_value: int) -> None:
+        raise bug
+
+    programmer.on_request = stumble
+    async with opened(backend) as device:
+        with anyio.fail_after(5), pytest.raises(LinkClosedError):
+            await device.submit([ask(1)])
+        with pytest.raises(LinkClosedError):
+            await device.submit([ask(2)])
+    assert seen == [bug]
+
+
+def test_a_wedged_device_outlives_the_event_loop_in_silence(
+    backend: PyusbBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", seen.append)
+    monkeypatch.setattr(usb_module, "_GRACE_S", 0.01)
+    place = backend.add("1-1.4", Echo())
+
+    async def life() -> None:
+        async with opened(backend) as device:
+            place.wedged = True
+            with pytest.raises(LinkTimeoutError):
+                await device.submit([ask(1, timeout_s=0.01)])
+
+    anyio.run(life)
+    (left,) = (thread for thread in threading.enumerate() if is_ours(thread))
+    assert left.daemon, "it must not keep the process"
+    backend.unwedge("1-1.4")
+    left.join(10)
+    assert seen == []
+
+
 async def test_64_devices_at_once_do_not_wait_for_each_other(backend: PyusbBackend) -> None:
     ports = [f"1-{hub}.{port}" for hub in range(1, 9) for port in range(1, 9)]
     for path in ports:

@@ -11,6 +11,10 @@ from vbench.emulated import EmulatedSerial
 
 __all__ = ["BenchPort", "BenchTime"]
 
+_LEAST_S = 1e-6
+"""Shortest wait for a board. Bench time is a difference of floats: a byte due an instant later than now by their rounding
+would be waited for without time going on, for ever on virtual time."""
+
 
 class BenchTime:
     """Bench seconds: the event loop's clock times ``scale``, from the first use inside a loop on."""
@@ -114,7 +118,7 @@ class BenchPort:
         if due == math.inf:
             await changed.wait()
             return
-        wait_s = max(0.0, due - self._time.now()) / self._time.scale
+        wait_s = max(_LEAST_S, (due - self._time.now()) / self._time.scale)
         timer = asyncio.get_running_loop().call_later(wait_s, changed.set)
         try:
             await changed.wait()

@@ -1,21 +1,26 @@
-"""The beds a driver is tried on: the virtual bench in process, and a real pseudo-terminal. One interface for tests."""
+"""The beds a driver is tried on: the bench in process, a real pseudo-terminal, pyusb with its threads. One interface."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 
-from ispd.programmers.contract import IspProgrammer
-from ispd.programmers.stk500v1 import DRIVER
-from ispd.transport.contract import UsbIdentity
-from ispd.transport.machine import Machine
-from vbench.faults import ProgrammerFault
-from vbench.hardware import BenchHardware
-from vbench.line import Flavour
-from vbench.pty_board import PtyBoard
-from vbench.serial_programmer import SerialProgrammer
-from vbench.target import AvrTarget
+import anyio
+from tests.conformance.rows import ROWS, Board, Row
 
-__all__ = ["BEDS", "Bed", "OpenBed", "Watch", "on_pty", "virtually"]
+from ispd.programmers.contract import IspProgrammer
+from ispd.transport.contract import PortKind, UsbIdentity
+from ispd.transport.machine import Machine
+from vbench.hardware import BenchHardware
+from vbench.pty_board import PtyBoard
+from vbench.pyusb_backend import PyusbBackend
+from vbench.target import AvrTarget
+from vbench.usb_bus import UsbHardware
+from vbench.virtual_time import run_virtual
+
+__all__ = ["CASES", "VIRTUAL_CASES", "Bed", "Case", "OpenBed", "Watch"]
+
+PORT, PLACE = "A1", "1-1.4"
 
 
 @dataclass(slots=True)
@@ -39,63 +44,88 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    """An opened programmer and what stands behind it."""
+    """An opened programmer and what stands behind it. ``look`` lets the emulation catch up with the clock."""
 
+    row: Row
     programmer: IspProgrammer
-    board: SerialProgrammer
+    board: Board
     target: AvrTarget
     unplug: Callable[[], None]
     look: Callable[[], AvrTarget | None]
 
     def check(self) -> None:
-        """Fail on anything a data sheet forbids, on lost bytes, and on a target left in reset."""
+        """Fail on anything a data sheet forbids, and on whatever was lost."""
         self.look()
         assert [str(violation) for violation in self.target.violations] == []
-        assert self.board.mcu.lost == 0
-        assert self.board.optiboot.writes == 0
+        self.row.check(self.board)
 
 
-OpenBed = Callable[..., AbstractAsyncContextManager[Bed]]
+OpenBed = Callable[[AvrTarget], AbstractAsyncContextManager[Bed]]
 
 
 @asynccontextmanager
-async def virtually(
-    target: AvrTarget,
-    *,
-    flavour: Flavour = Flavour.UART,
-    baud: int = 19200,
-    faults: Sequence[ProgrammerFault] = (),
-    **options: bool,
-) -> AsyncIterator[Bed]:
+async def virtually(row: Row, target: AvrTarget) -> AsyncIterator[Bed]:
     """Open the driver on a bench in process; the caller's event loop decides what time is."""
-    board = SerialProgrammer(flavour, baud=baud, target=target, faults=faults, **options)
+    board = row.build(target)
     bench = BenchHardware()
-    bench.add("A1", board)
-    programmer = await DRIVER.open(bench, "A1", baud=baud, usb=board.usb)
+    bench.add(PORT, board)
+    programmer = await row.driver.open(bench, PORT, baud=row.baud, usb=board.usb)
     try:
-        yield Bed(programmer, board, target, lambda: bench.unplug("A1"), lambda: bench.target("A1"))
+        yield Bed(row, programmer, board, target, lambda: bench.unplug(PORT), lambda: bench.target(PORT))
     finally:
         await programmer.aclose()
 
 
 @asynccontextmanager
-async def on_pty(
-    target: AvrTarget,
-    *,
-    flavour: Flavour = Flavour.UART,
-    baud: int = 19200,
-    faults: Sequence[ProgrammerFault] = (),
-    **options: bool,
-) -> AsyncIterator[Bed]:
+async def on_pty(row: Row, target: AvrTarget) -> AsyncIterator[Bed]:
     """Open the driver on a real pseudo-terminal, in real time; a UART shows no USB identity there."""
-    board = SerialProgrammer(flavour, baud=baud, target=target, faults=faults, **options)
-    usb: UsbIdentity | None = None if flavour.is_uart else board.usb
+    board = row.build(target)
+    assert board.port_kind is PortKind.SERIAL
+    usb: UsbIdentity | None = None if row.is_bridged else board.usb
     with PtyBoard(board) as pty:
-        programmer = await DRIVER.open(Machine(), pty.path, baud=baud, usb=usb)
+        programmer = await row.driver.open(Machine(), pty.path, baud=row.baud, usb=usb)
         try:
-            yield Bed(programmer, board, target, pty.unplug, lambda: pty.target)
+            yield Bed(row, programmer, board, target, pty.unplug, lambda: pty.target)
         finally:
             await programmer.aclose()
 
 
-BEDS: dict[str, OpenBed] = {"virtual": virtually, "pty": on_pty}
+@asynccontextmanager
+async def on_pyusb(row: Row, target: AvrTarget) -> AsyncIterator[Bed]:
+    """Open the driver through pyusb and a worker thread, in real time."""
+    board = row.build(target)
+    assert board.port_kind is PortKind.USB
+    backend = PyusbBackend()
+    backend.add(PLACE, board)
+    programmer = await row.driver.open(UsbHardware(backend), f"usb:{PLACE}", usb=board.usb)
+    try:
+        yield Bed(row, programmer, board, target, lambda: backend.unplug(PLACE), lambda: backend.target(PLACE))
+    finally:
+        await programmer.aclose()
+    assert backend.opens == backend.closes
+    assert backend.strays == []
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row on a bed."""
+
+    row: Row
+    where: str
+    bed: Callable[[Row, AvrTarget], AbstractAsyncContextManager[Bed]]
+
+    def run(self, test: Callable[[OpenBed], Awaitable[None]]) -> None:
+        """Run a test on virtual time where the bed allows it."""
+        runner = run_virtual if self.where == "virtual" else anyio.run
+        runner(functools.partial(test, functools.partial(self.bed, self.row)))
+
+
+def _cases(name: str, row: Row) -> dict[str, Case]:
+    beds = {"virtual": virtually}
+    if row.is_quick:
+        beds |= {"pty": on_pty} if row.driver.port_kind is PortKind.SERIAL else {"pyusb": on_pyusb}
+    return {f"{name} {where}": Case(row, where, bed) for where, bed in beds.items()}
+
+
+CASES: dict[str, Case] = {key: case for name, row in ROWS.items() for key, case in _cases(name, row).items()}
+VIRTUAL_CASES = {key: case for key, case in CASES.items() if case.where == "virtual"}

@@ -1,12 +1,10 @@
-"""The contract of ISP programmers, run on every bed: open, enter, transfer, write, read, leave, unplug."""
+"""The contract of ISP programmers, run on every bed: open, enter, transfer, write, read, leave, unplug, cancel."""
 
-import functools
 import random
-from collections.abc import Awaitable, Callable
 
 import anyio
 import pytest
-from tests.conformance.beds import BEDS, Bed, OpenBed, Watch
+from tests.conformance.beds import CASES, VIRTUAL_CASES, Bed, Case, OpenBed, Watch
 
 from ispd.catalog.parts import load_parts
 from ispd.errors import LinkClosedError, LocalProtocolError
@@ -14,12 +12,18 @@ from ispd.model.image import Segment
 from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 from ispd.wire import avr_isp
-from vbench.line import Flavour
 from vbench.target import AvrTarget
-from vbench.virtual_time import run_virtual
 
-FAST = 1_000_000
-"""A rate at which the line is no limit, to keep real time short."""
+FAST_CLOCK = {MemoryKind.LFUSE: 0xFF}
+"""A crystal of 16 MHz, not divided, on all parts used here."""
+
+each_case = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+each_virtual_case = pytest.mark.parametrize("case", VIRTUAL_CASES.values(), ids=VIRTUAL_CASES)
+
+
+def target_of(name: str) -> AvrTarget:
+    """Return a board whose target follows every SCK."""
+    return AvrTarget(load_parts().get(name), fuses=FAST_CLOCK)
 
 
 def pages_of(part: Part, data: bytes, start: int = 0) -> list[Segment]:
@@ -34,34 +38,34 @@ async def erase(bed: Bed, part: Part) -> None:
     await anyio.sleep(part.times.erase_s)
 
 
-def run(where: str, test: Callable[[OpenBed], Awaitable[None]]) -> None:
-    """Run a test on virtual time where the bed allows it."""
-    runner = run_virtual if where == "virtual" else anyio.run
-    runner(functools.partial(test, BEDS[where]))
+async def enter(bed: Bed, part: Part | None) -> None:
+    """Enter programming mode as fast as the row allows."""
+    assert await bed.programmer.enter(part, bed.row.wish_hz) == bed.row.sck_hz
 
 
-@pytest.mark.parametrize("where", BEDS)
-@pytest.mark.parametrize("flavour", [Flavour.UART, Flavour.LEONARDO])
+@each_case
 @pytest.mark.parametrize("name", ["atmega32u4", "atmega8"])
-def test_a_session_writes_what_it_was_given_and_nothing_else(where: str, flavour: Flavour, name: str) -> None:
+def test_a_session_writes_what_it_was_given_and_nothing_else(case: Case, name: str) -> None:
     part = load_parts().get(name)
     code = random.Random(name).randbytes(6 * part.flash.page_bytes)
-    settings = random.Random(flavour).randbytes(part.eeprom.page_bytes * 2 + 3)
+    settings = random.Random(2).randbytes(part.eeprom.page_bytes * 2 + 3)
 
     async def session(open_bed: OpenBed) -> None:
-        async with open_bed(AvrTarget(part), flavour=flavour, baud=FAST) as bed:
+        async with open_bed(target_of(part.id)) as bed:
             programmer, watch = bed.programmer, Watch()
-            assert programmer.identity.kind == "stk500v1"
-            assert programmer.identity.firmware == "1.18"
-            assert await programmer.enter(None, None) == 125_000
+            assert programmer.identity.kind == case.row.driver.kind
+            assert case.row.firmware in programmer.identity.firmware
+            assert await programmer.enter(None, None) == case.row.default_hz
             signature = await programmer.transfer([avr_isp.read_signature(index) for index in range(3)])
             assert signature == part.signature.value
-            assert await programmer.enter(part, 125_000) == 125_000
+            await enter(bed, part)
+            assert case.row.sck_hz in programmer.capabilities.sck_hz
             await erase(bed, part)
             high = part.flash.size_bytes - part.flash.page_bytes
             pages = pages_of(part, code) + pages_of(part, code[: part.flash.page_bytes], high)
             assert await programmer.write(part, MemoryKind.FLASH, pages, watch) == 7
-            assert watch.notes == [part.flash.page_bytes] * 7
+            assert watch.total == 7 * part.flash.page_bytes
+            assert {note % part.flash.page_bytes for note in watch.notes} == {0}
             start = 2 * part.eeprom.page_bytes - 1
             assert await programmer.write(part, MemoryKind.EEPROM, [Segment(start, settings)], watch) == 1
             assert watch.total == 7 * part.flash.page_bytes + len(settings)
@@ -75,7 +79,7 @@ def test_a_session_writes_what_it_was_given_and_nothing_else(where: str, flavour
             assert bed.target.eeprom[start : start + len(settings)] == settings
             assert set(bed.target.eeprom[:start] + bed.target.eeprom[start + len(settings) :]) == {0xFF}
 
-    run(where, session)
+    case.run(session)
 
 
 async def check_read(bed: Bed, part: Part, code: bytes, settings: bytes, start: int) -> None:
@@ -89,16 +93,15 @@ async def check_read(bed: Bed, part: Part, code: bytes, settings: bytes, start: 
     assert await bed.programmer.read(MemoryKind.FLASH, Span(8, 8), watch) == b""
 
 
-@pytest.mark.parametrize("where", BEDS)
-@pytest.mark.parametrize("baud", [19200, FAST])
-def test_pages_with_gaps_between_them_land_where_they_belong(where: str, baud: int) -> None:
+@each_case
+def test_pages_with_gaps_between_them_land_where_they_belong(case: Case) -> None:
     part = load_parts().get("atmega32u4")
     code = random.Random(6).randbytes(128)
     places = [0x0000, 0x0100, 0x0180, 0x7F80, 0x0400]
 
     async def session(open_bed: OpenBed) -> None:
-        async with open_bed(AvrTarget(part), baud=baud) as bed:
-            await bed.programmer.enter(part, None)
+        async with open_bed(target_of(part.id)) as bed:
+            await enter(bed, part)
             await erase(bed, part)
             pages = [Segment(place, code) for place in places]
             assert await bed.programmer.write(part, MemoryKind.FLASH, pages, Watch()) == len(places)
@@ -108,18 +111,17 @@ def test_pages_with_gaps_between_them_land_where_they_belong(where: str, baud: i
             assert written == sorted(places)
             assert bed.target.flash.count(0xFF) >= 0x8000 - len(places) * 128
 
-    run(where, session)
+    case.run(session)
 
 
-@pytest.mark.parametrize("where", BEDS)
-@pytest.mark.parametrize("baud", [115200, FAST])
-def test_a_stop_ends_between_pages_and_the_session_goes_on(where: str, baud: int) -> None:
+@each_case
+def test_a_stop_ends_between_pages_and_the_session_goes_on(case: Case) -> None:
     part = load_parts().get("atmega32u4")
     code = random.Random(3).randbytes(12 * 128)
 
     async def session(open_bed: OpenBed) -> None:
-        async with open_bed(AvrTarget(part), baud=baud) as bed:
-            await bed.programmer.enter(part, None)
+        async with open_bed(target_of(part.id)) as bed:
+            await enter(bed, part)
             await erase(bed, part)
             done = await bed.programmer.write(part, MemoryKind.FLASH, pages_of(part, code), Watch(stop_after=4))
             assert 4 <= done <= 6
@@ -137,16 +139,16 @@ def test_a_stop_ends_between_pages_and_the_session_goes_on(where: str, baud: int
             await bed.programmer.leave()
             bed.check()
 
-    run(where, session)
+    case.run(session)
 
 
-@pytest.mark.parametrize("where", BEDS)
-def test_unplugging_while_writing_is_told_at_once(where: str) -> None:
+@each_case
+def test_unplugging_while_writing_is_told_at_once(case: Case) -> None:
     part = load_parts().get("atmega32u4")
 
     async def session(open_bed: OpenBed) -> None:
-        async with open_bed(AvrTarget(part)) as bed:
-            await bed.programmer.enter(part, None)
+        async with open_bed(target_of(part.id)) as bed:
+            await enter(bed, part)
             await erase(bed, part)
             code = random.Random(4).randbytes(40 * 128)
             begun = anyio.current_time()
@@ -164,18 +166,18 @@ def test_unplugging_while_writing_is_told_at_once(where: str) -> None:
                 await bed.programmer.leave()
             await bed.programmer.aclose()
 
-    run(where, session)
+    case.run(session)
 
 
-@pytest.mark.parametrize("where", BEDS)
-def test_a_cancelled_task_leaves_the_target_running(where: str) -> None:
+@each_case
+def test_a_cancelled_task_leaves_the_target_running(case: Case) -> None:
     part = load_parts().get("atmega32u4")
 
     async def session(open_bed: OpenBed) -> None:
-        async with open_bed(AvrTarget(part), baud=FAST) as bed:
+        async with open_bed(target_of(part.id)) as bed:
             with anyio.move_on_after(0.5):
                 try:
-                    await bed.programmer.enter(part, None)
+                    await enter(bed, part)
                     await erase(bed, part)
                     pages = pages_of(part, random.Random(5).randbytes(32768))
                     await bed.programmer.write(part, MemoryKind.FLASH, pages, Watch())
@@ -183,19 +185,19 @@ def test_a_cancelled_task_leaves_the_target_running(where: str) -> None:
                     await bed.programmer.leave()
             bed.check()
             assert not bed.target.in_reset
-            await bed.programmer.enter(None, None)
+            await enter(bed, None)
             assert await bed.programmer.transfer([avr_isp.read_signature(1)]) == part.signature.value[1:2]
             await bed.programmer.leave()
 
-    run(where, session)
+    case.run(session)
 
 
-@pytest.mark.parametrize("where", BEDS)
-def test_without_programming_mode_nothing_is_sent_and_leaving_is_harmless(where: str) -> None:
+@each_case
+def test_without_programming_mode_nothing_is_sent_and_leaving_is_harmless(case: Case) -> None:
     part = load_parts().get("atmega32u4")
 
     async def session(open_bed: OpenBed) -> None:
-        async with open_bed(AvrTarget(part), baud=FAST) as bed:
+        async with open_bed(target_of(part.id)) as bed:
             await bed.programmer.leave()
             for _ in range(2):
                 with pytest.raises(LocalProtocolError):
@@ -204,9 +206,75 @@ def test_without_programming_mode_nothing_is_sent_and_leaving_is_harmless(where:
                     await bed.programmer.read(MemoryKind.FLASH, Span(0, 2), Watch())
                 with pytest.raises(LocalProtocolError):
                     await bed.programmer.write(part, MemoryKind.FLASH, pages_of(part, bytes(128)), Watch())
-                await bed.programmer.enter(part, None)
+                await enter(bed, part)
                 await bed.programmer.leave()
             assert not bed.target.in_reset
             bed.check()
 
-    run(where, session)
+    case.run(session)
+
+
+SWEEP_S = [0.0093 * step + 0.0001 for step in range(24)]
+"""Instants from the entering of programming mode to the middle of writing."""
+
+IN_FLIGHT_S = 0.2
+"""What is given to a write that was cut short before reset is released, as the floor above does."""
+
+
+@each_virtual_case
+def test_cancelling_at_any_instant_releases_the_target_and_cuts_no_write_short(case: Case) -> None:
+    part = load_parts().get("atmega32u4")
+    code = random.Random(7).randbytes(8192)
+
+    async def cancelled_after(open_bed: OpenBed, seconds: float) -> None:
+        async with open_bed(target_of(part.id)) as bed:
+            with anyio.move_on_after(seconds):
+                try:
+                    await enter(bed, part)
+                    await bed.programmer.write(part, MemoryKind.FLASH, pages_of(part, code), Watch())
+                    await bed.programmer.read(MemoryKind.FLASH, Span(0, len(code)), Watch())
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await anyio.sleep(IN_FLIGHT_S)
+                        await bed.programmer.leave()
+            bed.check()
+            assert not bed.target.in_reset
+            await enter(bed, part)
+            signature = await bed.programmer.transfer([avr_isp.read_signature(index) for index in range(3)])
+            assert signature == part.signature.value
+            await bed.programmer.leave()
+
+    async def sweep(open_bed: OpenBed) -> None:
+        for seconds in SWEEP_S:
+            await cancelled_after(open_bed, seconds)
+
+    case.run(sweep)
+
+
+@each_virtual_case
+def test_the_plug_pulled_at_any_instant_is_told_as_that_and_nothing_else(case: Case) -> None:
+    part = load_parts().get("atmega32u4")
+    code = random.Random(8).randbytes(8192)
+
+    async def pulled_after(open_bed: OpenBed, seconds: float) -> None:
+        async with open_bed(target_of(part.id)) as bed, anyio.create_task_group() as tasks:
+
+            async def work() -> None:
+                await enter(bed, part)
+                await bed.programmer.write(part, MemoryKind.FLASH, pages_of(part, code), Watch())
+
+            async def expect_loss() -> None:
+                with pytest.raises(LinkClosedError):
+                    await work()
+                with pytest.raises(LinkClosedError):
+                    await bed.programmer.leave()
+
+            tasks.start_soon(expect_loss)
+            await anyio.sleep(seconds)
+            bed.unplug()
+
+    async def sweep(open_bed: OpenBed) -> None:
+        for seconds in SWEEP_S:
+            await pulled_after(open_bed, seconds)
+
+    case.run(sweep)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import anyio
 import pytest
-from tests.unit.programmers.usb_rig import Meddle, Rig, Watch
+from tests.conformance.beds import Watch
+from tests.unit.programmers.usb_rig import Meddle, Rig
 
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, LocalProtocolError, ProgrammerError, RemoteProtocolError, TargetError

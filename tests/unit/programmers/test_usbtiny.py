@@ -4,7 +4,8 @@ import random
 
 import anyio
 import pytest
-from tests.unit.programmers.usb_rig import Rig, Watch
+from tests.conformance.beds import Watch
+from tests.unit.programmers.usb_rig import Rig
 
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, LocalProtocolError, ProgrammerError, RemoteProtocolError, TargetError

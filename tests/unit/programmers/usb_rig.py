@@ -1,7 +1,6 @@
 """A USB programmer on the virtual bench, with somebody between it and the driver who listens and meddles."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from enum import Enum
 
 from ispd.errors import LinkTimeoutError, RemoteProtocolError
@@ -11,7 +10,7 @@ from vbench.emulated import EmulatedUsb
 from vbench.hardware import BenchHardware
 from vbench.target import AvrTarget
 
-__all__ = ["Meddle", "Rig", "Watch"]
+__all__ = ["Meddle", "Rig"]
 
 PORT = "A1"
 
@@ -31,21 +30,6 @@ Meddler = Callable[[int, ControlTransfer], Meddle | None]
 def leave_alone(_index: int, _transfer: ControlTransfer) -> Meddle | None:
     """Let everything pass."""
     return None
-
-
-@dataclass
-class Watch:
-    """A monitor that counts, and asks to stop after ``stop_after`` notes."""
-
-    stop_after: int | None = None
-    notes: list[int] = field(default_factory=list)
-
-    def advance(self, done_bytes: int) -> None:
-        self.notes.append(done_bytes)
-
-    @property
-    def stop_requested(self) -> bool:
-        return self.stop_after is not None and len(self.notes) >= self.stop_after
 
 
 class MeddledLink:

@@ -15,9 +15,18 @@ from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
 from ispd.programmers.control import ControlChannel
-from ispd.programmers.usbasp_entry import SLOW_JUMPER_HZ, Firmware, enter, let_go, recognise
+from ispd.programmers.usbasp_entry import (
+    FASTEST_HZ,
+    SLOW_JUMPER_HZ,
+    Entry,
+    Firmware,
+    enter,
+    is_faster_at_3_mhz,
+    let_go,
+    recognise,
+)
 from ispd.programmers.usbasp_target import AspTarget
-from ispd.transport.contract import Hardware, PortKind, UsbIdentity
+from ispd.transport.contract import Opener, PortKind, UsbIdentity
 
 __all__ = ["DRIVER", "UsbAspDriver", "UsbAspProgrammer"]
 
@@ -45,6 +54,7 @@ class UsbAspProgrammer:
         self._identity = ProgrammerIdentity(kind=KIND, port=channel.name, firmware=str(firmware))
         self._part: Part | None = None
         self._target: AspTarget | None = None
+        self._has_3_mhz: bool | None = None
         self._is_slow_jumper = False
         self._is_bootloader = False
 
@@ -70,11 +80,8 @@ class UsbAspProgrammer:
         """
         self._target = None
         self._part = part
-        limit_hz = _DEFAULT_HZ if sck_hz is None else sck_hz
-        clocks = self._firmware.sck_hz
-        chosen_hz = max((hz for hz in clocks if hz <= limit_hz), default=clocks[0])
         try:
-            entry = await enter(self._channel, self._firmware, chosen_hz)
+            entry = await self._enter(_DEFAULT_HZ if sck_hz is None else sck_hz)
         except ProgrammerError as error:
             self._is_bootloader = error.code is ErrorCode.PROGRAMMER_IS_BOOTLOADER
             raise
@@ -109,6 +116,17 @@ class UsbAspProgrammer:
         self._target = None
         await self._channel.aclose()
 
+    async def _enter(self, limit_hz: int) -> Entry:
+        """Enter at the fastest clock not above the limit; before 3 MHz is used for the first time it is put to the proof."""
+        if limit_hz >= FASTEST_HZ in self._firmware.sck_hz and self._has_3_mhz is None:
+            self._has_3_mhz = await is_faster_at_3_mhz(self._channel, self._firmware)
+            if self._has_3_mhz is False:
+                self._firmware = self._firmware.without_3_mhz()
+        usable = [hz for hz in self._firmware.sck_hz if hz < FASTEST_HZ or self._has_3_mhz]
+        return await enter(
+            self._channel, self._firmware, max((hz for hz in usable if hz <= limit_hz), default=usable[0])
+        )
+
     def _entered(self) -> AspTarget:
         if self._target is None:
             # the firmware would jump to nowhere if it was never connected
@@ -129,7 +147,7 @@ class UsbAspDriver:
 
     async def open(
         self,
-        hardware: Hardware,
+        hardware: Opener,
         port: str,
         *,
         baud: int | None = None,  # noqa: ARG002 - not a serial port

@@ -79,8 +79,11 @@ class TinyTarget:
         if any(instruction[0] == 0x4D for instruction in instructions):
             self._extended = None
         requests = [Spi(instruction) for instruction in instructions]
-        is_look = not any(avr_isp.is_write(instruction) for instruction in instructions)
-        replies = await (self._look(requests) if is_look else self._submit(requests))
+        if any(avr_isp.is_write(instruction) for instruction in instructions):
+            replies = await self._submit(requests)
+        else:
+            is_poll = avr_isp.poll_ready() in instructions
+            replies = await self._look(requests, may_enter=not is_poll)
         return bytes(reply[3] for reply in replies)
 
     async def read(self, memory: MemoryKind, span: Span, monitor: Monitor) -> bytes:
@@ -166,15 +169,18 @@ class TinyTarget:
 
     # -- requests ------------------------------------------------------------------------------------------------------
 
-    async def _look(self, requests: Sequence[ControlRequest[R]]) -> list[R]:
+    async def _look(self, requests: Sequence[ControlRequest[R]], *, may_enter: bool = True) -> list[R]:
         """Carry out requests that change nothing, again where the line disturbed them.
 
-        A target that the programmer let go of meanwhile is taken back into programming mode, once.
+        A target that the programmer let go of meanwhile is taken back into programming mode, once; not where the end of
+        a write is waited for, which was cut short then.
         """
         for _ in range(_LOOKS - 1):
             try:
                 return await self._submit(requests)
             except PoweredDownError:
+                if not may_enter:
+                    raise
                 extended, self._extended = self._extended, None
                 await self.enter()
                 if extended is not None:

@@ -18,6 +18,7 @@ from ispd.wire.control import VENDOR_IN, VENDOR_OUT, ControlFields, require_rang
 
 __all__ = [
     "BLOCK_BYTES",
+    "CAN_3_MHZ",
     "SCK_OPTIONS",
     "SLOW_BLOCK_BYTES",
     "Connect",
@@ -66,13 +67,13 @@ _PAGE_LIMIT: Final = 1 << 12
 _FLAG_FIRST: Final = 0x01
 """PROG_BLOCKFLAG_FIRST: the firmware counts a page's bytes from here on."""
 
-_CAN_3_MHZ: Final = 1 << 24
+CAN_3_MHZ: Final = 1 << 24
 """USBASP_CAP_3MHZ of UsbAsp-flash; some forks set it without having the option."""
 
 
 def can_3_mhz(capabilities: int | None) -> bool:
     """Tell whether the firmware says that it has SCK option 13."""
-    return capabilities is not None and bool(capabilities & _CAN_3_MHZ)
+    return capabilities is not None and bool(capabilities & CAN_3_MHZ)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -14,14 +15,16 @@ from ispd.model.image import Segment
 from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 from ispd.programmers.contract import IspProgrammer
+from ispd.programmers.control import ControlChannel
 from ispd.programmers.usbasp import DRIVER
 from ispd.transport.contract import ControlTransfer, UsbIdentity
 from ispd.wire import avr_isp
 from vbench.faults import BusyForever, Fault, MisoStuck, MosiMisoShort, NoisyReplies, Silent, SlowWrites
 from vbench.hardware import BenchHardware
-from vbench.target import AvrTarget
+from vbench.target import AvrTarget, Circuit
 from vbench.usbasp import UsbAsp
 from vbench.usbasp_firmware import UsbAspFirmware
+from vbench.usbasp_loader import UsbAspLoader
 from vbench.virtual_time import virtual
 
 CONNECT, DISCONNECT, TRANSMIT, READ_FLASH, ENABLE, WRITE_FLASH, SET_ADDRESS, SET_SCK, ASK = 1, 2, 3, 4, 5, 6, 9, 10, 127
@@ -194,6 +197,34 @@ async def test_a_keyboard_in_usbasploader_is_found_out_and_neither_written_nor_s
     assert link.is_closed
 
 
+@virtual
+async def test_the_emulated_loader_is_found_out_too() -> None:
+    bench = BenchHardware()
+    loader = UsbAspLoader(PARTS.get("atmega32a"))
+    bench.add("A1", loader)
+    assert DRIVER.claims(loader.usb)
+    with pytest.raises(ProgrammerError) as refused:
+        await DRIVER.open(bench, "A1")
+    assert refused.value.code is ErrorCode.PROGRAMMER_IS_BOOTLOADER
+    assert (loader.writes, loader.disconnects) == (0, 0)
+
+
+@virtual
+async def test_a_loader_that_took_a_programmers_place_is_found_out_at_the_latest_when_entering() -> None:
+    place = rig()
+    programmer = await place.open()
+    loader = ScriptedLink(later_loader)
+    programmer._channel = ControlChannel(loader)  # type: ignore[attr-defined]  # the device behind the link changed
+    with pytest.raises(ProgrammerError) as refused:
+        await programmer.enter(None, None)
+    assert refused.value.code is ErrorCode.PROGRAMMER_IS_BOOTLOADER
+    asked = len(loader.asked)
+    await programmer.leave()
+    assert len(loader.asked) == asked
+    with pytest.raises(LocalProtocolError):
+        await programmer.transfer([avr_isp.chip_erase()])
+
+
 @pytest.mark.parametrize("answer", [None, b"", b"\x00\x00"])
 @virtual
 async def test_what_does_not_answer_at_all_like_a_usbasp_is_no_programmer(answer: bytes | None) -> None:
@@ -318,6 +349,29 @@ async def test_a_fork_that_goes_slower_by_itself_is_found_at_its_true_clock(
     assert await programmer.transfer([avr_isp.read_signature(1)]) == place.target.part.signature.value[1:2]
     await programmer.leave()
     place.check()
+
+
+@pytest.mark.parametrize("is_true", [True, False])
+@virtual
+async def test_3_mhz_is_believed_only_when_it_is_faster(is_true: bool) -> None:
+    place = rig(firmware=Firmware.USBASP_FLASH)
+    assert isinstance(place.board, UsbAsp)
+    release = replace(place.board.release, has_3_mhz=is_true)
+    place.board._release = place.board.isp._release = release
+    fast = AvrTarget(PARTS.get("atmega32u4"), fuses=FAST_CLOCK, circuit=Circuit(crystal_hz=20e6))
+    place.bench.remove("A1")
+    place.bench.insert("A1", fast)
+    programmer = await place.open()
+    assert await programmer.enter(None, 2_666_666) == 1_500_000
+    assert programmer.capabilities.sck_hz[-1] == 3_000_000
+    for _ in range(2):
+        assert await programmer.enter(None, 3_333_333) == (3_000_000 if is_true else 1_500_000)
+        assert place.board.sck_hz == (3_000_000 if is_true else 1_500_000)
+    assert programmer.capabilities.sck_hz[-1] == (3_000_000 if is_true else 1_500_000)
+    assert await programmer.transfer([avr_isp.read_signature(0)]) == b"\x1e"
+    await programmer.leave()
+    assert fast.violations == []
+    assert not fast.in_reset
 
 
 @virtual

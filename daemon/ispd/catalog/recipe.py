@@ -23,6 +23,8 @@ __all__ = ["NamedBytes", "RecipeOptions", "admit", "build_recipe"]
 _LIMITS: Mapping[str, int] = {"sck_hz": 20_000_000, "supply_mv": 20_000}
 """More than any programmer clocks, more than any board is supplied with: the value is meant for something else."""
 
+_LOCK_HINT = "name an image and leave the erase in: it opens the lock bits; or name a byte that only closes more"
+
 
 def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders) -> Recipe:
     """Check ``options`` and return the recipe; where the part is named (or its bootloader or an ELF file names it), it is admitted too.
@@ -175,6 +177,8 @@ def _decide(recipe: Recipe, part: Part, findings: tuple[FuseFinding, ...]) -> No
         if these and not accepted:
             suspect = {finding.memory for finding in these}
             doubts = [f for f in findings if f.level is FindingLevel.CHECK and f.memory in suspect]
+            if these[0].memory is MemoryKind.LOCK and level is FindingLevel.REFUSE:
+                hint = _LOCK_HINT  # no option writes a 1 into a lock bit
             raise RefusedError(
                 code,
                 "; ".join(_tell(recipe, finding) for finding in (*these, *doubts)),

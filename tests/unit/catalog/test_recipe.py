@@ -82,8 +82,9 @@ def test_the_lock_byte_comes_with_the_bootloader_unless_another_is_given():
     assert (closed.lock, closed.erase) == (0x2F, False)
     u4 = PARTS.get("m32u4")
     assert admit(closed, u4, BOOTLOADERS, {MemoryKind.LOCK: 0x3F}) == ()
-    with pytest.raises(RefusedError, match="only a chip erase opens them"):
+    with pytest.raises(RefusedError, match="only a chip erase opens them") as caught:
         admit(closed, u4, BOOTLOADERS, {MemoryKind.LOCK: 0x0F})
+    assert "--force-fuses" not in caught.value.hint
 
 
 def test_a_name_of_several_is_decided_by_the_image():

@@ -177,12 +177,12 @@ def _decide(recipe: Recipe, part: Part, findings: tuple[FuseFinding, ...]) -> No
         if these and not accepted:
             suspect = {finding.memory for finding in these}
             doubts = [f for f in findings if f.level is FindingLevel.CHECK and f.memory in suspect]
-            if these[0].memory is MemoryKind.LOCK and level is FindingLevel.REFUSE:
-                hint = _LOCK_HINT  # no option writes a 1 into a lock bit
+            # no option writes a 1 into a lock bit
+            is_locked = level is FindingLevel.REFUSE and these[0].memory is MemoryKind.LOCK
             raise RefusedError(
                 code,
                 "; ".join(_tell(recipe, finding) for finding in (*these, *doubts)),
-                hint=hint,
+                hint=_LOCK_HINT if is_locked else hint,
                 facts=Facts(part=part.id, memory=these[0].memory, expected=_wanted(recipe, these[0].memory)),
             )
 

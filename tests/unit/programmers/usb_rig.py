@@ -87,6 +87,7 @@ class Rig:
         self.meddler: Meddler = leave_alone
         self.board = board
         self.target = target
+        self.kind = driver.kind
         self.bench = _MeddledBench(self)
         self.bench.add(PORT, board, usb=usb)
         self._driver = driver

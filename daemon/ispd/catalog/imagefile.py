@@ -73,7 +73,14 @@ def read_image(name: str, content: bytes, *, base: int | None = None, memory: Me
             if content.startswith(ELF_MAGIC)
             else "is this the firmware file? the hex of the largest part is smaller",
         )
-    kind = memory or (MemoryKind.EEPROM if name.lower().endswith(".eep") else MemoryKind.FLASH)
+    is_eeprom = name.lower().endswith(".eep")
+    if is_eeprom and memory is MemoryKind.FLASH:
+        raise RefusedError(
+            ErrorCode.IMAGE_INVALID,
+            f"{name} is EEPROM data by its name, and was given for the flash",
+            hint="give it as --eeprom",
+        )
+    kind = memory or (MemoryKind.EEPROM if is_eeprom else MemoryKind.FLASH)
     if name.lower().endswith(".bin"):
         return _read_raw(name, content, 0 if base is None else base, kind)
     if base is not None:

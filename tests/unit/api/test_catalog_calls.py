@@ -206,6 +206,15 @@ async def test_an_eeprom_file_is_measured_by_the_eeprom():
     assert report.kind is ImageKind.EEPROM
 
 
+async def test_an_eeprom_file_never_gets_into_flash():
+    """Its bytes would be written from address 0 on, after a chip erase."""
+    left = file("left.eep", hexfile(*data_lines(0, b"\x01" * 15), END))
+    for name, params in (("job.enqueue", {"images": [left]}), ("image.merge", {"images": [left, APP]})):
+        error = await refused(name, **params)
+        assert error.code is ErrorCode.IMAGE_INVALID
+        assert "--eeprom" in error.hint
+
+
 @pytest.mark.parametrize("part", ["m32u4", None])
 async def test_a_combined_bootloader_is_refused_or_stripped_as_asked(part):
     error = await refused("image.merge", images=[APP, COMBINED], part=part)

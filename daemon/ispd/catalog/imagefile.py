@@ -19,6 +19,7 @@ __all__ = ["MAX_FILE_BYTES", "ImageFile", "ImageFormat", "read_image"]
 MAX_FILE_BYTES = 1 << 20
 """Largest file taken: the hex of a 256 KiB part is about 720 KiB, and parsing costs some 90 bytes of memory per byte."""
 
+_UF2_MAGIC = b"UF2\n"  # first word of each block (microsoft/uf2)
 _ADDRESS_LIMIT = 1 << 32
 
 
@@ -81,7 +82,12 @@ def read_image(name: str, content: bytes, *, base: int | None = None, memory: Me
             hint="give it as --eeprom",
         )
     kind = memory or (MemoryKind.EEPROM if is_eeprom else MemoryKind.FLASH)
-    if name.lower().endswith(".bin"):
+    is_elf = content.startswith(ELF_MAGIC)  # also where it is called .bin: its headers are no code
+    if content.startswith(_UF2_MAGIC):
+        raise RefusedError(
+            ErrorCode.IMAGE_INVALID, f"{name} is a UF2 file", hint="that is for boards with a drive; ISP takes the .hex"
+        )
+    if name.lower().endswith(".bin") and not is_elf:
         return _read_raw(name, content, 0 if base is None else base, kind)
     if base is not None:
         raise RefusedError(
@@ -89,7 +95,7 @@ def read_image(name: str, content: bytes, *, base: int | None = None, memory: Me
             f"a base address is for raw .bin files; {name} is read as Intel HEX or ELF, which has its own",
             facts=Facts(field="base"),
         )
-    return _read_elf(name, content, kind) if content.startswith(ELF_MAGIC) else _read_hex(name, content, kind)
+    return _read_elf(name, content, kind) if is_elf else _read_hex(name, content, kind)
 
 
 def _read_elf(name: str, content: bytes, memory: MemoryKind) -> ImageFile:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.unit.catalog.elfs import elf
 from tests.unit.catalog.hexlines import END, data_lines, hexfile, record
 
 from ispd.catalog.hextext import overrun
@@ -60,6 +61,7 @@ REFUSED = {
     ),
     "scattered": (hexfile(*[record(0, 2 * at, b"\x01") for at in range(1025)], END), INVALID, "1025 separate pieces"),
     "ELF cut short": (b"\x7fELF\x01\x01\x01", INVALID, "ends within its header"),
+    "UF2": (b"UF2\n\x57\x51\x5d\x9e", INVALID, "UF2"),
     "raw bytes called hex": (bytes(range(256)), INVALID, "line 1"),
 }
 
@@ -114,6 +116,10 @@ def test_bases_and_start_records():
 
 
 def test_raw_binaries_need_a_place():
+    # what a linker wrote is never code from its first byte on, whatever it is called
+    assert read_image("a.bin", elf((0x7000, b"\x01\x02"))).image == Image((Segment(0x7000, b"\x01\x02"),))
+    with pytest.raises(RefusedError, match="UF2"):
+        read_image("a.bin", b"UF2\n")
     assert read_image("a.bin", b":\x00\xff").image == Image((Segment(0, b":\x00\xff"),))
     file = read_image("A.BIN", b"\x01", base=0x7000)
     assert (file.format, file.image) == (ImageFormat.RAW, Image((Segment(0x7000, b"\x01"),)))

@@ -13,14 +13,22 @@ import os
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import usb.backend
 import usb.core
 
-from ispd.transport.contract import ControlTransfer, UsbIdentity
+from ispd.transport.contract import (
+    USB_PORT_PREFIX,
+    ControlTransfer,
+    PortChange,
+    PortEvent,
+    PortKind,
+    UsbIdentity,
+)
 from vbench.emulated import ControlReply, EmulatedUsb
 from vbench.target import AvrTarget
 from vbench.usb_descriptors import Descriptors
@@ -65,6 +73,7 @@ class UsbPlace:
     bus: int
     ports: tuple[int, ...]
     programmer: EmulatedUsb
+    usb: UsbIdentity
     descriptors: Descriptors
     address: int
     plugged: bool = True
@@ -87,6 +96,12 @@ class UsbPlace:
     """A request is under way."""
     changed: threading.Condition = field(default_factory=threading.Condition)
     """Guards this place; notified when the plug is pulled."""
+
+    def event(self, change: PortChange) -> PortEvent:
+        """Describe this place as having come or gone."""
+        path = f"{self.bus}-{'.'.join(map(str, self.ports))}"
+        port = USB_PORT_PREFIX + path
+        return PortEvent(change=change, kind=PortKind.USB, path=path, port=port, usb=self.usb, properties={})
 
 
 @dataclass(slots=True, eq=False)
@@ -112,6 +127,7 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         self.closes = 0
         self.strays: list[str] = []
         self._places: dict[str, UsbPlace] = {}
+        self._watchers: set[Callable[[PortEvent], object]] = set()
         self._addresses = itertools.count(1)
         self._counting = threading.Lock()
         self._begun = time.monotonic()
@@ -129,6 +145,7 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
             bus=int(bus),
             ports=tuple(map(int, ports.split("."))),
             programmer=programmer,
+            usb=usb or programmer.usb,
             descriptors=Descriptors(usb or programmer.usb, version=_VERSION),
             address=next(self._addresses),
         )
@@ -142,6 +159,7 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
             if not place.plugged:
                 place.plugged, place.address = True, next(self._addresses)
                 place.programmer.power_on(self.now())
+                self._publish(place.event(PortChange.ADDED))
 
     def unplug(self, path: str) -> None:
         """Pull the plug, at any moment; harmless where it is out."""
@@ -163,11 +181,27 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
             place.programmer.run(self.now())
             return place.programmer.socket.target
 
+    @contextmanager
+    def watched(self, watcher: Callable[[PortEvent], object]) -> Iterator[None]:
+        """Have ``watcher`` called for what is plugged in already, then with each change, in whatever thread it happens."""
+        self._watchers.add(watcher)
+        try:
+            for place in self.enumerate_devices():
+                watcher(place.event(PortChange.ADDED))
+            yield
+        finally:
+            self._watchers.discard(watcher)
+
+    def _publish(self, event: PortEvent) -> None:
+        for watcher in tuple(self._watchers):
+            watcher(event)
+
     def _pull(self, place: UsbPlace) -> None:
         if place.plugged:
             place.plugged, place.claimed = False, None
             place.programmer.power_off(self.now())
             place.changed.notify_all()
+            self._publish(place.event(PortChange.REMOVED))
 
     # -- devices and descriptors -------------------------------------------------------------------------------------
 

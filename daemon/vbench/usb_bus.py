@@ -1,12 +1,13 @@
 """Emulated USB programmers as the machine's hardware, reached by the product's own USB transport."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 
 from ispd.errors import ErrorCode, TransportError
-from ispd.transport.contract import BytePort, PortEvent, SerialSettings, UsbLink
+from ispd.transport.contract import TURN_S, BytePort, PortEvent, SerialSettings, UsbLink
 from ispd.transport.usb import UsbBus
 from vbench.pyusb_backend import PyusbBackend
 
@@ -17,6 +18,7 @@ class UsbHardware:
     """A machine with USB devices and nothing else, in real time. What is plugged in is the backend's affair."""
 
     def __init__(self, backend: PyusbBackend) -> None:
+        self._backend = backend
         self._bus = UsbBus(backend)
 
     async def open_serial(self, settings: SerialSettings) -> BytePort:
@@ -28,14 +30,21 @@ class UsbHardware:
         return await self._bus.open(port)
 
     @asynccontextmanager
-    async def hotplug(
-        self,
-        on_turn: Callable[[], object] = lambda: None,  # noqa: ARG002 - nothing comes or goes here
-    ) -> AsyncIterator[AsyncIterator[PortEvent]]:
-        """Watch nothing: ports are opened by name here."""
-        yield _no_events()
+    async def hotplug(self, on_turn: Callable[[], object] = lambda: None) -> AsyncIterator[AsyncIterator[PortEvent]]:
+        """Watch the backend: devices plugged in come first, then changes as they happen, in whatever thread."""
+        news: asyncio.Queue[PortEvent] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        with self._backend.watched(lambda event: loop.call_soon_threadsafe(news.put_nowait, event)):
+            async with aclosing(_changes(news, on_turn)) as changes:
+                yield changes
 
 
-async def _no_events() -> AsyncIterator[PortEvent]:
-    await anyio.sleep_forever()
-    yield  # type: ignore[misc]  # never reached: it makes this a generator
+async def _changes(news: "asyncio.Queue[PortEvent]", on_turn: Callable[[], object]) -> AsyncGenerator[PortEvent, None]:
+    """Yield changes, and come round while there are none."""
+    while True:
+        on_turn()
+        change: PortEvent | None = None
+        with anyio.move_on_after(TURN_S):
+            change = await news.get()
+        if change is not None:
+            yield change

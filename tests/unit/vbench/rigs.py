@@ -1,5 +1,7 @@
 """Rigs of the bench tests: pins driven by hand, and the host end of a serial line or of a USB cable."""
 
+from tests.unit.vbench.serial_end import SerialEnd
+
 from ispd.transport.contract import ControlTransfer
 from vbench.emulated import ControlReply, EmulatedUsb
 from vbench.serial_programmer import SerialProgrammer
@@ -57,36 +59,8 @@ class Bus:
         return [violation.kind.value for violation in self.target.violations]
 
 
-class Host:
-    """The far end of an emulated programmer's line, on a clock that jumps."""
-
-    def __init__(self, programmer: SerialProgrammer, *, baud: int | None = None, now: float = 0.0) -> None:
-        self.programmer = programmer
-        self.now = now
-        programmer.opened(now, baud=programmer.baud if baud is None else baud)
-
-    def send(self, data: bytes) -> None:
-        """Write bytes now."""
-        self.programmer.feed(data, self.now)
-
-    def until(self, when: float) -> bytes:
-        """Let time pass and return what came."""
-        got = b""
-        while (due := max(self.programmer.next_time(), self.now)) <= when:
-            self.now = due
-            got += self.programmer.take(self.now)
-        self.now = when
-        return got + self.programmer.take(when)
-
-    def ask(self, data: bytes, count: int, *, within_s: float = 5.0) -> bytes:
-        """Write bytes, and return as soon as ``count`` came back."""
-        self.send(data)
-        got, limit = b"", self.now + within_s
-        while len(got) < count:
-            self.now = max(self.programmer.next_time(), self.now)
-            assert self.now <= limit, f"{data.hex(' ')} brought only {got.hex(' ')}"
-            got += self.programmer.take(self.now)
-        return got
+class Host(SerialEnd[SerialProgrammer]):
+    """The far end of an emulated ArduinoISP's line, and the commands it takes."""
 
     def set_device(self, page_bytes: int = 128, eeprom_bytes: int = 1024, code: int = 0) -> None:
         """Send the 'B' block."""

@@ -77,7 +77,7 @@ class Unit:
     """One board that a job met on a slot: its complete record.
 
     Fuse maps are keyed by memory name (``lfuse`` ..) and hold raw bytes as read. ``image_sha256`` is the digest of the
-    canonical image written to flash; ``sources`` are the files it was made of.
+    canonical image written to flash, empty where none was; ``sources`` are the files it was made of.
     """
 
     id: int

@@ -223,7 +223,7 @@ class Station:
             count=count,
             part=recipe.part,
             bootloader=recipe.bootloader,
-            image_sha256=recipe.flash.sha256,
+            image_sha256=recipe.flash.sha256 if len(recipe.flash) else "",
             sources=recipe.sources,
             warnings=recipe.warnings,
         )

@@ -82,7 +82,7 @@ class BusPirateProgrammer:
     async def enter(self, part: Part | None, sck_hz: int | None) -> int:
         """Switch the supply on and take the target into programming mode with a reset pulse."""
         limit_hz = _DEFAULT_SCK_HZ if sck_hz is None else sck_hz
-        self._memory = None
+        await self._let_go()
         self._part = part
         self._code = max((code for code, hz in enumerate(self._speeds) if hz <= limit_hz), default=0)
         await self._pirate.ensure()
@@ -94,7 +94,7 @@ class BusPirateProgrammer:
     async def leave(self) -> None:
         """Make all pins inputs and switch the supply off; shielded, so that a cancelled task does it too."""
         with anyio.CancelScope(shield=True):
-            self._memory = None
+            await self._let_go()
             await self._pirate.to_bitbang()
 
     async def transfer(self, instructions: Sequence[bytes]) -> bytes:
@@ -127,6 +127,12 @@ class BusPirateProgrammer:
             with contextlib.suppress(IspdError):  # unplugged or mute: there is nothing left to put back
                 await self._pirate.restore()
         await self._pirate.aclose()
+
+    async def _let_go(self) -> None:
+        """Wait until the target has written the last page, before reset is moved."""
+        if self._memory is not None:
+            await anyio.sleep_until(self._memory.ready_at)
+        self._memory = None
 
     async def _entered(self) -> TargetMemory:
         """Return the target in programming mode; enters again where the step was lost since."""

@@ -40,8 +40,11 @@ _HELD_BYTES: Final = 4
 
 _BANK_WORDS: Final = 0x10000
 _BANK_BYTES: Final = 2 * _BANK_WORDS
-_INSTRUCTED_BYTES: Final = 64
-"""Bytes read by single instructions at a time, and the least worth a reading command of its own."""
+_INSTRUCTED_BYTES: Final = 256
+"""Bytes read by single instructions at a time; a stop is heard between them."""
+
+_WORTH_A_BLOCK: Final = 64
+"""Fewer bytes than this are not worth a reading command of their own."""
 
 _FREE_FOURTH_BYTE: Final = frozenset({0x20, 0x28, 0x30, 0x38, 0x4C, 0x50, 0x58, 0xA0, 0xC2, 0xF0})
 """Instructions whose fourth byte is an answer or means nothing (data sheets, "Serial Programming Instruction Set")."""
@@ -56,6 +59,8 @@ class TargetMemory:
         self._sck_hz = sck_hz
         self._epoch = pirate.epoch
         self._extended: int | None = None
+        self.ready_at = 0.0
+        """Loop time at which the last page is written for certain; a reset before then would spoil other cells too."""
         self._writes = None if part is None else SelfTimedWrites(part, self._deliver)
 
     @property
@@ -135,7 +140,7 @@ class TargetMemory:
         start = bank.start
         while self._pirate.reads_flash and start < bank.stop:
             size = min(most, bank.stop - start, (READ_LIMIT - start // 2) // 2 * 2)
-            if size < min(_INSTRUCTED_BYTES, bank.stop - start):
+            if size < min(_WORTH_A_BLOCK, bank.stop - start):
                 return
             yield Span(start, start + size)
             start += size
@@ -168,9 +173,11 @@ class TargetMemory:
         for page in pages:
             if monitor.stop_requested:
                 break
-            await self._load(page, not_before)
+            try:
+                await self._load(page, not_before)
+            finally:
+                self.ready_at = not_before = anyio.current_time() + part.times.flash_s
             is_busy = True
-            not_before = anyio.current_time() + part.times.flash_s
             done += 1
             if done == 1:
                 await self._settle(writes, page)

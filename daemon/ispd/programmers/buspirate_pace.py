@@ -26,9 +26,10 @@ FIFO_BYTES: Final = 4
 """Receive FIFO of the PIC24's UART."""
 
 _ANY_WINDOW: Final = Window(ahead_bytes=None)
+_NEXT_WINDOW: Final = Window(ahead_bytes=None, ahead_requests=1)
 _NO_WINDOW: Final = Window(ahead_bytes=0, ahead_requests=0)
 _ANY_RUN: Final = 1 << 16
-_EXACT_RUN: Final = 60
+_EXACT_RUN: Final = 64
 _DEFAULT_RUN: Final = 12
 """204 bytes at 115200 baud: 2 bytes behind. At exact rates a thousand bytes are less than one behind."""
 
@@ -39,14 +40,17 @@ _SPI_FIFO_BYTES: Final = 7
 """What firmware 8.0 keeps in the SPI unit's own FIFO while it streams (``SPIBEC < 7``)."""
 
 _READ_BLOCK_S: Final = 0.1
-"""A reading can be stopped this often; between blocks one turn-around of 1 to 2 ms is lost."""
+"""A reading can be stopped at least this often; between blocks one turn-around of 1 to 2 ms is lost."""
 
 _BLOCK_LIMIT: Final = 4096
 _TURN_S: Final = 2e-3
 """A turn-around with a converter that was asked for short latency."""
 
 _READ_UNIT: Final = 64
-_READ_MAX: Final = 8192
+_READ_MAX: Final = 1024
+_READ_MAX_USB: Final = 512
+"""Two of them are on their way at a time."""
+
 _PACKET_BYTES: Final = 64
 _FULL_SPEED_BYTE_S: Final = 1e-6
 """Time of a byte on the v4's full-speed USB."""
@@ -83,8 +87,8 @@ class Pace:
 
     @property
     def window(self) -> Window:
-        """How far to run ahead while the firmware is deaf: as far as we like on USB, or not at all."""
-        return _ANY_WINDOW if self.is_usb else _NO_WINDOW
+        """How far to run ahead while the firmware is deaf: on USB one request, so that a stop is heard, or not at all."""
+        return _NEXT_WINDOW if self.is_usb else _NO_WINDOW
 
     def bulk_window(self, sck_hz: int) -> Window:
         """How far to run ahead of bulk transfers, where each byte is taken before the next one is there."""
@@ -147,4 +151,6 @@ class Pace:
     def read_block_bytes(self, sck_hz: int) -> int:
         """Return how many bytes of flash to ask for at once."""
         byte_s = max(self.byte_s, 4 * self.spi_byte_s(sck_hz))
-        return min(_READ_MAX, max(1, int(_READ_BLOCK_S / byte_s) // _READ_UNIT) * _READ_UNIT)
+        return min(
+            _READ_MAX_USB if self.is_usb else _READ_MAX, max(1, int(_READ_BLOCK_S / byte_s) // _READ_UNIT) * _READ_UNIT
+        )

@@ -666,7 +666,6 @@ def test_a_cancelled_task_leaves_whole_pages_and_no_reset(firmware: str, seed: i
         with anyio.move_on_after(random.Random(seed).uniform(0, 0.13)):
             await programmer.write(U4, MemoryKind.FLASH, PAGES, Watch())
             await programmer.read(MemoryKind.FLASH, Span(0, 0x4000), Watch())
-        await anyio.sleep(0.005)  # as the floor above does after a write that was cut short
         with anyio.move_on_after(0):
             await programmer.leave()
         place.check()

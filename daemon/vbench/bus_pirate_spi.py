@@ -16,6 +16,7 @@ _OK, _REFUSED = 0x01, 0x00
 _ENTRY_SPEED = 1
 _ENTRY_FORMAT = 0b0010
 """Open drain, clock idle low, data change from active to idle."""
+_THREE_BITS = 0x7
 _AVR_LIMIT = 0xFFFF
 """Word address, byte count and even their sum must not be above this."""
 _INSTRUCTION_BYTES = 4
@@ -93,12 +94,14 @@ class SpiMode:
         self._pins.set_up_spi(self._firmware.sck_hz[self._speed])
 
     def _set_speed(self, code: int) -> None:
-        """Old firmwares look at three bits only, so that 68 is 60; later ones have more speeds."""
+        """Old firmwares look at three bits only, so that 68 is 60. Later ones have more speeds, and a check that is off by one:
+        they take 6C too, with whatever follows their table; here, nothing faster than the slowest clock.
+        """
         speeds = len(self._firmware.sck_hz)
-        if speeds == 8:
-            code &= 0x7
-        if code < speeds:
-            self._speed = code
+        if speeds == _THREE_BITS + 1:
+            code &= _THREE_BITS
+        if code <= speeds:
+            self._speed = code % speeds
             self._set_up()
             self._mcu.write(_OK)
         else:

@@ -166,7 +166,7 @@ def test_speeds_of_all_firmwares() -> None:
             pirate.do(0x60 | code)
             assert round(pirate.programmer.pins.sck_hz) == sck_hz, (firmware, code)
         if len(speeds) > 8:
-            assert pirate.ask(bytes([0x60 | len(speeds)]), 1) == b"\0"
+            assert pirate.ask(bytes([0x60 | len(speeds) + 1]), 1) == b"\0"
 
 
 def test_the_ok_of_a_bulk_transfer_comes_before_the_payload() -> None:

@@ -25,6 +25,24 @@ from vbench.target import AvrTarget, Circuit
 
 MakeBus = Callable[..., Bus]
 
+# -- clock -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_from_outside_acts_at_once_where_the_latched_fuses_want_one(make_bus: MakeBus) -> None:
+    bus = make_bus(fuses={MemoryKind.LFUSE: 0xE0}, entered=False)
+    assert not bus.enter()
+    bus.target.feed_clock(8e6)
+    assert bus.frame("AC 53 00 00")[2] == 0x53, "it was held in reset all the time"
+    bus.put("AC A0 00 FF")  # a crystal, from the next reset on
+    bus.target.feed_clock(None)
+    assert bus.ask("30 00 00 00") != 0x1E
+    bus.target.feed_clock(8e6)
+    assert bus.ask("30 00 00 00") == 0x1E
+    assert bus.enter()
+    bus.target.feed_clock(None)
+    assert bus.ask("30 00 00 00") == 0x1E
+
+
 # -- entry -------------------------------------------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,11 +63,14 @@ def write_image(folder: Path, size_bytes: int) -> Path:
 
 
 @contextmanager
-def emulated_boards(folder: Path, count: int, *, flavour: str, baud: int = 19200) -> Iterator[list[Path]]:
-    """Run ``count`` programmers with a blank ATmega32U4 each on pseudo-terminals, in real time; yield their paths."""
+def emulated_boards(folder: Path, count: int, *, kind: str = "stk500v1", **options: str) -> Iterator[list[Path]]:
+    """Run ``count`` programmers with a blank ATmega32U4 each on pseudo-terminals, in real time; yield their paths.
+
+    :param options: further ones of ``python -m vbench``.
+    """
     links = folder / "ports"
-    options = {"boards": count, "flavour": flavour, "baud": baud, "links": links}
-    boards = _start("vbench", *(f"--{name}={value}" for name, value in options.items()))
+    given = {"boards": count, "kind": kind, "links": links, **options}
+    boards = _start("vbench", *(f"--{name}={value}" for name, value in given.items()))
     try:
         paths = [links / f"P{number}" for number in range(1, count + 1)]
         _wait_until(boards, lambda: all(path.exists() for path in paths))
@@ -77,17 +80,24 @@ def emulated_boards(folder: Path, count: int, *, flavour: str, baud: int = 19200
 
 
 @contextmanager
-def running_daemon(folder: Path, ports: Sequence[Path], *, baud: int = 19200) -> Iterator[tuple[Process, Path]]:
-    """Run the daemon with one slot a port; yield its process and its socket."""
+def running_daemon(
+    folder: Path,
+    ports: Sequence[Path | str],
+    *,
+    programmer: str = "stk500v1",
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[tuple[Process, Path]]:
+    """Run the daemon with one slot a port (a path, or ``usb:1-1.4``); yield its process and its socket."""
     socket = folder / "ispd.sock"
     slots = "".join(
-        f'[[slot]]\nname = "{port.name}"\nprogrammer = "stk500v1"\nport = "{port}"\nbaud = {baud}\n' for port in ports
+        f'[[slot]]\nname = "P{number}"\nprogrammer = "{programmer}"\nport = "{port}"\n'
+        for number, port in enumerate(ports, 1)
     )
     config = folder / "ispd.toml"
     config.write_text(
         f'[daemon]\nsocket = "{socket}"\nstate_dir = "{folder / "state"}"\n[hotplug]\nudev = false\n{slots}'
     )
-    daemon = _start("ispd", "--config", str(config), "--log-level", "warning")
+    daemon = _start("ispd", "--config", str(config), "--log-level", "warning", environment=environment)
     try:
         _wait_until(daemon, socket.exists)
         yield daemon, socket
@@ -95,13 +105,15 @@ def running_daemon(folder: Path, ports: Sequence[Path], *, baud: int = 19200) ->
         daemon.stop()
 
 
-def flash_all(socket: Path, image: Path) -> float:
+def flash_all(socket: Path, image: Path, *options: str) -> float:
     """Flash every board with ``ispctl enqueue --wait`` and return the seconds it took, the command's start included.
+
+    :param options: further ones of ``enqueue``.
 
     Raises ``RuntimeError`` where a board did not pass.
     """
     begun = time.monotonic()
-    command = [sys.executable, "-m", "ispctl", "--socket", str(socket), "enqueue", "--wait", str(image)]
+    command = [sys.executable, "-m", "ispctl", "--socket", str(socket), "enqueue", "--wait", str(image), *options]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"not every board passed:\n{done.stdout}{done.stderr}")
@@ -122,8 +134,9 @@ def tabulated(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
-def _start(module: str, *arguments: str) -> Process:
-    return Process(subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=subprocess.DEVNULL))
+def _start(module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Process:
+    command = [sys.executable, "-m", module, *arguments]
+    return Process(subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment))
 
 
 def _wait_until(process: Process, condition: Callable[[], bool]) -> None:

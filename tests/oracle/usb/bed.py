@@ -45,10 +45,13 @@ class UsbBed:
     """USB devices at places of a mocked tree (``1-1.4``), for programs started with :meth:`run` or ``environment``.
 
     Use as a context manager; it ends the bridge. Look at a device only while no program talks to it.
+
+    :param real_time: transfers last as long as on the device; the bridge's own half a millisecond comes on top of it.
     """
 
-    def __init__(self, devices: Mapping[str, UsbDevice]) -> None:
+    def __init__(self, devices: Mapping[str, UsbDevice], *, real_time: bool = False) -> None:
         self._devices = dict(devices)
+        self._is_real_time = real_time
         self._skipped = dict.fromkeys(devices, 0.0)
         self.work_s = dict.fromkeys(devices, 0.0)
         """Bench seconds that each device's transfers took, without what the host did between them."""
@@ -173,14 +176,22 @@ class UsbBed:
         begun = time.monotonic()
         transfer = ControlTransfer(request_type=kind, request=code, value=value, index=index, data=data, length=length)
         reply = device.control(transfer, at)
-        self._skipped[path] -= time.monotonic() - begun  # what it costs to emulate is nobody's time
+        emulated_s = time.monotonic() - begun
         if device.power_lost_at is not None:
+            self._pass(path, 0.0, emulated_s)
             return {"errno": errno.ENODEV, "data": ""}
         if reply.ends_at - at > timeout_s or reply.ends_at == math.inf:
-            self._skipped[path] += 0.0 if timeout_s == math.inf else timeout_s
+            self._pass(path, 0.0 if timeout_s == math.inf else timeout_s, emulated_s)
             return {"errno": errno.ETIMEDOUT, "data": ""}
-        self._skipped[path] += reply.ends_at - at
+        self._pass(path, reply.ends_at - at, emulated_s)
         self.work_s[path] += reply.ends_at - at
         if reply.stalled:
             return {"errno": errno.EPIPE, "data": ""}
         return {"errno": 0, "data": reply.data.hex()}
+
+    def _pass(self, path: str, seconds: float, emulated_s: float) -> None:
+        """Let bench time pass; what it cost to emulate a transfer is nobody's time."""
+        if self._is_real_time:
+            time.sleep(max(0.0, seconds - emulated_s))
+        else:
+            self._skipped[path] += seconds - emulated_s

@@ -29,6 +29,8 @@ LOW_SPEED = 1
 CONTROL_STRUCT = struct.Struct("<BBHHHI4xQ")
 URB_BYTES, URB_STATUS, URB_BUFFER, URB_LENGTH, URB_ACTUAL = 56, 4, 16, 24, 28
 SETUP = struct.Struct("<BBHHH")
+UDEV_TEXTS = {"manufacturer": "ID_VENDOR", "product": "ID_MODEL", "serial": "ID_SERIAL_SHORT"}
+"""What udev's usb_id makes of a device's texts."""
 
 
 class Device(UMockdev.IoctlBase):  # type: ignore[misc]  # see above
@@ -148,6 +150,9 @@ def plug(testbed: Any, device: dict[str, Any], handler: Device | None) -> None:
         "E: BUSNUM=001",
         f"E: DEVNUM={device['number']:03d}",
         "E: PRODUCT=" + "/".join(f"{word:x}" for word in product),
+        f"E: ID_VENDOR_ID={product[0]:04x}",
+        f"E: ID_MODEL_ID={product[1]:04x}",
+        *(f"E: {UDEV_TEXTS[name]}={text}" for name, text in device["texts"].items()),
         "A: busnum=1\\n",
         f"A: devnum={device['number']}\\n",
         f"A: speed={device['speed']}\\n",

@@ -122,7 +122,6 @@ class BusPirateProgrammer:
 
     async def aclose(self) -> None:
         """Put the Bus Pirate back into its terminal at 115200 baud and close the port; never raises."""
-        self._memory = None
         with anyio.move_on_after(_CLOSE_S, shield=True):
             with contextlib.suppress(IspdError):  # unplugged or mute: there is nothing left to put back
                 await self._pirate.restore()

@@ -133,7 +133,6 @@ class Stk500v1Programmer:
 
     async def aclose(self) -> None:
         """Close the port; never raises."""
-        self._memory = None
         await self._sketch.aclose()
 
     async def _entered(self) -> TargetMemory:

@@ -113,7 +113,6 @@ class UsbAspProgrammer:
 
     async def aclose(self) -> None:
         """Close the device; never raises."""
-        self._target = None
         await self._channel.aclose()
 
     async def _enter(self, limit_hz: int) -> Entry:

@@ -110,7 +110,6 @@ class UsbTinyProgrammer:
 
     async def aclose(self) -> None:
         """Close the device; never raises."""
-        self._target = None
         await self._channel.aclose()
 
     async def _entered(self) -> TinyTarget:

@@ -7,8 +7,9 @@ must say about it. Every test of this package then runs on it, on each bed that 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ispd.programmers import stk500v1, usbasp, usbtiny
+from ispd.programmers import buspirate, stk500v1, usbasp, usbtiny
 from ispd.programmers.contract import Driver
+from vbench.bus_pirate import BusPirate, BusPirateHardware
 from vbench.emulated import EmulatedSerial, EmulatedUsb
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
@@ -22,6 +23,9 @@ __all__ = ["ROWS", "Board", "Row"]
 Board = EmulatedSerial | EmulatedUsb
 FAST_BAUD = 1_000_000
 """A rate at which the line is no limit, to keep real time short."""
+
+_SHORT_LATENCY_S = 1e-3
+"""What the transport asks an FTDI chip for."""
 
 
 def _no_complaint(_board: Board) -> None:
@@ -87,6 +91,31 @@ def _usbasp(firmware: UsbAspFirmware, says: str, *, default_hz: int = 187_500, s
     )
 
 
+def _check_pirate(board: Board) -> None:
+    assert isinstance(board, BusPirate)
+    assert board.lost == 0
+
+
+def _pirate(
+    hardware: BusPirateHardware, firmware: str, says: str, *, sck_hz: int = 2_000_000, is_quick: bool = True
+) -> Row:
+    def build(target: AvrTarget) -> Board:
+        return BusPirate(hardware, firmware, target=target, latency_s=_SHORT_LATENCY_S)
+
+    return Row(
+        driver=buspirate.DRIVER,
+        build=build,
+        firmware=says,
+        default_hz=125_000,
+        wish_hz=2_666_666,
+        sck_hz=sck_hz,
+        baud=115_200,
+        check=_check_pirate,
+        is_bridged=hardware is BusPirateHardware.V3,
+        is_quick=is_quick,
+    )
+
+
 ROWS: dict[str, Row] = {
     "stk500v1 19200": _sketch(Flavour.UART, 19200, is_quick=False),
     "stk500v1 uart": _sketch(Flavour.UART, FAST_BAUD),
@@ -103,4 +132,11 @@ ROWS: dict[str, Row] = {
     "usbasp 2009": _usbasp(UsbAspFirmware.STOCK_2009, "2009"),
     "usbasp 2011": _usbasp(UsbAspFirmware.STOCK_2011, "2011"),
     "usbasp fork": _usbasp(UsbAspFirmware.DIOANNIDIS, "2011"),
+    "buspirate v3 5.10": _pirate(BusPirateHardware.V3, "5.10", "v5.10 (r559) on hardware v3.5", is_quick=False),
+    "buspirate v3 6.1": _pirate(BusPirateHardware.V3, "6.1", "v6.1 r1676 on hardware v3.5"),
+    "buspirate v3 7.1": _pirate(
+        BusPirateHardware.V3, "7.1-2018", "v7.1 on hardware v3.5", sck_hz=1_000_000, is_quick=False
+    ),
+    "buspirate v3 8.0": _pirate(BusPirateHardware.V3, "8.0", "v8.0 on hardware v3.5"),
+    "buspirate v4": _pirate(BusPirateHardware.V4, "6.3-r2151", "v6.3-beta1 r2151 on hardware v4"),
 }

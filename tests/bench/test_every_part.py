@@ -51,7 +51,7 @@ PROGRAMMERS: dict[str, tuple[str, MakeProgrammer]] = {
     "bus pirate v3": ("buspirate", lambda target: BusPirate(target=target)),
     "bus pirate v4": ("buspirate", lambda target: BusPirate(BusPirateHardware.V4, target=target)),
 }
-REACH_BYTES = {"usbasp 2005": 0x10000, "usbasp 2007": 0x10000}
+REACH_BYTES = {"usbasp 2005": 0x10000, "usbasp 2007": 0x10000, "usbasp nerdralph": 0x20000}
 """Firmware that counts in 16 bits, and what cannot be told apart from it; all others reach everything."""
 
 

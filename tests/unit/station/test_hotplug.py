@@ -110,6 +110,30 @@ def test_rules(event: PortEvent, known: tuple[SlotSpec, ...], expected: Meaning)
     assert meaning_of(event, known, DRIVERS, LOADERS) == expected
 
 
+@pytest.mark.parametrize(
+    "usb",
+    [
+        UsbIdentity(vendor_id=0x1A86, product_id=0x7523, product="USB Serial"),
+        UsbIdentity(
+            vendor_id=0x0403, product_id=0x6001, manufacturer="FTDI", product="FT232R USB UART", serial="A6008isP"
+        ),
+        UsbIdentity(vendor_id=0x10C4, product_id=0xEA60, manufacturer="Silicon Labs", serial="0001"),
+        UsbIdentity(vendor_id=0x16C0, product_id=0x05DC, manufacturer="www.fischl.de", product="LED Ring"),
+        UsbIdentity(vendor_id=0x16C0, product_id=0x05DC),
+        UsbIdentity(vendor_id=0x16C0, product_id=0x05DF, manufacturer="www.fischl.de", product="USBasp"),
+        UsbIdentity(
+            vendor_id=0x16C0, product_id=0x0483, manufacturer="Teensyduino", product="USB Serial", serial="1234560"
+        ),
+        CATERINA,
+        DFU_16U2,
+    ],
+    ids=str,
+)
+def test_no_driver_claims_what_may_be_anything(usb: UsbIdentity) -> None:
+    claims = [driver.kind for driver in load_drivers().values() if driver.claims(usb)]
+    assert claims == []
+
+
 def test_the_catalog_names_the_bootloaders_of_boards_that_serve_as_programmers() -> None:
     for usb in ("1B4F:9203", "1B4F:9205", "1B4F:9207", "2341:0036", "2341:0037", "2A03:0036", "2A03:0037", "03EB:2FEF"):
         assert usb in LOADERS

@@ -71,6 +71,9 @@ _FORK_S: Final = 0.2
 """A vain ENABLEPROG that takes longer has pulled reset anew and waited many times by itself (forks)."""
 
 _ROUNDS: Final = 3
+_BATCH: Final = 3
+"""Requests measured together, so that the hand-over between them counts less."""
+
 _SURE_ROUNDS: Final = 12
 """A busy machine adds milliseconds to any round trip: nothing is called slow that was not slow this often."""
 
@@ -83,7 +86,8 @@ _OPTION_TRIES_S: Final = 0.06
 and 3 * 1.6 ms more for its question for an AT89S (dioannidis)."""
 
 _FIRST_TRY_S: Final = 0.018
-_STEP_LIMIT: Final = 5
+_STEP_LIMIT: Final = 12
+"""Entries in search of the clock: twice for each hardware clock of the firmware."""
 
 _FASTER: Final = 0.95
 """A block takes 8 ms instead of 10 on SPI at 3 MHz, and up to 27 ms of USB either way."""
@@ -184,9 +188,11 @@ async def let_go(channel: ControlChannel) -> None:
 async def enter(channel: ControlChannel, firmware: Firmware, sck_hz: int) -> Entry:
     """Enter programming mode at ``sck_hz``, one of the firmware's clocks, through a reset that the target must notice.
 
-    Where a fork went down to a slower clock by itself the entry is repeated at that one, so that it is known.
+    Where a fork went down to a slower clock by itself the entry is repeated at that one, so that it is known; only
+    when it took long twice, since the host may have been busy.
     Raises ``ProgrammerError`` with ``programmer-is-bootloader``.
     """
+    doubted_hz: int | None = None
     for _ in range(_STEP_LIMIT):
         enable_s, has_target = await _connect(channel, firmware, sck_hz)
         other_end = await _other_end(channel) if has_target else _OtherEnd.NOBODY
@@ -197,9 +203,7 @@ async def enter(channel: ControlChannel, firmware: Firmware, sck_hz: int) -> Ent
             return Entry(
                 sck_hz=sck_hz if spi_is_on else await _by_software(channel, firmware, sck_hz), has_target=False
             )
-        spi_s = await _spi_s(channel, _ROUNDS, has_capabilities=firmware.capabilities is not None)
-        if spi_s >= _HARDWARE_SPI_S:
-            spi_s = min(spi_s, await _spi_s(channel, _SURE_ROUNDS, has_capabilities=firmware.capabilities is not None))
+        spi_s = await _spi_s(channel, sck_hz, has_capabilities=firmware.capabilities is not None)
         steps = int((enable_s - _FIRST_TRY_S) / _OPTION_TRIES_S)
         if spi_s >= _HARDWARE_SPI_S:
             actual_hz = _nearest_hz(spi_s)
@@ -207,7 +211,7 @@ async def enter(channel: ControlChannel, firmware: Firmware, sck_hz: int) -> Ent
             return Entry(sck_hz=actual_hz, has_target=True, is_slow_jumper=is_jumper)
         if steps == 0 or sck_hz <= _SOFTWARE_HZ or not firmware.sets_sck:
             break
-        sck_hz = _slower(sck_hz, steps)
+        sck_hz, doubted_hz = (_slower(sck_hz, steps), None) if doubted_hz == sck_hz else (sck_hz, sck_hz)
     return Entry(sck_hz=sck_hz, has_target=True)
 
 
@@ -293,20 +297,24 @@ async def _block_s(channel: ControlChannel) -> float:
     return anyio.current_time() - begun
 
 
-async def _spi_s(channel: ControlChannel, rounds: int, *, has_capabilities: bool) -> float:
+async def _spi_s(channel: ControlChannel, sck_hz: int, *, has_capabilities: bool) -> float:
     """Return how long an instruction is on SPI: what TRANSMIT takes longer than a request of the same size without SPI.
 
-    Without an answer to GETCAPABILITIES that request is two USB transactions, not three.
+    Without an answer to GETCAPABILITIES that request is two USB transactions, not three. What looks
+    slower than ``sck_hz`` may only be a busy machine, and is looked at again.
     """
     plain_s = spi_s = math.inf
-    for _ in range(rounds):
+    for _ in range(_SURE_ROUNDS):
         begun = anyio.current_time()
-        await channel.submit([GetCapabilities()], timeout_s=_REQUEST_S)
+        await channel.submit([GetCapabilities()] * _BATCH, timeout_s=_REQUEST_S)
         between = anyio.current_time()
-        await channel.submit([Transmit(avr_isp.read_signature(0))], timeout_s=_REQUEST_S)
+        await channel.submit([Transmit(avr_isp.read_signature(0))] * _BATCH, timeout_s=_REQUEST_S)
         plain_s = min(plain_s, between - begun)
         spi_s = min(spi_s, anyio.current_time() - between)
-    return spi_s - plain_s * (1 if has_capabilities else 1.5)
+        found_s = (spi_s - plain_s * (1 if has_capabilities else 1.5)) / _BATCH
+        if found_s < _HARDWARE_SPI_S or _nearest_hz(found_s) == sck_hz:
+            break
+    return found_s
 
 
 def _nearest_hz(spi_s: float) -> int:

@@ -15,7 +15,16 @@ from ispd.programmers.self_timed import SelfTimedWrites
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress, WordAddress
 from ispd.wire.control import ControlRequest
-from ispd.wire.usbtiny import BULK_REACH_BYTES, LoadFlash, PoweredDownError, PowerUp, ReadEeprom, ReadFlash, Spi
+from ispd.wire.usbtiny import (
+    BULK_REACH_BYTES,
+    LoadFlash,
+    PowerDown,
+    PoweredDownError,
+    PowerUp,
+    ReadEeprom,
+    ReadFlash,
+    Spi,
+)
 
 __all__ = ["REQUEST_S", "TinyTarget"]
 
@@ -29,6 +38,10 @@ _STEAL: Final = 2.3
 
 _ENTRIES_S: Final = (0.025, 0.05, 0.05, 0.05)
 """Reset low before each try to enter: data sheets ask for 20 ms; from the second try on what avrdude waits. Four tries."""
+
+_RELEASED_S: Final = 0.005
+"""With all pins let go, before reset is pulled: Little Wire has no other way to let reset go high, and a capacitor of 100 nF at
+the usual 10 kOhm charges in 1 ms."""
 
 _LOOKS: Final = 3
 """How often a reading request is made before its failure counts; nothing that writes is ever repeated."""
@@ -66,6 +79,8 @@ class TinyTarget:
         """Pull reset low through a pulse, and send the enabling instruction until its echo comes, four times at most."""
         self._extended = None
         for settle_s in _ENTRIES_S:
+            await self._channel.submit([PowerDown()], timeout_s=REQUEST_S)
+            await anyio.sleep(_RELEASED_S)
             pulse = [PowerUp(self._period, is_reset=False), PowerUp(self._period, is_reset=True)]
             await self._channel.submit(pulse, timeout_s=REQUEST_S)
             await anyio.sleep(settle_s)

@@ -73,9 +73,10 @@ class Echo:
         return ControlFields(request_type=VENDOR_IN, request=0, value=self.value, index=self.index, length=_ECHO_BYTES)
 
     def decode(self, reply: bytes) -> bool:
-        """Tell whether the answer is the setup packet."""
+        """Tell whether the answer is the setup packet; Little Wire puts 21 into its second byte (``main.c``)."""
         numbers = (self.value, self.index, _ECHO_BYTES)
-        return reply == bytes((VENDOR_IN, 0)) + b"".join(number.to_bytes(2, "little") for number in numbers)
+        expected = b"".join(number.to_bytes(2, "little") for number in numbers)
+        return (reply[:1], reply[2:]) == (bytes((VENDOR_IN,)), expected)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from ispd.transport.contract import ControlTransfer, UsbIdentity
 from ispd.wire import avr_isp
 from vbench.faults import BusyForever, Fault, Silent
 from vbench.target import AvrTarget
-from vbench.usbtiny import UsbTiny
+from vbench.usbtiny import UsbTiny, UsbTinyModel
 from vbench.virtual_time import virtual
 
 POWER_UP, POWER_DOWN, SPI, READ_FLASH, LOAD_FLASH, READ_EEPROM = 5, 6, 7, 9, 10, 11
@@ -91,6 +91,21 @@ async def test_opening_releases_a_target_that_an_earlier_run_left_in_reset() -> 
     place.check()
 
 
+@pytest.mark.parametrize("model", UsbTinyModel)
+@virtual
+async def test_every_make_is_opened_and_entered(model: UsbTinyModel) -> None:
+    target = AvrTarget(load_parts().get("atmega32u4"), fuses=FAST_CLOCK)
+    board = UsbTiny(model, target=target)
+    place = Rig(DRIVER, board, target)
+    assert DRIVER.claims(board.usb)
+    programmer = await place.open()
+    for _ in range(2):
+        await programmer.enter(target.part, 344_827)
+        assert await programmer.transfer([avr_isp.read_signature(0)]) == b"\x1e"
+    await programmer.leave()
+    place.check()
+
+
 # -- entering ----------------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +138,7 @@ async def test_a_silent_target_gets_four_tries_and_is_left_to_its_signature() ->
     programmer = await place.open()
     place.log.clear()
     assert await programmer.enter(None, 100_000) > 0
-    assert [transfer.request for transfer in place.log] == [POWER_UP, POWER_UP, SPI] * 4
+    assert [transfer.request for transfer in place.log] == [POWER_DOWN, POWER_UP, POWER_UP, SPI] * 4
     assert anyio.current_time() < 0.25
     assert await programmer.transfer([avr_isp.read_signature(0)]) != b"\x1e"
     await programmer.leave()
@@ -136,7 +151,7 @@ async def test_a_target_that_listens_is_entered_once() -> None:
     programmer = await place.open()
     place.log.clear()
     await programmer.enter(None, 344_827)
-    assert [transfer.request for transfer in place.log] == [POWER_UP, POWER_UP, SPI]
+    assert [transfer.request for transfer in place.log] == [POWER_DOWN, POWER_UP, POWER_UP, SPI]
     await programmer.leave()
     place.check()
 

@@ -74,6 +74,7 @@ def test_an_empty_answer_means_powered_down_and_a_short_one_is_an_error(looking:
 def test_only_the_very_setup_packet_is_an_echo() -> None:
     echo = Echo(0x1234, 0x5678)
     assert echo.decode(bytes.fromhex("C000341278560800"))
+    assert echo.decode(bytes.fromhex("C021341278560800")), "Little Wire"
     assert not echo.decode(bytes(8))
     assert not echo.decode(b"")
     for request in (PowerUp(1, is_reset=True), PowerDown(), LoadFlash(ByteAddress(0), b"\x00")):

@@ -322,6 +322,23 @@ async def test_the_slow_jumper_is_noticed_and_told(firmware: UsbAspFirmware, lim
     place.check()
 
 
+@pytest.mark.parametrize("firmware", [Firmware.STOCK_2009, Firmware.STOCK_2011, Firmware.DIOANNIDIS])
+@virtual
+async def test_a_busy_machine_is_not_taken_for_a_slow_programmer(firmware: UsbAspFirmware) -> None:
+    place = rig(firmware=firmware)
+    programmer = await place.open()
+    chance = random.Random(3)
+    place.lag = lambda: chance.choice([0.0, 0.0002, 0.001, 0.004, 0.02])
+    for _ in range(100):
+        assert await programmer.enter(None, 1_500_000) == 1_500_000
+        assert len(programmer.capabilities.sck_hz) > 1
+    place.lag = lambda: 0.1 if place.log[-1].request == CONNECT and chance.random() < 0.3 else 0.0
+    for _ in range(20):
+        assert await programmer.enter(None, 1_500_000) >= 375_000
+    await programmer.leave()
+    place.check()
+
+
 @virtual
 async def test_old_firmware_goes_on_at_its_one_clock() -> None:
     place = rig(firmware=Firmware.STOCK_2007)

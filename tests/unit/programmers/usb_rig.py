@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from enum import Enum
 
+import anyio
+
 from ispd.errors import LinkTimeoutError, RemoteProtocolError
 from ispd.programmers.contract import Driver, IspProgrammer
 from ispd.transport.contract import ControlTransfer, UsbIdentity, UsbLink
@@ -48,6 +50,7 @@ class MeddledLink:
         return self._link.identity
 
     async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+        await anyio.sleep(self._rig.lag())
         return [await self._one(transfer) for transfer in transfers]
 
     async def _one(self, transfer: ControlTransfer) -> bytes:
@@ -85,6 +88,8 @@ class Rig:
     def __init__(self, driver: Driver, board: EmulatedUsb, target: AvrTarget, usb: UsbIdentity | None = None) -> None:
         self.log: list[ControlTransfer] = []
         self.meddler: Meddler = leave_alone
+        self.lag: Callable[[], float] = float
+        """How long a busy machine takes to get to each batch."""
         self.board = board
         self.target = target
         self.kind = driver.kind

@@ -256,14 +256,20 @@ class Listener(SerialProgrammer):
 
 
 async def fall_into_bootloader(
-    folder, loader: UsbIdentity, spec: SlotSpec | None
-) -> tuple[list[Slot], list[Job], list[Connected], AvrTarget, Listener]:
+    folder, loader: UsbIdentity, spec: SlotSpec | None, has_tty: bool
+) -> tuple[list[Slot], list[Job], list[Connected], AvrTarget, list[object]]:
     """A programmer comes back as its own bootloader at the same place, is ordered to work, and recovers."""
     journal = await Journal.open(folder / "journal.db", InlineWorker(), now="2026-01-01T00:00:00.000+00:00")
     hardware, clock = BenchHardware(), VirtualClock()
     target, listener = AvrTarget(PART), Listener()
-    hardware.add("/dev/ttyACM0", SerialProgrammer(Flavour.LEONARDO, target=target), path="1-1.4")
+    programmer = SerialProgrammer(Flavour.LEONARDO, target=target)
+    silent = UsbTiny()
+    # as on a real machine: the tty and the whole device are told one by one, in either order
+    hardware.add("/dev/ttyACM0", programmer, path="1-1.4")
+    hardware.add("whole programmer", UsbTiny(), path="1-1.4", usb=programmer.usb)
     hardware.add("loader", listener, path="1-1.4", usb=loader, plugged=False)
+    hardware.add("whole loader", silent, path="1-1.4", usb=loader, plugged=False)
+    loader_events = ["loader", "whole loader"] if has_tty else ["whole loader"]
     station = Station(
         hardware,
         journal,
@@ -279,7 +285,9 @@ async def fall_into_bootloader(
         (view,) = station.slots()
         views.append(view)
         hardware.unplug("/dev/ttyACM0")
-        hardware.plug("loader", node="/dev/ttyACM0")
+        hardware.unplug("whole programmer")
+        for name in loader_events:
+            hardware.plug(name, node="/dev/ttyACM0")
         await clock.sleep(60.0)
         views.append(station.slot(view.name))
         found = station.programmers()
@@ -288,9 +296,11 @@ async def fall_into_bootloader(
         await clock.sleep(5.0)
         jobs.append(await station.job(before.id))
         views += station.slots()
-        hardware.unplug("loader")
-        await clock.sleep(1.0)
+        for name in loader_events:
+            hardware.unplug(name)
+        hardware.plug("whole programmer")
         hardware.plug("/dev/ttyACM0")
+        await clock.sleep(1.0)
         after = await station.enqueue(recipe, slots=[view.name], count=None)
         await clock.sleep(20.0)
         jobs.append(await station.job(after.id))
@@ -298,10 +308,21 @@ async def fall_into_bootloader(
         await station.stop()
         tasks.cancel_scope.cancel()
     await journal.aclose()
-    return views, jobs, found, target, listener
+    return views, jobs, found, target, [*listener.heard, *([] if silent.transfers == 0 else ["control transfers"])]
 
 
-@pytest.mark.parametrize("loader", ["1B4F:9205", "1B4F:9207", "1B4F:9203", "2341:0036", "2341:0037", "2A03:0037"])
+@pytest.mark.parametrize(
+    ("loader", "title"),
+    [
+        ("1B4F:9203", "Caterina"),
+        ("1B4F:9205", "Caterina"),
+        ("1B4F:9207", "Caterina"),
+        ("2341:0036", "Caterina"),
+        ("2341:0037", "Caterina"),
+        ("2A03:0037", "Caterina"),
+        ("03EB:2FEF", "Atmel DFU"),
+    ],
+)
 @pytest.mark.parametrize(
     "spec",
     [
@@ -309,19 +330,20 @@ async def fall_into_bootloader(
         pytest.param(SlotSpec(name="A1", programmer="stk500v1", path="1-1.4"), id="configured"),
     ],
 )
-def test_a_programmer_in_its_own_caterina_is_let_be_until_it_is_itself_again(tmp_path, loader, spec):
+def test_a_programmer_in_its_own_bootloader_is_let_be_until_it_is_itself_again(tmp_path, loader, title, spec):
     vendor, product = (int(text, 16) for text in loader.split(":"))
     identity = UsbIdentity(vendor_id=vendor, product_id=product)
-    views, jobs, found, target, listener = run_virtual(fall_into_bootloader, tmp_path, identity, spec)
+    has_tty = title == "Caterina"  # DFU is a USB device without one
+    views, jobs, found, target, heard = run_virtual(fall_into_bootloader, tmp_path, identity, spec, has_tty)
     well, fallen, ordered, recovered = views
     assert well.state is SlotState.IDLE
     assert found == []
-    assert listener.heard == [], "the bootloader of a programmer was spoken to"
+    assert heard == [], "the bootloader of a programmer was spoken to"
     for view in (fallen, ordered):
         assert view.state is SlotState.VACANT
         assert view.failure is not None
         assert view.failure.code == "programmer-is-bootloader"
-        assert f"runs its own bootloader ({loader}, Caterina" in view.failure.message
+        assert f"runs its own bootloader ({loader}, {title}" in view.failure.message
         assert "press the programmer's reset button once" in view.failure.hint
     assert "runs its own bootloader" in jobs[0].seen[well.name]
     assert (jobs[0].passed, jobs[1].passed) == (0, 1)

@@ -36,12 +36,10 @@ _BURSTS: Final = 6
 _FIRST_S: Final = 0.3
 """Pause after the first burst: where that was the rest of an ``05``, it now clocks out up to 1028 bytes, at 31 kHz."""
 
-_FIRST_BURSTS: Final = 130
-_LATER_BURSTS: Final = 140
 _BURST_S: Final = 0.012
 """Pause after each burst: time to work on it, and for the answer to come through a converter (flashrom waits 10 ms)."""
 
-_PATIENT: Final = ((_FIRST_BURSTS, 0.04), (_LATER_BURSTS, 0.075))
+_PATIENT: Final = ((130, 0.04), (140, 0.075))
 """Bursts and the pause after each, for firmware that waits for the rest of an ``05``: up to 1028 bytes, a page of 256. When
 it has them it clocks them out, deaf to all but 4 more: at 125 kHz 34 ms for half of them, 70 ms for all."""
 

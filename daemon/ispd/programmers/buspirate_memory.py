@@ -161,26 +161,26 @@ class TargetMemory:
     async def write_flash(self, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write whole pages and return how many are finished.
 
-        The first page and the last are watched until the target is ready. Between them the next page travels while
-        the target writes, and its last bytes are held back for the longest time the data sheet gives.
+        The next page travels while the target writes, and its last bytes are held back for the longest time the data
+        sheet gives; for as long as the first page took where that was longer. The last page is watched until it is over.
         """
         part, writes = self._known_part()
         page_bytes = part.flash.page_bytes
         for page in pages:
             if page.start % page_bytes or len(page.data) != page_bytes:
                 raise LocalProtocolError(f"flash is written in whole pages of {page_bytes} bytes, not {page.span}")
-        not_before, done, is_busy = anyio.current_time(), 0, False
+        blind_s, not_before, done, is_busy = part.times.flash_s, anyio.current_time(), 0, False
         for page in pages:
             if monitor.stop_requested:
                 break
             try:
                 await self._load(page, not_before)
             finally:
-                self.ready_at = not_before = anyio.current_time() + part.times.flash_s
+                self.ready_at = not_before = anyio.current_time() + blind_s
             is_busy = True
             done += 1
             if done == 1:
-                await self._settle(writes, page)
+                blind_s = await self._try_first(writes, page, blind_s)
                 is_busy, not_before = False, anyio.current_time()
             monitor.advance(page_bytes)
         if is_busy:
@@ -214,6 +214,17 @@ class TargetMemory:
             not_before=not_before,
             deadline_s=self._deadline_s(len(instructions)),
         )
+
+    async def _try_first(self, writes: SelfTimedWrites, page: Segment, blind_s: float) -> float:
+        """Wait for the first page as long as the data sheet says; return how long to wait for each of the others."""
+        part, _ = self._known_part()
+        begun = anyio.current_time()
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(blind_s)
+            if part.has_ready_poll and avr_isp.is_busy((await self._exchange([avr_isp.poll_ready()]))[0]):
+                await writes.settle(MemoryKind.FLASH, page.start)
+                blind_s = anyio.current_time() - begun
+        return blind_s
 
     async def _settle(self, writes: SelfTimedWrites, page: Segment) -> None:
         """Wait until the page just begun is written; a reset in its midst would spoil it."""

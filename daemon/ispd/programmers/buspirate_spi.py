@@ -142,10 +142,7 @@ class Pirate:
         except (LinkTimeoutError, ProtocolError):
             if not is_raised:
                 raise
-            await self._find()
-            await self._line.to_terminal()
-            self._may_raise = False
-            await self._find(is_in_terminal=True)
+            await self._give_up_rate()
             await self._probe()
         if self._line.baud == FAST_BAUD and not (self.reads_flash and self.pace.blocks is Blocks.BUFFERED):
             await self._change_rate(STREAM_BAUDS[-1])
@@ -154,10 +151,20 @@ class Pirate:
         """Go through the terminal to another rate."""
         await self._line.to_terminal()
         await self._raise_rate(baud)
+        try:
+            await self._line.command([Chain((SpiMode(),), Speed(_PROBE_SPEED))], deadline_s=_PROBE_S)
+            await self._probe_line()
+            await self._line.command([Bitbang()], deadline_s=_PROBE_S)
+        except (LinkTimeoutError, ProtocolError):
+            await self._give_up_rate()
         self._set_pace(self.pace.blocks)
-        await self._line.command([Chain((SpiMode(),), Speed(_PROBE_SPEED))], deadline_s=_PROBE_S)
-        await self._probe_line()
-        await self._line.command([Bitbang()], deadline_s=_PROBE_S)
+
+    async def _give_up_rate(self) -> None:
+        """Stay at 115200 baud from now on."""
+        self._may_raise = False
+        await self._find()
+        await self._line.to_terminal()
+        await self._find(is_in_terminal=True)
 
     async def _raise_rate(self, baud: int) -> bool:
         """Change from the terminal at 115200 baud into bit-bang mode, at ``baud`` where that is possible."""
@@ -202,9 +209,7 @@ class Pirate:
 
     async def _find(self, *, is_in_terminal: bool = False) -> None:
         """Bring the Bus Pirate into bit-bang mode once more. Raises ``ProgrammerError`` (programmer-silent)."""
-        if is_in_terminal and await self._line.from_terminal():
-            self.mode = Mode.BITBANG
-        elif not await self._line.find(is_patient=False):
+        if not (is_in_terminal and await self._line.from_terminal()) and not await self._line.find(is_patient=False):
             raise self._silent()
         self.mode = Mode.BITBANG
 

@@ -40,7 +40,6 @@ from vbench.faults import (
 )
 from vbench.hardware import BenchHardware
 from vbench.target import AvrTarget
-from vbench.violation import ViolationKind
 from vbench.virtual_time import run_virtual, virtual
 
 V3, V4 = BusPirateHardware.V3, BusPirateHardware.V4
@@ -326,10 +325,20 @@ async def test_a_reading_nobody_waits_for_any_more_is_sat_out() -> None:
     place.check()
 
 
-@pytest.mark.parametrize(("refused", "lossy"), [({2_000_000}, set()), (set(), {2_000_000})])
-def test_a_rate_that_does_not_work_is_given_up(refused: set[int], lossy: set[int]) -> None:
+@pytest.mark.parametrize(
+    ("firmware", "refused", "lossy"),
+    [
+        ("6.1", {2_000_000}, set()),
+        ("6.1", set(), {2_000_000}),
+        ("8.0", set(), {250_000}),
+        ("8.0", {800_000}, set()),
+        ("8.0", set(), {800_000}),
+        ("5.10", set(), {800_000}),
+    ],
+)
+def test_a_rate_that_does_not_work_is_given_up(firmware: str, refused: set[int], lossy: set[int]) -> None:
     async def session() -> None:
-        place = rig()
+        place = rig(V3, firmware)
         place.bench.refused, place.bench.lossy = frozenset(refused), frozenset(lossy)
         programmer = await place.open_and_erase()
         assert place.bench.taps[0].rates[-1] == 115200
@@ -728,18 +737,21 @@ async def test_one_that_hangs_is_silent_and_closing_it_does_not_hang() -> None:
     assert anyio.current_time() - began < 2
 
 
-@virtual
-async def test_a_target_slower_than_its_data_sheet_is_noticed() -> None:
-    place = rig(chip_faults=[SlowWrites(factor=2.0)])
-    assert place.target is not None
-    programmer = await place.open()
-    await programmer.enter(U4, 1_000_000)
-    await programmer.transfer([avr_isp.chip_erase()])
-    await anyio.sleep(0.05)
-    await programmer.write(U4, MemoryKind.FLASH, PAGES[:1], Watch())
-    await programmer.leave()
-    place.bench.target(PORT)
-    assert ViolationKind.RESET_WHILE_BUSY not in {violation.kind for violation in place.target.violations}
+@pytest.mark.parametrize("firmware", ["5.10", "6.1", "8.0"])
+def test_a_target_slower_than_its_data_sheet_gets_the_time_its_first_page_took(firmware: str) -> None:
+    async def session() -> None:
+        place = rig(V3, firmware, chip_faults=[SlowWrites(factor=1.7)])
+        assert place.target is not None
+        programmer = await place.open()
+        await programmer.enter(U4, 1_000_000)
+        await programmer.transfer([avr_isp.chip_erase()])
+        await anyio.sleep(0.05)
+        assert await programmer.write(U4, MemoryKind.FLASH, PAGES, Watch()) == len(PAGES)
+        await programmer.leave()
+        place.check()
+        assert place.target.flash[: len(CODE)] == CODE
+
+    run_virtual(session)
 
 
 # -- how fast ----------------------------------------------------------------------------------------------------------

@@ -70,7 +70,8 @@ async def test_boards_on_pulled_programmers_are_interrupted_and_the_others_pass(
                 await anext(events)
         await station.stop()
     await journal.aclose()
-    assert {path for path, unit in units.items() if unit.verdict is Verdict.INTERRUPTED} == PULLED
+    verdicts = {path: unit.verdict for path, unit in units.items()}
+    assert verdicts == {path: Verdict.INTERRUPTED if path in PULLED else Verdict.PASSED for path in PATHS}
     for path in set(PATHS) - PULLED:
         assert units[path].verdict is Verdict.PASSED
         assert bytes(targets[path].flash[: len(content(path))]) == content(path)

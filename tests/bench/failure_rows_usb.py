@@ -161,7 +161,7 @@ USB_ROWS = [
     Row(
         name="usbtiny: short reads",
         kind="usbtiny",
-        programmer=lambda target: UsbTiny(target=target, faults=[ShortReply(index) for index in range(60, 64)]),
+        programmer=lambda target: UsbTiny(target=target, faults=[ShortReply(index) for index in range(60, 70)]),
         code=ErrorCode.PROTOCOL_REMOTE,
         says=("the programmer forgot where it was: flash the board again",),
     ),

@@ -7,7 +7,6 @@ hold three zeros (baerwolf/USBaspLoader ``main.c``), or repeat the bytes undelay
 that programming mode was entered, each time; a programmer without a target never does.
 """
 
-import math
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
@@ -16,17 +15,15 @@ import anyio
 
 from ispd.errors import ErrorCode, ProgrammerError, RemoteProtocolError
 from ispd.programmers.control import ControlChannel
+from ispd.programmers.usbasp_clock import HARDWARE_SPI_S, SOFTWARE_HZ, block_s, nearest_hz, spi_s
 from ispd.wire import avr_isp
-from ispd.wire.avr_isp import ByteAddress
 from ispd.wire.usbasp import (
-    BLOCK_BYTES,
     CAN_3_MHZ,
     SCK_OPTIONS,
     Connect,
     Disconnect,
     EnableProg,
     GetCapabilities,
-    ReadFlash,
     SetIspSck,
     Transmit,
     can_3_mhz,
@@ -71,16 +68,6 @@ _FORK_S: Final = 0.2
 """A vain ENABLEPROG that takes longer has pulled reset anew and waited many times by itself (forks)."""
 
 _ROUNDS: Final = 3
-_BATCH: Final = 3
-"""Requests measured together, so that the hand-over between them counts less."""
-
-_SURE_ROUNDS: Final = 12
-"""A busy machine adds milliseconds to any round trip: nothing is called slow that was not slow this often."""
-
-_SOFTWARE_HZ: Final = 32_000
-_HARDWARE_SPI_S: Final = 0.0007
-"""An instruction at 93.75 kHz takes 0.34 ms, at 32 kHz 1 ms."""
-
 _OPTION_TRIES_S: Final = 0.06
 """Three tries in vain at one option, before a fork goes to the next slower one: 3 * (0.32 + 19.84) ms and SPI (nerdralph),
 and 3 * 1.6 ms more for its question for an AT89S (dioannidis)."""
@@ -203,13 +190,13 @@ async def enter(channel: ControlChannel, firmware: Firmware, sck_hz: int) -> Ent
             return Entry(
                 sck_hz=sck_hz if spi_is_on else await _by_software(channel, firmware, sck_hz), has_target=False
             )
-        spi_s = await _spi_s(channel, sck_hz, has_capabilities=firmware.capabilities is not None)
+        took_s = await spi_s(channel, sck_hz, has_capabilities=firmware.capabilities is not None)
         steps = int((enable_s - _FIRST_TRY_S) / _OPTION_TRIES_S)
-        if spi_s >= _HARDWARE_SPI_S:
-            actual_hz = _nearest_hz(spi_s)
+        if took_s >= HARDWARE_SPI_S:
+            actual_hz = nearest_hz(took_s)
             is_jumper = actual_hz == SLOW_JUMPER_HZ != sck_hz and enable_s < _FORK_S
             return Entry(sck_hz=actual_hz, has_target=True, is_slow_jumper=is_jumper)
-        if steps == 0 or sck_hz <= _SOFTWARE_HZ or not firmware.sets_sck:
+        if steps == 0 or sck_hz <= SOFTWARE_HZ or not firmware.sets_sck:
             break
         sck_hz, doubted_hz = (_slower(sck_hz, steps), None) if doubted_hz == sck_hz else (sck_hz, sck_hz)
     return Entry(sck_hz=sck_hz, has_target=True)
@@ -261,7 +248,7 @@ async def _by_software(channel: ControlChannel, firmware: Firmware, sck_hz: int)
     """
     if not firmware.sets_sck:
         return sck_hz
-    sck_hz = min(sck_hz, _SOFTWARE_HZ)
+    sck_hz = min(sck_hz, SOFTWARE_HZ)
     await channel.submit([SetIspSck(SCK_OPTIONS[sck_hz])], timeout_s=_REQUEST_S)
     await channel.submit([Connect()], timeout_s=_REQUEST_S)
     return sck_hz
@@ -286,41 +273,8 @@ async def is_faster_at_3_mhz(channel: ControlChannel, firmware: Firmware) -> boo
         entry = await enter(channel, firmware, sck_hz)
         if not entry.has_target or entry.sck_hz != sck_hz:
             return None if sck_hz != FASTEST_HZ else False
-        seconds.append(min([await _block_s(channel) for _ in range(_ROUNDS)]))
+        seconds.append(min([await block_s(channel) for _ in range(_ROUNDS)]))
     return seconds[1] < seconds[0] * _FASTER
-
-
-async def _block_s(channel: ControlChannel) -> float:
-    """Return how long the largest block of flash takes to be read."""
-    begun = anyio.current_time()
-    await channel.submit([ReadFlash(ByteAddress(0), BLOCK_BYTES)], timeout_s=_REQUEST_S)
-    return anyio.current_time() - begun
-
-
-async def _spi_s(channel: ControlChannel, sck_hz: int, *, has_capabilities: bool) -> float:
-    """Return how long an instruction is on SPI: what TRANSMIT takes longer than a request of the same size without SPI.
-
-    Without an answer to GETCAPABILITIES that request is two USB transactions, not three. What looks
-    slower than ``sck_hz`` may only be a busy machine, and is looked at again.
-    """
-    plain_s = spi_s = math.inf
-    for _ in range(_SURE_ROUNDS):
-        begun = anyio.current_time()
-        await channel.submit([GetCapabilities()] * _BATCH, timeout_s=_REQUEST_S)
-        between = anyio.current_time()
-        await channel.submit([Transmit(avr_isp.read_signature(0))] * _BATCH, timeout_s=_REQUEST_S)
-        plain_s = min(plain_s, between - begun)
-        spi_s = min(spi_s, anyio.current_time() - between)
-        found_s = (spi_s - plain_s * (1 if has_capabilities else 1.5)) / _BATCH
-        if found_s < _HARDWARE_SPI_S or _nearest_hz(found_s) == sck_hz:
-            break
-    return found_s
-
-
-def _nearest_hz(spi_s: float) -> int:
-    """Return the clock of the firmware's own making at which an instruction takes that long."""
-    slow = [hz for hz in SCK_OPTIONS if hz <= _SOFTWARE_HZ]
-    return min(slow, key=lambda hz: abs(math.log(spi_s * hz / 32)))
 
 
 def _slower(sck_hz: int, steps: int) -> int:

@@ -121,7 +121,8 @@ class Pace:
         if self._keeps_up(sck_hz):
             return most
         waiting = 1 - self.byte_s / spi_s
-        return max(1, min(most, int(FIFO_BYTES / waiting) // 4))
+        fitting = int(FIFO_BYTES / waiting) - 1  # one more byte may follow the transfer
+        return max(1, min(most, fitting // 4))
 
     def block_bytes(self, sck_hz: int) -> int:
         """Return how many bytes one ``05`` may write, 0 for none."""

@@ -364,6 +364,19 @@ def test_silence_is_told_and_the_port_given_back(baud: int | None) -> None:
     run_virtual(session)
 
 
+@pytest.mark.parametrize("firmware", ["5.2", "5.10", "6.1", "7.1-2024", "8.0"])
+def test_a_converter_that_holds_bytes_back_only_costs_time(firmware: str) -> None:
+    async def session() -> None:
+        place = rig(V3, firmware, latency_s=16e-3)
+        programmer = await place.open_and_erase()
+        assert await programmer.write(U4, MemoryKind.FLASH, PAGES, Watch()) == len(PAGES)
+        assert await programmer.read(MemoryKind.FLASH, Span(0, len(CODE)), Watch()) == CODE
+        await programmer.leave()
+        place.check()
+
+    run_virtual(session)
+
+
 @virtual
 async def test_the_configured_rate_is_only_where_the_search_begins() -> None:
     place = rig()

@@ -12,9 +12,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from _stand import emulated_boards, flash_all, running_daemon, tabulated, write_image
@@ -46,38 +45,40 @@ class Bed:
     environment: Mapping[str, str] | None = None
 
 
-@contextmanager
-def terminal(folder: Path, **options: str) -> Iterator[Bed]:
-    """Give a serial programmer."""
-    baud = "19200" if options["kind"] == "stk500v1" else "115200"
-    with emulated_boards(folder, 1, **options) as (port,):
-        yield Bed(str(port), ("-P", str(port), "-b", baud))
-
-
-@contextmanager
-def usb(_folder: Path, make: Callable[[AvrTarget], UsbDevice]) -> Iterator[Bed]:
-    """Give a USB programmer."""
-    with UsbBed({PLACE: make(AvrTarget(PART))}, real_time=True) as bed:
-        yield Bed(f"usb:{PLACE}", (), bed.environment)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
-    """A programmer: our name of its kind and avrdude's, the bed, and the share of avrdude's time that is aimed at."""
+    """A programmer by our and avrdude's name of its kind, and the share of avrdude's time that is aimed at.
+
+    :param line: options of ``python -m vbench`` for a serial one.
+    :param device: makes a USB one.
+    """
 
     name: str
     kind: str
-    bed: partial[AbstractContextManager[Bed]]
     aim: float
+    line: Mapping[str, str] | None = None
+    device: Callable[[AvrTarget], UsbDevice] | None = None
 
 
 CONTESTS = (
-    Contest("ArduinoISP, 19200 baud", "stk500v1", partial(terminal, kind="stk500v1", flavour="uart"), 0.88),
-    Contest("ArduinoISP, USB-native", "stk500v1", partial(terminal, kind="stk500v1", flavour="leonardo"), 0.83),
-    Contest("USBtinyISP", "usbtiny", partial(usb, make=lambda target: UsbTiny(target=target)), 0.4),
-    Contest("USBasp", "usbasp", partial(usb, make=lambda target: UsbAsp(target=target)), 0.6),
-    Contest("Bus Pirate v3", "buspirate", partial(terminal, kind="buspirate", hardware="v3"), 0.2),
+    Contest(name="ArduinoISP, 19200 baud", kind="stk500v1", aim=0.88, line={"flavour": "uart"}),
+    Contest(name="ArduinoISP, USB-native", kind="stk500v1", aim=0.83, line={"flavour": "leonardo"}),
+    Contest(name="USBtinyISP", kind="usbtiny", aim=0.4, device=lambda target: UsbTiny(target=target)),
+    Contest(name="USBasp", kind="usbasp", aim=0.6, device=lambda target: UsbAsp(target=target)),
+    Contest(name="Bus Pirate v3", kind="buspirate", aim=0.2, line={"hardware": "v3"}),
 )
+
+
+@contextmanager
+def bed_of(contest: Contest, folder: Path) -> Iterator[Bed]:
+    """Give a programmer with a fresh board."""
+    if contest.device is not None:
+        with UsbBed({PLACE: contest.device(AvrTarget(PART))}, real_time=True) as bed:
+            yield Bed(f"usb:{PLACE}", (), bed.environment)
+        return
+    baud = "19200" if contest.kind == "stk500v1" else "115200"
+    with emulated_boards(folder, 1, kind=contest.kind, **(contest.line or {})) as (port,):
+        yield Bed(str(port), ("-P", str(port), "-b", baud))
 
 
 def avrdude_s(contest: Contest, bed: Bed, image: Path) -> float:
@@ -116,24 +117,22 @@ def main() -> int:
     for contest in CONTESTS:
         if options.only not in (None, contest.name):
             continue
-        if contest.bed.func is usb and (missing := missing_packages()):
-            table.append([contest.name, f"needs the Debian packages {missing}", "", "", "", ""])
+        if contest.device is not None and (missing := missing_packages()):
+            table.append([contest.name, f"needs Debian's {missing}", "", "", "", "", ""])
             continue
         with tempfile.TemporaryDirectory() as made:
             folder = Path(made)
             image = write_image(folder, options.bytes)
-            with contest.bed(folder) as bed:
+            with bed_of(contest, folder) as bed:
                 theirs = avrdude_s(contest, bed, image)
-            with contest.bed(folder) as bed:
+            with bed_of(contest, folder) as bed:
                 ours = ispd_s(contest, bed, image, folder)
         is_met = is_met and ours / theirs <= contest.aim
-        floor = physics_s(options.bytes)
-        share = ours / theirs
-        table.append(
-            [contest.name, f"{theirs:.1f}", f"{ours:.1f}", f"{share:.2f}", f"{contest.aim:.2f}", f"{ours / floor:.1f}"]
-        )
+        numbers = (theirs, ours), (ours / theirs, contest.aim), (ours / physics_s(options.bytes),)
+        shown = [f"{value:.{digits}f}" for values, digits in zip(numbers, (1, 2, 1), strict=True) for value in values]
+        table.append([contest.name, "umockdev" if contest.device else "pty", *shown])
     print(f"{options.bytes} bytes to an ATmega32U4 at 16 MHz; physics alone: {physics_s(options.bytes):.1f} s\n")
-    print(tabulated(("programmer", "avrdude s", "ispd s", "ratio", "aim", "x physics"), table))
+    print(tabulated(("programmer", "bed", "avrdude s", "ispd s", "ratio", "aim", "x physics"), table))
     return int(not is_met)
 
 

@@ -18,7 +18,7 @@ __all__ = ["cli", "main"]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--socket", type=click.Path(path_type=Path), metavar="PATH", help="the daemon's socket")
+@click.option("--socket", type=click.Path(path_type=Path, readable=False), metavar="PATH", help="the daemon's socket")
 @click.option("--json", "as_json", is_flag=True, help="print the API's result as JSON")
 @click.pass_context
 def cli(context: click.Context, socket: Path | None, as_json: bool) -> None:

@@ -178,7 +178,7 @@ class FakeStation:
 class ServedStation:
     """A fake station on a real socket, in a thread of its own, for clients that block."""
 
-    def __init__(self, path: Path, portal: BlockingPortal, station: FakeStation, allows: Allows) -> None:
+    def __init__(self, path: Path, portal: BlockingPortal, station: FakeStation, allows: Allows | None) -> None:
         self.path = path
         self.station = station
         self._portal = portal
@@ -206,10 +206,8 @@ class ServedStation:
 
 
 @contextmanager
-def served(
-    path: Path, station: FakeStation | None = None, allows: Allows = lambda _peer, _privilege: True
-) -> Iterator[ServedStation]:
-    """Serve a fake station at ``path`` inside the context."""
+def served(path: Path, station: FakeStation | None = None, allows: Allows | None = None) -> Iterator[ServedStation]:
+    """Serve a fake station at ``path`` inside the context, to those whom the daemon itself would serve by default."""
     with start_blocking_portal() as portal:
         server = ServedStation(path, portal, station or FakeStation(), allows)
         try:

@@ -11,9 +11,9 @@ import structlog
 from anyio import CapacityLimiter
 from anyio.abc import TaskStatus
 
-from ispd.api.call import Allows, Peer, StationPort
-from ispd.api.declare import Privilege
+from ispd.api.call import Allows, StationPort
 from ispd.api.handlers import load_handlers
+from ispd.surfaces.access import Operators, socket_group
 from ispd.surfaces.jsonrpc.connection import Connection, Limits
 from ispd.surfaces.jsonrpc.dispatch import Dispatcher
 from ispd.surfaces.jsonrpc.socketfile import listen
@@ -27,26 +27,22 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, e
 _RETRY_S = 0.2  # a pause that lets other work free what accept() was short of
 
 
-def _whoever_may_connect(_peer: Peer, _privilege: Privilege) -> bool:
-    """Leave the decision to the socket's mode: who may open it may do everything."""
-    return True
-
-
 async def serve_jsonrpc(
     at: Path | socket.socket,
     station: StationPort,
     *,
-    allows: Allows = _whoever_may_connect,
+    allows: Allows | None = None,
     limits: Limits | None = None,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``station`` until cancelled; started once clients can connect.
 
-    :param at: path of the socket to make (removed at the end), or a socket that listens already.
+    :param at: path of the socket to make (removed at the end), or a socket that listens already and stays as it is.
+    :param allows: who may do what; by default root, the daemon's user and the members of the socket's group.
     :raises ConfigError: the socket can not be made, or another daemon serves it.
     """
-    surface = _Surface(station, allows, limits or Limits())
     with _listener(at) as listener:
+        surface = _Surface(station, allows or Operators(socket_group(at)), limits or Limits())
         async with anyio.create_task_group() as tasks:
             task_status.started()
             while True:

@@ -18,6 +18,9 @@ SOCKET_MODE = 0o660
 
 _BACKLOG = 64
 
+_LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""A link planted in its place is not followed, and a pipe not waited for."""
+
 
 @contextmanager
 def listen(path: Path) -> Iterator[socket.socket]:
@@ -49,14 +52,15 @@ def listen(path: Path) -> Iterator[socket.socket]:
 def _alone(path: Path) -> Iterator[None]:
     """Hold the lock file beside the socket, so that of two daemons started at once only one goes on."""
     try:
-        lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(path.with_name(f"{path.name}.lock"), _LOCK_FLAGS, 0o600)
     except OSError as error:
         raise _unusable(path, error) from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise _in_use(path) from error
         yield
-    except BlockingIOError as error:
-        raise _in_use(path) from error
     finally:
         os.close(lock)
 

@@ -21,6 +21,7 @@ from ispd.service import ServiceManager, inherited_socket
 from ispd.station.journal import Journal
 from ispd.station.station import Knowledge, Station
 from ispd.station.worker import ThreadWorker
+from ispd.surfaces.dbus import Bus, serve_dbus
 from ispd.surfaces.jsonrpc import serve_jsonrpc
 from ispd.transport.clock import Clock, SystemClock, timestamp
 from ispd.transport.contract import Hardware
@@ -46,6 +47,8 @@ async def run_daemon(config: Config) -> None:
     ):
         tasks.start_soon(_stop_on_signal, station, tasks.cancel_scope, manager)
         await tasks.start(station.run)
+        if config.bus is not Bus.OFF:
+            await tasks.start(serve_dbus, config.bus, station)
         await tasks.start(serve_jsonrpc, inherited_socket() or config.socket, station)
         manager.ready()
         tasks.start_soon(feed_watchdog, station, manager)

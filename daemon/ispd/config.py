@@ -9,6 +9,7 @@ import msgspec
 
 from ispd.errors import ConfigError
 from ispd.station.spec import SlotSpec
+from ispd.surfaces.dbus import Bus
 
 __all__ = ["Config", "default_config_path", "load_config"]
 
@@ -22,6 +23,10 @@ class _Daemon(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 class _Hotplug(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     udev: bool = True
+
+
+class _Dbus(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    bus: Bus | None = None
 
 
 class _Slot(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -44,6 +49,7 @@ class _Bench(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 class _File(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     daemon: _Daemon = msgspec.field(default_factory=_Daemon)
     hotplug: _Hotplug = msgspec.field(default_factory=_Hotplug)
+    dbus: _Dbus = msgspec.field(default_factory=_Dbus)
     slot: list[_Slot] = msgspec.field(default_factory=list)
     catalog: _Catalog = msgspec.field(default_factory=_Catalog)
     bench: _Bench | None = None
@@ -62,6 +68,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     bench: Path | None
     parts: Path | None = None
     bootloaders: Path | None = None
+    bus: Bus = Bus.OFF
 
 
 def default_config_path() -> Path:
@@ -87,6 +94,7 @@ def load_config(path: Path | None, *, environ: Mapping[str, str] = os.environ, i
         bench=_place(file.bench.file, base) if file.bench is not None else None,
         parts=_place(file.catalog.parts, base),
         bootloaders=_place(file.catalog.bootloaders, base),
+        bus=_default_bus(file, environ, is_root=root) if file.dbus.bus is None else file.dbus.bus,
     )
 
 
@@ -124,6 +132,12 @@ def _default_state_dir(environ: Mapping[str, str], *, is_root: bool) -> Path:
         return Path("/var/lib/ispd")
     state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
     return Path(state) / "ispd"
+
+
+def _default_bus(file: _File, environ: Mapping[str, str], *, is_root: bool) -> Bus:
+    """Return the system's bus for the service of a workstation: nobody else may have the name there."""
+    is_service = is_root or "NOTIFY_SOCKET" in environ
+    return Bus.SYSTEM if is_service and file.bench is None else Bus.OFF
 
 
 def _slots(slots: list[_Slot]) -> tuple[SlotSpec, ...]:

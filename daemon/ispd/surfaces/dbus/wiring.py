@@ -1,0 +1,189 @@
+"""The connection to a bus: the only importer of sdbus.
+
+sdbus says nothing when the bus goes away; a dead connection shows in its descriptor, a bus that hangs in a ping without
+an answer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import anyio
+from sdbus import DbusPropertyEmitsChangeFlag, DbusUnprivilegedFlag, SdBusBaseError
+from sdbus.sd_bus_internals import SdBus, SdBusInterface, SdBusMessage, sd_bus_open_system, sd_bus_open_user
+
+from ispd.surfaces.dbus.names import ROOT
+
+__all__ = ["Bus", "Connection", "Exported", "MethodSpec", "Request", "path_of"]
+
+_ANSWER_S = 4.0
+"""A bus answers in milliseconds; together with the interval of pings this finds one that hangs within 10 s."""
+
+_PROPERTIES = "org.freedesktop.DBus.Properties"
+
+
+class Bus(StrEnum):
+    """Which bus to be on."""
+
+    SYSTEM = "system"
+    SESSION = "session"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodSpec:
+    """A method as the bus is told of it; inputs are names with signatures. ``run`` is called for each request."""
+
+    name: str
+    inputs: tuple[tuple[str, str], ...]
+    result: str
+    run: Callable[["Request"], None]
+
+
+class Request:
+    """A method call that waits for its answer."""
+
+    def __init__(self, message: SdBusMessage) -> None:
+        self._message = message
+        self.sender = message.sender or ""
+
+    def arguments(self) -> tuple[Any, ...]:
+        """Return what was sent. Descriptors among it belong to the caller of this, who asks once."""
+        return self._message.parse_to_tuple()
+
+    def answer(self, signature: str, value: Any) -> None:
+        """Send the result. Nobody minds where the caller, or the bus, is gone."""
+        if self._message.expect_reply:
+            reply = self._message.create_reply()
+            reply.append_data(signature, value)
+            _send(reply)
+
+    def fail(self, name: str, text: str) -> None:
+        """Send an error."""
+        if self._message.expect_reply:
+            _send(self._message.create_error_reply(name, text))
+
+
+class Exported:
+    """An interface on an object, with the values its properties show now."""
+
+    def __init__(self, bus: SdBus, path: str, interface: str, types: Mapping[str, str]) -> None:
+        self._bus = bus
+        self._interface = interface
+        self._types = types
+        self._exported = SdBusInterface()
+        self._values: dict[str, Any] = {}
+        self.path = path
+
+    def start(self, methods: Sequence[MethodSpec], values: dict[str, Any], *, is_told: bool) -> None:
+        """Show it on the bus; ``is_told`` sends the signal of the ObjectManager."""
+        self._values = values
+        for method in methods:
+            self._exported.add_method(
+                method.name,
+                "".join(kind for _, kind in method.inputs),
+                [name for name, _ in method.inputs],
+                method.result,
+                ["result"],
+                DbusUnprivilegedFlag,  # who may call is decided for each call, not by Linux capabilities
+                _receiver(method),
+            )
+        for name, kind in self._types.items():
+            self._exported.add_property(name, kind, self._getter(name, kind), None, DbusPropertyEmitsChangeFlag)
+        self._bus.add_interface(self._exported, self.path, self._interface)
+        if is_told:
+            with suppress(SdBusBaseError):
+                self._bus.emit_object_added(self.path)
+
+    def update(self, values: dict[str, Any]) -> None:
+        """Show new values; one signal tells of those that changed."""
+        changed = {name: (self._types[name], one) for name, one in values.items() if self._values.get(name) != one}
+        self._values = values
+        if changed:
+            signal = self._bus.new_signal_message(self.path, _PROPERTIES, "PropertiesChanged")
+            signal.append_data("sa{sv}as", self._interface, changed, [])
+            _send(signal)
+
+    def stop(self, *, is_told: bool) -> None:
+        """Take it off the bus."""
+        with suppress(SdBusBaseError):
+            if is_told:
+                self._bus.emit_object_removed(self.path)
+        self._exported._stop_export()  # noqa: SLF001 - sdbus has no public name for it, and its own objects call it so
+
+    def _getter(self, name: str, kind: str) -> Callable[[SdBusMessage], None]:
+        return lambda message: message.append_data(kind, self._values[name])
+
+
+class Connection:
+    """One connection to a bus. Whatever fails is an ``OSError``."""
+
+    def __init__(self, kind: Bus) -> None:
+        try:
+            self.bus = sd_bus_open_user() if kind is Bus.SESSION else sd_bus_open_system()
+        except SdBusBaseError as error:
+            raise _lost(error) from error
+        self._manager = self.bus.add_object_manager(ROOT)
+
+    async def own(self, name: str) -> None:
+        """Become ``name``."""
+        with anyio.fail_after(_ANSWER_S):
+            try:
+                await self.bus.request_name_async(name, 0)
+            except SdBusBaseError as error:
+                raise _lost(error) from error
+
+    async def ask(
+        self, name: str, path: str, interface: str, member: str, signature: str, *arguments: Any
+    ) -> tuple[Any, ...]:
+        """Return the answer of another service. Raises ``OSError`` where there is none in time, or an error."""
+        with anyio.fail_after(_ANSWER_S):
+            try:
+                message = self.bus.new_method_call_message(name, path, interface, member)
+                if signature:
+                    message.append_data(signature, *arguments)
+                return (await self.bus.call_async(message)).parse_to_tuple()
+            except SdBusBaseError as error:
+                raise _lost(error) from error
+
+    async def ping(self) -> None:
+        """Return once the bus answered."""
+        bus = "org.freedesktop.DBus"
+        await self.ask(bus, "/org/freedesktop/DBus", f"{bus}.Peer", "Ping", "")
+
+    def check(self) -> None:
+        """Raise where the connection is known to be dead; costs nothing."""
+        try:
+            self.bus.get_fd()
+        except SdBusBaseError as error:
+            raise _lost(error) from error
+
+    def close(self) -> None:
+        """Leave the bus."""
+        with suppress(SdBusBaseError):
+            self._manager.close()
+        with suppress(SdBusBaseError):
+            self.bus.close()
+
+
+def path_of(noun: str, key: str | int) -> str:
+    """Return the path of an object: letters and digits of its key stay, every other byte is ``_`` and two hex digits."""
+    escaped = (chr(byte) if chr(byte).isalnum() and byte < 0x80 else f"_{byte:02x}" for byte in str(key).encode())
+    return f"{ROOT}/{noun}s/{''.join(escaped)}"
+
+
+def _receiver(method: MethodSpec) -> Callable[[SdBusMessage], None]:
+    return lambda message: method.run(Request(message))
+
+
+def _send(message: SdBusMessage) -> None:
+    """Send, or not: a dead connection is noticed elsewhere and made again."""
+    with suppress(SdBusBaseError):
+        message.send()
+
+
+def _lost(error: SdBusBaseError) -> OSError:
+    """Return sdbus's exception as one that the rest of the world knows, without the file and line it begins with."""
+    return OSError(str(error).rpartition(" in function ")[2] or str(error))

@@ -16,6 +16,9 @@ __all__ = ["read_recipe", "recipe_files"]
 _MAX_BYTES = 1 << 16
 """A recipe is a page of text; the images come beside it."""
 
+_MAX_LINE_BYTES = 2000
+"""A file's name takes up to half of it. Reading a key of n dots costs n * n: a whole page of them would take 14 seconds."""
+
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -86,6 +89,9 @@ def _decode(name: str, content: bytes) -> _Recipe:
     hint = "the keys of a recipe are explained in config/examples/board.toml"
     if len(content) > _MAX_BYTES:
         raise RefusedError(ErrorCode.RECIPE_INVALID, f"recipe {name} has more than {_MAX_BYTES} bytes", hint=hint)
+    if any(len(line) > _MAX_LINE_BYTES for line in content.splitlines()):
+        message = f"recipe {name} has a line of more than {_MAX_LINE_BYTES} bytes"
+        raise RefusedError(ErrorCode.RECIPE_INVALID, message, hint=hint)
     try:
         return msgspec.convert(tomllib.loads(content.decode("utf-8")), _Recipe)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:

@@ -9,9 +9,11 @@ worker.
 * No memory mapping: an I/O error comes back as an error, not as SIGBUS.
 """
 
+import errno
 import fcntl
 import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import resources
@@ -24,6 +26,9 @@ __all__ = ["JournalFile", "Parameters"]
 
 Parameters = dict[str, Any]
 """Named parameters of a statement: None, int, float, str or bytes."""
+
+_BESIDE = ("-wal", "-shm", "-journal")
+"""What SQLite may put beside a database (sqlite.org/tempfiles.html)."""
 
 _APPLICATION_ID = 0x69737064
 _SETTINGS = (
@@ -47,7 +52,8 @@ class JournalFile:
         """Open or create the journal at ``path`` and bring its schema up to date.
 
         A missing directory is created with mode 0700, the file always has mode 0600. Raises ``ConfigError`` where
-        another process holds the journal, where a newer version wrote it, and where the file is something else.
+        another process holds the journal, where a newer version wrote it, where the file is something else, and where
+        others may write into the directory.
         """
         lock = _take_lock(path)
         try:
@@ -165,8 +171,8 @@ def _take_lock(path: Path) -> int:
     """Return a descriptor holding the lock beside ``path``; the kernel frees it with the process, however that ends."""
     lock_path = path.with_name(path.name + ".lock")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        _make_folder(path.parent)
+        lock = _open_private(lock_path)
     except OSError as error:
         raise _cannot_open(path, error) from error
     try:
@@ -183,16 +189,45 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
+def _make_folder(folder: Path) -> None:
+    """Make the folder and those above it that are missing, for us alone; refuse one that everybody may write into."""
+    for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
+        missing.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_mode & stat.S_IWOTH:
+        raise ConfigError(
+            f"everybody may write into {folder}, where the records are kept",
+            hint=f"`chmod o-w {folder}`, or give the daemon a state_dir of its own",
+        )
+
+
 def _create_private(path: Path) -> None:
     """Make sure the file exists and is for us alone. SQLite gives its write-ahead log the same mode."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
+        os.close(_open_private(path))
+        for beside in _BESIDE:
+            # SQLite opens these by itself, and follows a link
+            place = path.with_name(path.name + beside)
+            with suppress(FileNotFoundError):
+                _refuse_special(place, place.lstat().st_mode)
     except OSError as error:
         raise _cannot_open(path, error) from error
+
+
+def _open_private(path: Path) -> int:
+    """Open or make a regular file of ours with mode 0600. A link is not followed, a pipe not waited for."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        _refuse_special(path, os.fstat(descriptor).st_mode)
+        os.fchmod(descriptor, 0o600)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_special(path: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, f"{path.name} is not a file")
 
 
 def _cannot_open(path: Path, error: OSError) -> IspdError:

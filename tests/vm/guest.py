@@ -39,7 +39,7 @@ $b mount -t overlay -o lowerdir=/host,upperdir=/changes/upper,workdir=/changes/w
 $b mount -t cgroup2 cgroup /sys/fs/cgroup
 for place in dev proc sys; do $b mount --move /$place /root/$place; done
 $b mount -t tmpfs run /root/run
-$b rm -rf /root/lib/modules
+$b rm -rf /root/lib/modules /root/.dockerenv
 $b ln -s {kernel}/lib/modules /root/lib/modules
 $b cp -r /units/. /root/etc/systemd/system/
 $b cat /script >/root/run-in-guest

@@ -3,6 +3,8 @@
 import ast
 import base64
 import re
+import shlex
+import subprocess
 import sys
 import zlib
 from collections.abc import Mapping
@@ -31,14 +33,26 @@ def tests_inside() -> list[str]:
     ]
 
 
+def install_software(folder: Path) -> Path:
+    """Fill a folder as ``/opt`` of a workstation, since the guest has no network; empty where that cannot be done here."""
+    script = (
+        f"mount --bind {shlex.quote(str(folder))} /opt && exec {shlex.quote(str(ROOT / 'scripts/install'))} --software"
+    )
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        print(f"no software for the guest: {done.stderr}", file=sys.stderr)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     """Run everything inside, and return what went wrong by test; empty text for what passed."""
     reason = guest.missing()
     if reason is not None:
         pytest.skip(reason)
+    software = install_software(tmp_path_factory.mktemp("software"))
     command = (
-        f"ISPD_GUEST=1 {sys.executable} -m pytest {INSIDE} -q --no-cov -p no:cacheprovider --junitxml=/run/report.xml; "
+        f"ISPD_GUEST=1 ISPD_SOFTWARE={software} {sys.executable} -m pytest {INSIDE} -q --no-cov -p no:cacheprovider --junitxml=/run/report.xml; "
         f"code=$?; echo; echo report $({sys.executable} -c "
         "'import base64, pathlib, zlib; "
         'print(base64.b64encode(zlib.compress(pathlib.Path("/run/report.xml").read_bytes())).decode())\'); '

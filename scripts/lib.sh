@@ -74,6 +74,8 @@ want_guest() {
     want_tool depmod kmod "$lost"
     want_tool cpio cpio "$lost"
     want_tool udevadm udev "$lost"
+    want_tool systemctl systemd "$lost"
+    want_tool dbus-daemon dbus "$lost"
     [ -d "$folder/boot" ] || _unpack_kernel "$folder" || say "warning: no kernel in $folder: $lost"
 }
 

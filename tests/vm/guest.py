@@ -21,6 +21,8 @@ _TOOLS = {
     "modprobe": "kmod",
     "cpio": "cpio",
     "udevadm": "udev",
+    "systemctl": "systemd",
+    "dbus-daemon": "dbus",
 }
 _INITRAMFS_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 _MEMORY_MB = 3072

@@ -126,8 +126,9 @@ class Station:
         finally:
             self._tasks = None
             with anyio.CancelScope(shield=True):
-                for runner in self._runners.values():
-                    await runner.host.drop()
+                async with anyio.create_task_group() as tasks:  # a device that hangs keeps only itself waiting
+                    for runner in self._runners.values():
+                        tasks.start_soon(runner.host.drop)
             self._ended.set()
 
     async def stop(self) -> None:

@@ -1,7 +1,7 @@
 """Who calls, and whether they may: asked of the bus and, where that does not suffice, of polkit.
 
 The bus names the caller (``GetConnectionCredentials``, D-Bus specification): root, the daemon's own user, and members of its
-group operate the station, as they may open its socket. Others do where polkit says so. Whatever goes wrong means no.
+group operate the station, as over its socket. Others do where polkit says so. Whatever goes wrong means no.
 """
 
 import os
@@ -15,6 +15,7 @@ import structlog
 
 from ispd.api.call import Peer
 from ispd.api.declare import Privilege
+from ispd.surfaces.access import Operators
 
 __all__ = ["Asking", "Authority", "Caller"]
 
@@ -52,14 +53,14 @@ class Caller:
 class Authority:
     """Decides for the callers of one connection to the bus.
 
-    :param uids: users who may do everything.
-    :param gids: groups whose members may.
+    :param group: the group whose members operate the station; by default the one the daemon runs with.
+    :param owner: user id of the daemon, its own by default.
     """
 
-    def __init__(self, bus: Asking, *, uids: frozenset[int] | None = None, gids: frozenset[int] | None = None) -> None:
+    def __init__(self, bus: Asking, *, group: int | None = None, owner: int | None = None) -> None:
         self._bus = bus
-        self._uids = frozenset({0, os.geteuid()}) if uids is None else uids
-        self._gids = frozenset({os.getegid()}) if gids is None else gids
+        self._group = os.getegid() if group is None else group
+        self._owner = owner
         self._known: OrderedDict[str, Caller] = OrderedDict()
 
     async def caller(self, sender: str) -> Caller:
@@ -83,7 +84,8 @@ class Authority:
 
     async def allows(self, sender: str, caller: Caller, privilege: Privilege) -> bool:
         """Tell whether a caller has a privilege."""
-        if caller.peer.uid in self._uids or not caller.groups.isdisjoint(self._gids):
+        operators = Operators(self._group, owner=self._owner, groups_of=lambda _uid: caller.groups)
+        if operators(caller.peer, privilege):
             return True
         return caller.peer.uid is not None and await self._polkit_allows(sender, _ACTIONS[privilege])
 

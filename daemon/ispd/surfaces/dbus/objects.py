@@ -110,7 +110,7 @@ class Tree:
         """Bring the bus up to date, a few objects at a time so that nothing else waits."""
         self._forget()
         dirty, self._dirty = self._dirty, set()
-        for noun, key in dirty:
+        for noun, key in sorted(dirty):
             if key in self._records[noun]:
                 self._show_one(self._kinds[noun], key)
                 await checkpoint()

@@ -1,6 +1,7 @@
 """The D-Bus surface as a whole: on the bus while there is one, with calls that outlive it."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ from ispd.api.handlers import load_handlers
 from ispd.api.invoke import invoke
 from ispd.errors import ErrorCode, IspdError
 from ispd.surfaces.dbus.attachments import Reader
-from ispd.surfaces.dbus.authority import Authority
+from ispd.surfaces.dbus.authority import Asking, Authority
 from ispd.surfaces.dbus.members import Member
 from ispd.surfaces.dbus.names import BUS_NAME, error_name
 from ispd.surfaces.dbus.objects import Tree
@@ -39,16 +40,23 @@ _BUSY = "org.freedesktop.DBus.Error.LimitsExceeded"
 
 
 async def serve_dbus(
-    kind: Bus, station: StationPort, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+    kind: Bus,
+    station: StationPort,
+    *,
+    decide: Callable[[Asking], Authority] = Authority,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve ``station`` on a bus until cancelled; started once that was tried, whether or not there is a bus."""
+    """Serve ``station`` on a bus until cancelled; started once that was tried, whether or not there is a bus.
+
+    :param decide: makes the one who decides what callers may, for each connection.
+    """
     is_started = False
     reason = ""
     async with anyio.create_task_group() as calls:
         while True:
             surface = None
             try:
-                surface = _Surface(Connection(kind), station, calls)
+                surface = _Surface(Connection(kind), station, calls, decide)
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(surface.run)
                     _LOG.info("on the bus", bus=kind.value, name=BUS_NAME)
@@ -59,6 +67,8 @@ async def serve_dbus(
                 if told != reason:
                     _LOG.warning("not on the bus", bus=kind.value, reason=told)
                 reason = told
+            except* Exception as group:  # noqa: BLE001 - a bug met here must not end the boards in work
+                _LOG.exception("off the bus by an error of ours", exc_info=_first(group))
             finally:
                 if surface is not None:
                     surface.close()
@@ -92,12 +102,14 @@ class _Session:
 class _Surface:
     """One connection, and what is served over it."""
 
-    def __init__(self, connection: Connection, station: StationPort, calls: TaskGroup) -> None:
+    def __init__(
+        self, connection: Connection, station: StationPort, calls: TaskGroup, decide: Callable[[Asking], Authority]
+    ) -> None:
         self._connection = connection
         self._station = station
         self._calls = calls
         self._handlers = load_handlers()
-        self._authority = Authority(connection)
+        self._authority = decide(connection)
         self._reader = Reader()
         self._workers = CapacityLimiter(2)
         self._running: Counter[str] = Counter()

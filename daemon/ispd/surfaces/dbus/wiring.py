@@ -43,27 +43,32 @@ class MethodSpec:
 
 
 class Request:
-    """A method call that waits for its answer."""
+    """A method call that waits for its answer.
+
+    Its message keeps descriptors open, so it is let go with the answer, however long somebody holds the request.
+    """
 
     def __init__(self, message: SdBusMessage) -> None:
-        self._message = message
+        self._message: SdBusMessage | None = message
         self.sender = message.sender or ""
 
     def arguments(self) -> tuple[Any, ...]:
         """Return what was sent. Descriptors among it belong to the caller of this, who asks once."""
-        return self._message.parse_to_tuple()
+        return () if self._message is None else self._message.parse_to_tuple()
 
     def answer(self, signature: str, value: Any) -> None:
         """Send the result. Nobody minds where the caller, or the bus, is gone."""
-        if self._message.expect_reply:
-            reply = self._message.create_reply()
+        message, self._message = self._message, None
+        if message is not None and message.expect_reply:
+            reply = message.create_reply()
             reply.append_data(signature, value)
             _send(reply)
 
     def fail(self, name: str, text: str) -> None:
         """Send an error."""
-        if self._message.expect_reply:
-            _send(self._message.create_error_reply(name, text))
+        message, self._message = self._message, None
+        if message is not None and message.expect_reply:
+            _send(message.create_error_reply(name, text))
 
 
 class Exported:

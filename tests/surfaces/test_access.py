@@ -155,7 +155,7 @@ def test_who_joins_or_leaves_the_group_is_known_soon_and_asked_about_seldom():
         asked.append(uid)
         return groups.get(uid, frozenset())
 
-    allows = Operators(GROUP, owner=OWNER, groups_of=groups_of, now=lambda: now[0])
+    allows = Operators(lambda: GROUP, owner=OWNER, groups_of=groups_of, now=lambda: now[0])
     member = Peer(uid=MEMBER)
     assert [allows(member, Privilege.VIEW) for _ in range(100)] == [True] * 100
     assert asked == [MEMBER]
@@ -239,3 +239,10 @@ def test_the_command_ends_with_not_allowed(open_socket: Path):
     done = run_as(NOBODY, NOBODY, [*command, "slots"], environment=environment)
     assert (done.returncode, done.stdout) == (4, "")
     assert "you may not use" in done.stderr
+
+
+@needs_root
+def test_a_socket_that_is_given_to_a_group_admits_its_members(open_socket: Path):
+    os.chown(open_socket, 0, GROUP)
+    assert "not-allowed" not in ask_as(NOBODY, GROUP, open_socket).values()
+    assert ask_as(NOBODY, NOBODY, open_socket) == dict.fromkeys(METHODS, "not-allowed")

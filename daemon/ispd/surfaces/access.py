@@ -27,7 +27,8 @@ _FOR_MEMBERS = frozenset({Privilege.VIEW, Privilege.OPERATE})
 class Operators:
     """Answers as an :data:`~ispd.api.call.Allows`. A caller without a user id, from a transport that can not tell, is nobody.
 
-    :param group: the group whose members operate the station; None where there is none.
+    :param group: the group whose members operate the station, None where there is none; or what returns it, asked each
+        time, since whoever gives the socket to another group means it.
     :param owner: user id of the daemon.
     :param groups_of: returns all groups of a user id.
     :param now: seconds on a clock that only goes forward.
@@ -35,13 +36,13 @@ class Operators:
 
     def __init__(
         self,
-        group: int | None,
+        group: int | Callable[[], int | None] | None,
         *,
         owner: int | None = None,
         groups_of: Callable[[int], frozenset[int]] | None = None,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._group = group
+        self._group = group if callable(group) else lambda: group
         self._masters = frozenset({0, os.geteuid() if owner is None else owner})
         self._groups_of = groups_of or groups_of_user
         self._now = now
@@ -57,9 +58,8 @@ class Operators:
 
     def _is_member(self, uid: int, gid: int | None) -> bool:
         """Tell whether the user is in the group by the group database, or the process by the kernel (newgrp, sg)."""
-        if self._group is None:
-            return False
-        return gid == self._group or self._group in self._groups(uid)
+        group = self._group()
+        return group is not None and (gid == group or group in self._groups(uid))
 
     def _groups(self, uid: int) -> frozenset[int]:
         now = self._now()

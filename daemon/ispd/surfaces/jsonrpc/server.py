@@ -42,7 +42,7 @@ async def serve_jsonrpc(
     :raises ConfigError: the socket can not be made, or another daemon serves it.
     """
     with _listener(at) as listener:
-        surface = _Surface(station, allows or Operators(socket_group(at)), limits or Limits())
+        surface = _Surface(station, allows or Operators(lambda: socket_group(at)), limits or Limits())
         async with anyio.create_task_group() as tasks:
             task_status.started()
             while True:

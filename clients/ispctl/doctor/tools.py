@@ -1,0 +1,103 @@
+"""Outside programs and libraries: there, and new enough."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ispctl.doctor.finding import Finding, Level
+from ispctl.doctor.machine import Machine
+from ispctl.doctor.usb import UsbDevice
+
+__all__ = ["TOOLS", "Tool", "examine_libusb", "examine_tools"]
+
+_LIBUSB = (
+    "usr/lib/*/libusb-1.0.so.0",
+    "usr/lib/libusb-1.0.so.0",
+    "usr/lib64/libusb-1.0.so.0",
+    "usr/local/lib/libusb-1.0.so.0",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tool:
+    """A program that is of use beside ispd.
+
+    :param asks: arguments with which it tells its version and does nothing else.
+    :param needed: oldest version that is good enough, and ``why``.
+    """
+
+    name: str
+    purpose: str
+    asks: tuple[str, ...]
+    needed: tuple[int, ...]
+    why: str
+    cure: str
+
+    def version(self, said: str) -> tuple[int, ...] | None:
+        """Return the version in what the tool said."""
+        match = re.search(rf"{re.escape(self.name)}(?: version)? v?(\d+(?:\.\d+)+)", said)
+        return tuple(map(int, match[1].split("."))) if match else None
+
+
+TOOLS = (
+    Tool(
+        name="avrdude",
+        purpose="only for comparing",
+        asks=("-?",),  # it has no option for the version alone: its usage ends with it
+        needed=(7, 1),
+        why="older ones read wrongly above 64 KiB through a USBtinyISP; only from 7.3 on it tells identical USBasps apart",
+        cure="`apt install avrdude`",
+    ),
+    Tool(
+        name="dfu-programmer",
+        purpose="for boards with the Atmel or QMK DFU bootloader",
+        asks=("--version",),
+        needed=(1, 0),
+        why="0.6 knows no --force and tells failures apart by no exit code, 0.7 fails to choose among several boards",
+        cure="`apt install dfu-programmer`, and from its own site where the package is too old (Debian 12 has 0.6.1)",
+    ),
+    Tool(
+        name="dfu-util",
+        purpose="for STM32 boards",
+        asks=("--version",),
+        needed=(0, 11),
+        why="its messages and exit codes are the ones that are understood, and boards are chosen by their USB path",
+        cure="`apt install dfu-util`",
+    ),
+)
+
+
+def examine_tools(machine: Machine) -> Iterator[Finding]:
+    """Look for each tool and ask it for its version."""
+    for tool in TOOLS:
+        path = machine.which(tool.name)
+        if path is None:
+            yield Finding(tool.name, Level.NOTE, f"is not installed; {tool.purpose}", tool.cure)
+            continue
+        version = tool.version(machine.run([path, *tool.asks]))
+        needed = _dotted(tool.needed)
+        if version is None:
+            message = f"{path} does not tell its version; {needed} is needed: {tool.why}"
+            yield Finding(tool.name, Level.NOTE, message, f"does `{tool.name} {' '.join(tool.asks)}` work?")
+        elif version < tool.needed:
+            message = f"{path} is version {_dotted(version)}, {needed} is needed: {tool.why}"
+            yield Finding(tool.name, Level.NOTE, message, tool.cure)
+        else:
+            yield Finding(tool.name, Level.OK, f"{path}, version {_dotted(version)}")
+
+
+def examine_libusb(machine: Machine, known: list[UsbDevice]) -> Iterator[Finding]:
+    """Look for the library that USB programmers are reached through."""
+    place = next((found for pattern in _LIBUSB for found in sorted(machine.root.glob(pattern))), None)
+    if place is not None:
+        yield Finding("libusb", Level.OK, machine.shown(place))
+        return
+    waiting = [device.title for device in known if not device.ports]
+    message = "libusb-1.0 is not installed"
+    if waiting:
+        message += f": {', '.join(waiting)} can not be used"
+    yield Finding("libusb", Level.BAD if waiting else Level.NOTE, message, "`apt install libusb-1.0-0`")
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))

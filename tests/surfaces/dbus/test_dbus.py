@@ -278,7 +278,7 @@ async def test_of_jobs_and_units_the_newest_are_shown_and_open_ones_stay(bus):
             station.finish(len(station.jobs_by_id), None)
         last = f"{ROOT}/jobs/{AT_MOST + 11}"
         with anyio.fail_after(bed.DEADLINE_S):
-            while f"{ROOT}/units/{AT_MOST + 10}" not in (objects := await client.objects()):  # noqa: ASYNC110 - a condition
+            while last not in (objects := await client.objects()):  # noqa: ASYNC110 - a condition
                 await anyio.sleep(0.02)
         jobs = {path for path in objects if "/jobs/" in path}
         assert len(jobs) == AT_MOST

@@ -5,13 +5,12 @@ from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
-from msgspec import inspect
 
 from ispd.api.call import StationPort
 from ispd.model.event import Event, EventKind
 from ispd.surfaces.dbus.members import Member, ObjectKind, manager_members, object_kinds
 from ispd.surfaces.dbus.names import BUS_NAME, MANAGER, ROOT, interface_of, member_name
-from ispd.surfaces.dbus.values import Field, absent, encode, fields_of, signature
+from ispd.surfaces.dbus.values import absent, encode, fields_of, signature
 from ispd.surfaces.dbus.wiring import Connection, Exported, MethodSpec, Request, path_of
 
 __all__ = ["AT_MOST", "INTERVAL_S", "Answer", "Tree"]
@@ -33,11 +32,14 @@ class _Shape:
     """How records of one type are properties."""
 
     def __init__(self, record: type[Any]) -> None:
-        self._fields = [(field, member_name(field.name)) for field in fields_of(record)]
-        self.types = {name: signature(field.type) for field, name in self._fields}
+        self._fields = {member_name(field.name): field for field in fields_of(record)}
+        self.types = {name: signature(field.type) for name, field in self._fields.items()}
 
-    def values(self, record: Any) -> dict[str, Any]:
-        return {name: _value(field, getattr(record, field.name)) for field, name in self._fields}
+    def value(self, record: Any, name: str) -> Any:
+        """Return a property of a record as it goes over the bus."""
+        field = self._fields[name]
+        value = getattr(record, field.name)
+        return absent(field.type) if value is None else encode(field.type, value)
 
 
 class Tree:
@@ -49,12 +51,17 @@ class Tree:
         self._answer = answer
         self._kinds = object_kinds()
         self._shapes = {noun: _Shape(kind.record) for noun, kind in self._kinds.items()}
-        about = type(station.describe())
-        self._about = _Shape(about)
-        self._manager = Exported(connection.bus, ROOT, f"{BUS_NAME}.{MANAGER}", self._about.types)
+        about = _Shape(type(station.describe()))
+        self._manager = Exported(
+            connection.bus,
+            ROOT,
+            f"{BUS_NAME}.{MANAGER}",
+            about.types,
+            lambda name: about.value(station.describe(), name),
+        )
         self._records: dict[str, dict[Any, Any]] = {noun: {} for noun in self._kinds}
         self._shown: dict[tuple[str, Any], Exported] = {}
-        self._dirty: set[tuple[str, Any]] = set()
+        self._dirty: dict[str, set[Any]] = {noun: set() for noun in self._kinds}
         self._changed = anyio.Event()
         self._is_told = False
 
@@ -62,8 +69,7 @@ class Tree:
         """Show everything, call ``ready`` and follow the station until cancelled."""
         with self._station.events.subscribe(size=_BEHIND) as events:
             try:
-                methods = self._methods(manager_members(), {})
-                self._manager.start(methods, self._about.values(self._station.describe()), is_told=False)
+                self._manager.start(self._methods(manager_members(), {}), is_told=False)
                 await self._look_around()
                 await self._show()
                 self._is_told = True
@@ -103,29 +109,34 @@ class Tree:
     def _note(self, noun: str, record: Any) -> None:
         key = getattr(record, self._kinds[noun].key)
         self._records[noun][key] = record
-        self._dirty.add((noun, key))
+        self._dirty[noun].add(key)
         self._changed.set()
 
     async def _show(self) -> None:
         """Bring the bus up to date, a few objects at a time so that nothing else waits."""
         self._forget()
-        dirty, self._dirty = self._dirty, set()
-        for noun, key in sorted(dirty):
-            if key in self._records[noun]:
-                self._show_one(self._kinds[noun], key)
+        dirty, self._dirty = self._dirty, {noun: set() for noun in self._kinds}
+        for kind in reversed(tuple(self._kinds.values())):  # what a job is made of before the job that says it is done
+            for key in sorted(dirty[kind.noun] & self._records[kind.noun].keys()):
+                self._show_one(kind, key)
                 await checkpoint()
-        self._manager.update(self._about.values(self._station.describe()))
+        self._manager.tell()
 
     def _show_one(self, kind: ObjectKind, key: Any) -> None:
-        shape = self._shapes[kind.noun]
-        values = shape.values(self._records[kind.noun][key])
         shown = self._shown.get((kind.noun, key))
         if shown is not None:
-            shown.update(values)
+            shown.tell()
             return
-        shown = Exported(self._connection.bus, path_of(kind.noun, key), interface_of(kind.noun), shape.types)
-        shown.start(self._methods(kind.members, {kind.key: key}), values, is_told=self._is_told)
+        shape, records = self._shapes[kind.noun], self._records[kind.noun]
+        shown = Exported(
+            self._connection.bus,
+            path_of(kind.noun, key),
+            interface_of(kind.noun),
+            shape.types,
+            lambda name: shape.value(records[key], name),
+        )
         self._shown[kind.noun, key] = shown
+        shown.start(self._methods(kind.members, {kind.key: key}), is_told=self._is_told)
 
     def _forget(self) -> None:
         """Drop slots that are gone, and of jobs and units the oldest beyond the bound."""
@@ -133,10 +144,10 @@ class Tree:
         gone |= set(_surplus("job", self._records["job"], lambda job: job.state.is_final))
         gone |= set(_surplus("unit", self._records["unit"], lambda unit: unit.verdict is not None))
         for noun, key in gone:
-            del self._records[noun][key]
             shown = self._shown.pop((noun, key), None)
             if shown is not None:
                 shown.stop(is_told=True)
+            del self._records[noun][key]
 
     def _methods(self, members: tuple[Member, ...], supplied: dict[str, Any]) -> list[MethodSpec]:
         return [self._method(member, supplied) for member in members]
@@ -153,8 +164,3 @@ class Tree:
 def _surplus(noun: str, records: Mapping[int, Any], has_ended: Callable[[Any], bool]) -> Iterator[tuple[str, int]]:
     ordered = sorted(records, key=lambda key: (not has_ended(records[key]), key), reverse=True)
     return ((noun, key) for key in ordered[AT_MOST:])
-
-
-def _value(field: Field, value: Any) -> Any:
-    kind: inspect.Type = field.type
-    return absent(kind) if value is None else encode(kind, value)

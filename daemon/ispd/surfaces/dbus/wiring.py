@@ -72,21 +72,28 @@ class Request:
 
 
 class Exported:
-    """An interface on an object, with the values its properties show now."""
+    """An interface on an object. Reading a property gives what it is now; signals tell of it when :meth:`tell` is called.
 
-    def __init__(self, bus: SdBus, path: str, interface: str, types: Mapping[str, str]) -> None:
+    :param types: signature of each property, by name.
+    :param value: returns what a property is.
+    """
+
+    def __init__(
+        self, bus: SdBus, path: str, interface: str, types: Mapping[str, str], value: Callable[[str], Any]
+    ) -> None:
         self._bus = bus
         self._interface = interface
         self._types = types
-        self._exported = SdBusInterface()
-        self._values: dict[str, Any] = {}
+        self._value = value
+        self._exported: SdBusInterface | None = None
+        self._told: dict[str, Any] = {}
         self.path = path
 
-    def start(self, methods: Sequence[MethodSpec], values: dict[str, Any], *, is_told: bool) -> None:
+    def start(self, methods: Sequence[MethodSpec], *, is_told: bool) -> None:
         """Show it on the bus; ``is_told`` sends the signal of the ObjectManager."""
-        self._values = values
+        self._exported = exported = SdBusInterface()
         for method in methods:
-            self._exported.add_method(
+            exported.add_method(
                 method.name,
                 "".join(kind for _, kind in method.inputs),
                 [name for name, _ in method.inputs],
@@ -96,16 +103,18 @@ class Exported:
                 _receiver(method),
             )
         for name, kind in self._types.items():
-            self._exported.add_property(name, kind, self._getter(name, kind), None, DbusPropertyEmitsChangeFlag)
-        self._bus.add_interface(self._exported, self.path, self._interface)
+            exported.add_property(name, kind, _getter(name, kind, self._value), None, DbusPropertyEmitsChangeFlag)
+        self._bus.add_interface(exported, self.path, self._interface)
+        self._told = {name: self._value(name) for name in self._types}
         if is_told:
             with suppress(SdBusBaseError):
                 self._bus.emit_object_added(self.path)
 
-    def update(self, values: dict[str, Any]) -> None:
-        """Show new values; one signal tells of those that changed."""
-        changed = {name: (self._types[name], one) for name, one in values.items() if self._values.get(name) != one}
-        self._values = values
+    def tell(self) -> None:
+        """Send one signal with the properties that changed since the last."""
+        values = {name: self._value(name) for name in self._types}
+        changed = {name: (self._types[name], one) for name, one in values.items() if self._told[name] != one}
+        self._told = values
         if changed:
             signal = self._bus.new_signal_message(self.path, _PROPERTIES, "PropertiesChanged")
             signal.append_data("sa{sv}as", self._interface, changed, [])
@@ -116,10 +125,10 @@ class Exported:
         with suppress(SdBusBaseError):
             if is_told:
                 self._bus.emit_object_removed(self.path)
-        self._exported._stop_export()  # noqa: SLF001 - sdbus has no public name for it, and its own objects call it so
-
-    def _getter(self, name: str, kind: str) -> Callable[[SdBusMessage], None]:
-        return lambda message: message.append_data(kind, self._values[name])
+        if self._exported is not None:
+            self._exported._stop_export()  # noqa: SLF001 - sdbus has no public name for it; its own objects do the same
+            # it holds our callbacks, and the collector does not see through it: kept, the connection would never be freed
+            self._exported = None
 
 
 class Connection:
@@ -177,6 +186,10 @@ def path_of(noun: str, key: str | int) -> str:
     """Return the path of an object: letters and digits of its key stay, every other byte is ``_`` and two hex digits."""
     escaped = (chr(byte) if chr(byte).isalnum() and byte < 0x80 else f"_{byte:02x}" for byte in str(key).encode())
     return f"{ROOT}/{noun}s/{''.join(escaped)}"
+
+
+def _getter(name: str, kind: str, value: Callable[[str], Any]) -> Callable[[SdBusMessage], None]:
+    return lambda message: message.append_data(kind, value(name))
 
 
 def _receiver(method: MethodSpec) -> Callable[[SdBusMessage], None]:

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import struct
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ __all__ = ["Client", "default_socket"]
 
 _SYSTEM_SOCKET = Path("/run/ispd/ispd.sock")
 _CHUNK_BYTES = 256 * 1024
-_CONNECT_S = 5.0  # a daemon whose queue of new connections stays full for so long is not well
+_CONNECT_S = 5  # a daemon whose queue of new connections stays full for so long is not well
 
 
 def default_socket() -> Path:
@@ -26,6 +27,9 @@ def default_socket() -> Path:
     if os.geteuid() == 0 or _SYSTEM_SOCKET.exists():
         return _SYSTEM_SOCKET
     return Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}") / "ispd.sock"
+
+
+_TIMEVAL = struct.Struct("ll")  # struct timeval of socket(7): seconds, microseconds
 
 
 class Client:
@@ -123,8 +127,10 @@ class Client:
 def _connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.settimeout(_CONNECT_S)
+        # not settimeout(): a socket that does not block fails at once where the daemon's queue is full for a moment
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(_CONNECT_S, 0))
         connection.connect(str(path))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _TIMEVAL.pack(0, 0))
     except PermissionError as error:
         connection.close()
         raise NotAllowedError(

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ import anyio
 import msgspec
 import pytest
 from tests.surfaces.fake_station import FakeStation, served
-from tests.surfaces.strangers import NOBODY, needs_root, run_as
+from tests.surfaces.strangers import NOBODY, command_as, needs_root, run_as
 
+from ispctl.client import Client
 from ispd.api.call import Call, Peer
 from ispd.api.declare import Privilege
 from ispd.api.handlers import load_handlers
@@ -246,3 +248,27 @@ def test_a_socket_that_is_given_to_a_group_admits_its_members(open_socket: Path)
     os.chown(open_socket, 0, GROUP)
     assert "not-allowed" not in ask_as(NOBODY, GROUP, open_socket).values()
     assert ask_as(NOBODY, NOBODY, open_socket) == dict.fromkeys(METHODS, "not-allowed")
+
+
+_HOLD_MANY = """
+import socket, sys
+held = []
+for _ in range(100):
+    held.append(socket.socket(socket.AF_UNIX))
+    held[-1].connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@needs_root
+def test_what_one_user_leaves_open_keeps_no_other_out(open_socket: Path):
+    command = command_as(NOBODY, NOBODY, [sys.executable, "-I", "-c", _HOLD_MANY, str(open_socket)])
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        clients = [Client(open_socket) for _ in range(20)]
+        for client in clients:
+            with client:
+                assert client.call("job.list") == []
+        holder.communicate()

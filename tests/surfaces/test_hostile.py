@@ -12,6 +12,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 from tests.surfaces.test_jsonrpc import DEADLINE_S, Served, error_of, request, serve
 
 from ispd.surfaces.jsonrpc import Limits
@@ -56,7 +57,7 @@ async def test_a_thousand_connections_that_say_nothing(tmp_path: Path):
     async with serve(path) as served, served.connect() as early:
         assert (await early.call("job.list"))["result"] == []
         before = descriptors()
-        with ExitStack() as held:
+        with ExitStack() as held, capture_logs() as logs:
             for number in range(1000):
                 client = held.enter_context(socket.socket(socket.AF_UNIX))
                 client.setblocking(False)
@@ -67,6 +68,7 @@ async def test_a_thousand_connections_that_say_nothing(tmp_path: Path):
             # what they cost is bounded: the server holds no more than its limit
             assert descriptors() - before <= 1000 + Limits().connections
             held.close()
+        assert len(logs) <= 2, "they do not fill the log"
         with anyio.fail_after(DEADLINE_S):
             while descriptors() > before:
                 await anyio.lowlevel.checkpoint()

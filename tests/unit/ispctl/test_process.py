@@ -451,3 +451,19 @@ def test_the_quick_path_loads_nothing_heavy(server: ServedStation, environment: 
     loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in done.stderr.splitlines()}
     assert "click" in loaded
     assert not loaded & {"anyio", "asyncio", "msgspec", "rich", "structlog", "jsonrpcserver", "ispd", "tomllib"}
+
+
+def test_a_queue_that_is_full_for_a_moment_is_waited_for(tmp_path: Path):
+    """A station's editors may all call at once; more than the backlog waits, and nobody is told that there is no daemon."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(path))
+        listening.listen(0)
+        with Client(path):
+            later = threading.Thread(target=lambda: Client(path).close())
+            later.start()
+            assert later.is_alive()  # it waits where it would fail if it did not
+            for _ in range(2):
+                listening.accept()[0].close()
+            later.join(DEADLINE_S)
+            assert not later.is_alive()

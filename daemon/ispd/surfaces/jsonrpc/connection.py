@@ -27,6 +27,7 @@ class Limits:
     """What one client may cost.
 
     :param connections: clients at once.
+    :param connections_per_user: clients of one user at once, so that what one leaves open keeps no other out.
     :param calls: calls of one connection that run at once; the next request is not read before one ends.
     :param write_s: how long a client may leave a message unread before it is disconnected.
     :param message_s: how long a message may take from its first to its last byte.
@@ -35,6 +36,7 @@ class Limits:
     """
 
     connections: int = 64
+    connections_per_user: int = 32
     calls: int = 8
     write_s: float = 10.0
     message_s: float = 30.0

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,16 +58,19 @@ class _Surface:
         self._station = station
         self._allows = allows
         self._limits = limits
-        self._open = 0
+        self._open: Counter[int | None] = Counter()
+        self._has_refused = False
         self._workers = CapacityLimiter(limits.parsers)
 
     async def serve(self, stream: ByteStream) -> None:
         """Serve one connection; whatever happens to it stays with it."""
-        self._open += 1
+        user = stream.peer.uid
+        self._open[user] += 1
         try:
-            if self._open > self._limits.connections:
-                _LOG.warning("connection refused: too many", open=self._open)
+            if self._open.total() > self._limits.connections or self._open[user] > self._limits.connections_per_user:
+                self._note_refusal(user)
                 return
+            self._has_refused = False
             connection = Connection(
                 stream,
                 self._dispatcher,
@@ -79,8 +83,15 @@ class _Surface:
         except Exception as error:  # noqa: BLE001 - a bug met over one connection must not end the boards in work
             _LOG.exception("connection ended by an error of ours", exc_info=error)
         finally:
-            self._open -= 1
+            self._open[user] -= 1
+            self._open = +self._open  # only users who are there
             stream.close()
+
+    def _note_refusal(self, user: int | None) -> None:
+        """Log that a client was refused; once, until one is served again, so that a flood does not fill the log."""
+        if not self._has_refused:
+            _LOG.warning("connection refused: too many", open=self._open.total(), user=user, of_user=self._open[user])
+        self._has_refused = True
 
 
 @contextmanager

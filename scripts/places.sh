@@ -11,4 +11,5 @@ declare -A places=(
     [ispd.tmpfiles]=/etc/tmpfiles.d/ispd.conf
     [org.ispd.Station1.conf]=/etc/dbus-1/system.d/org.ispd.Station1.conf
     [org.ispd.Station1.service]=/usr/local/share/dbus-1/system-services/org.ispd.Station1.service
+    [org.ispd.Station1.policy]=/usr/share/polkit-1/actions/org.ispd.Station1.policy
 )

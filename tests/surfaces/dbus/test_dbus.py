@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -12,19 +13,20 @@ from typing import Any
 
 import anyio
 import pytest
-from dbus_fast import Variant
+from dbus_fast import Message, Variant
 from tests.surfaces.dbus import bed
 from tests.surfaces.dbus.bed import DbusError, connected, file_argument, needs_bus, private_bus
 from tests.surfaces.fake_station import SLOTS, FakeStation
 from tests.surfaces.strangers import NOBODY, needs_root, run_as
 
+from ispd.api.declare import Privilege
 from ispd.api.methods import METHODS
 from ispd.catalog.imagefile import MAX_FILE_BYTES
 from ispd.errors import ErrorCode
 from ispd.model.job import JobState
 from ispd.model.station import Programmer, Slot, SlotState
 from ispd.surfaces.dbus import Bus, serve_dbus
-from ispd.surfaces.dbus.authority import Authority
+from ispd.surfaces.dbus.authority import ACTIONS, Authority
 from ispd.surfaces.dbus.members import manager_members, object_kinds
 from ispd.surfaces.dbus.names import BUS_NAME, MANAGER, ROOT, error_name
 from ispd.surfaces.dbus.objects import AT_MOST
@@ -454,6 +456,46 @@ async def test_group_first_then_polkit_and_every_doubt_means_no(
         caller = await authority.caller(":1.7")
         assert await authority.allows(":1.7", caller, method.privilege) is is_allowed
         assert told.actions == (["org.ispd.station1.operate"] if is_asked else [])
+
+
+class Polkit:
+    """The part of polkitd that is asked; it says what it is told to."""
+
+    def __init__(self) -> None:
+        self.says = False
+        self.asked: set[tuple[Any, ...]] = set()
+
+    def __call__(self, message: Message) -> Message | None:
+        if message.member != "CheckAuthorization":
+            return None
+        (kind, subject), action, _, flags, _ = message.body
+        self.asked.add((kind, subject["name"].value, action, flags))
+        return Message.new_method_return(message, "(bba{ss})", [[self.says, False, {}]])
+
+
+@needs_root
+async def test_polkit_decides_about_those_outside_the_group(bus, tmp_path: Path):
+    calls, count = every_call(tmp_path)
+    polkit = Polkit()
+    async with served(), connected() as client:
+        client.bus.add_message_handler(polkit)
+        await client.bus.request_name("org.freedesktop.PolicyKit1")
+        refused = await anyio.to_thread.run_sync(ask_all, NOBODY, (), calls)
+        polkit.says = True
+        let_in = await anyio.to_thread.run_sync(ask_all, NOBODY, (), calls)
+    assert set(refused.values()) == {error_name(ErrorCode.NOT_ALLOWED)}
+    assert len(refused) == len(let_in) == count
+    assert error_name(ErrorCode.NOT_ALLOWED) not in let_in.values()
+    assert {(kind, action, flags) for kind, _, action, flags in polkit.asked} == {
+        ("system-bus-name", "org.ispd.station1.operate", 0)
+    }
+    assert len({name for _, name, _, _ in polkit.asked}) == 2
+
+
+async def test_the_actions_that_are_asked_for_are_those_that_polkit_is_told_of():
+    told = re.findall(r'<action id="([^"]+)">', bed.POLICY_FILE.with_suffix(".policy").read_text())
+    assert set(told) == set(ACTIONS.values())
+    assert set(ACTIONS) == set(Privilege)
 
 
 @needs_root

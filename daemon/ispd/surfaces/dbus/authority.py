@@ -17,18 +17,20 @@ from ispd.api.call import Peer
 from ispd.api.declare import Privilege
 from ispd.surfaces.access import Operators
 
-__all__ = ["Asking", "Authority", "Caller"]
+__all__ = ["ACTIONS", "Asking", "Authority", "Caller"]
 
 _LOG = structlog.get_logger("ispd.dbus")
 
 _POLKIT = "org.freedesktop.PolicyKit1"
-_ACTIONS: Mapping[Privilege, str] = MappingProxyType(
+ACTIONS: Mapping[Privilege, str] = MappingProxyType(
     {
         Privilege.VIEW: "org.ispd.station1.operate",
         Privilege.OPERATE: "org.ispd.station1.operate",
         Privilege.CONFIGURE: "org.ispd.station1.configure",
     }
 )
+"""What polkit is asked about, as in systemd/org.ispd.Station1.policy."""
+
 _REMEMBERED = 512
 """Callers whose credentials are kept. A unique name is never given twice while a bus runs."""
 
@@ -87,7 +89,7 @@ class Authority:
         operators = Operators(self._group, owner=self._owner, groups_of=lambda _uid: caller.groups)
         if operators(caller.peer, privilege):
             return True
-        return caller.peer.uid is not None and await self._polkit_allows(sender, _ACTIONS[privilege])
+        return caller.peer.uid is not None and await self._polkit_allows(sender, ACTIONS[privilege])
 
     async def _polkit_allows(self, sender: str, action: str) -> bool:
         subject = ("system-bus-name", {"name": ("s", sender)})

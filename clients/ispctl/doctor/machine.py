@@ -7,6 +7,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,9 +76,10 @@ class Process:
         found = set()
         try:
             for link in (self.folder / "fd").iterdir():
-                found.add(str(link.readlink()))
+                with suppress(FileNotFoundError):  # closed meanwhile
+                    found.add(str(link.readlink()))
         except FileNotFoundError:
-            return found  # ended, or just closed
+            return found  # ended meanwhile
         except OSError:
             return None
         return found

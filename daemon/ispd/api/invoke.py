@@ -32,7 +32,7 @@ async def invoke(handler: Handler, raw: Mapping[str, Any], call: Call) -> object
         raise RefusedError(
             ErrorCode.NOT_ALLOWED,
             f"{method.name} needs the privilege to {method.privilege.value}",
-            hint="ask whoever runs this station",
+            hint="`ispctl doctor` names the group to join; or ask whoever runs this station",
         )
     try:
         return await handler.run(call, _decode(raw, method.params))

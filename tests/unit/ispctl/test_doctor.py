@@ -18,7 +18,7 @@ from tests.unit.ispctl.conftest import ROOT, Run
 from tests.unit.ispctl.fake_machine import RULES, USER, FakeMachine
 
 from ispctl.doctor import Finding, Level, Machine, examine, show_findings
-from ispctl.doctor.machine import group_name
+from ispctl.doctor.machine import Account, Process, group_name
 from ispctl.errors import NotAllowedError
 from ispd.model.station import Station
 
@@ -273,6 +273,61 @@ def test_the_rights_that_count_are_the_daemons(fake: FakeMachine, socket: Path):
     fake.process(50, "python3", command="/usr/bin/python3 -m ispd --config x", status=status)
     finding = one(fake.examine(socket), "port")
     assert (finding.level, "900 may not use it" in finding.message) == (Level.NOTE, True)
+
+
+def test_a_node_that_is_gone_again(fake: FakeMachine, socket: Path):
+    (fake.root / "dev/ttyACM0").symlink_to("nowhere")
+    finding = one(fake.examine(socket), "port")
+    assert (finding.level, "No such file" in finding.message) == (Level.NOTE, True)
+
+
+@pytest.mark.parametrize("status", ["", "Name:\tispd\n", "Uid:\tmany\nGid:\t1\n", "Uid:\t1\nGid:\t1\n"])
+def test_a_daemon_whose_rights_can_not_be_seen(fake: FakeMachine, socket: Path, status: str):
+    fake.node("ttyACM0", 0o600)
+    fake.process(50, "ispd", status=status)
+    assert f"{USER} may not use it" in one(fake.examine(socket), "port").message
+
+
+def test_this_process_and_one_that_has_ended():
+    me = Process(os.getpid(), "python", Path("/proc/self"))
+    account = me.account()
+    assert account is not None
+    assert (account.uid, os.getegid() in account.groups) == (os.geteuid(), True)
+    with Path("/proc/self/status").open() as status:
+        assert status.name
+        opened = me.open_files()
+    assert opened is not None
+    assert any(name.endswith("/status") for name in opened)
+    ended = Process(2**22 + 1, "gone", Path("/proc/4194305"))
+    system = Machine()
+    assert (system.uid_of("root"), system.uid_of("no such user")) == (0, None)
+    assert 0 in system.groups_of(0)
+    assert system.groups_of(2**31 - 7) == frozenset()
+    assert (ended.account(), ended.open_files(), ended.is_daemon) == (None, set(), False)
+
+
+@pytest.mark.parametrize(
+    ("account", "owner", "mode", "may"),
+    [
+        (Account(0, frozenset()), 900, 0o000, True),
+        (Account(900, frozenset({901})), 900, 0o600, True),
+        (Account(900, frozenset({901})), 900, 0o066, False),  # the owner's bits count for the owner alone
+        (Account(902, frozenset({901})), 900, 0o060, True),
+        (Account(902, frozenset({901})), 900, 0o606, False),
+        (Account(902, frozenset({903})), 900, 0o606, True),
+        (Account(902, frozenset({903})), 900, 0o604, False),
+    ],
+)
+def test_whose_bits_count(account: Account, owner: int, mode: int, may: bool):
+    facts = os.stat_result((mode, 0, 0, 1, owner, 901, 0, 0, 0, 0))
+    assert account.may_use(facts) is may
+
+
+def test_what_an_access_list_gives_counts_too(fake: FakeMachine, socket: Path, monkeypatch: pytest.MonkeyPatch):
+    fake.usb("1-2", USBASP, mode=0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: USER)
+    monkeypatch.setattr(os, "access", lambda path, how: (path.name, how) == ("001", os.R_OK | os.W_OK))
+    assert one(fake.examine(socket), "usb").level is Level.OK
 
 
 def test_the_services_rights_count_where_it_is_stopped(fake: FakeMachine, tmp_path: Path):

@@ -11,8 +11,11 @@ import anyio
 import pytest
 from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
+from tests.surfaces.fake_station import FakeStation
 
-from ispd.surfaces.dbus.names import BUS_NAME, MANAGER, ROOT
+from ispd.errors import ErrorCode
+from ispd.surfaces.dbus import Bus, serve_dbus
+from ispd.surfaces.dbus.names import BUS_NAME, MANAGER, ROOT, error_name
 
 POLICY_FILE = Path(__file__).parents[3] / "systemd/org.ispd.Station1.conf"
 
@@ -221,3 +224,23 @@ def file_argument(name: str, index: int = 0) -> dict[str, Variant]:
 
 def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@asynccontextmanager
+async def served(station: FakeStation | None = None, **options: Any) -> AsyncIterator[FakeStation]:
+    station = station or FakeStation()
+    async with anyio.create_task_group() as tasks:
+
+        async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
+            await serve_dbus(Bus.SYSTEM, station, task_status=task_status, **options)
+
+        await tasks.start(run)
+        yield station
+        tasks.cancel_scope.cancel()
+
+
+async def fails_with(code: ErrorCode, call: Any) -> str:
+    with pytest.raises(DbusError) as caught:
+        await call
+    assert caught.value.name == error_name(code)
+    return caught.value.text

@@ -4,14 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import CapacityLimiter, to_thread
 from msgspec import inspect
 
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.surfaces.dbus.attachments import Reader, close_all
-from ispd.surfaces.dbus.members import Member
+from ispd.surfaces.dbus.members import OPTIONS, Member
 from ispd.surfaces.dbus.values import inner
 
 __all__ = ["read_parameters"]
+
+
+_MAX_VALUES = 20_000
+"""Most values in a request; a full enqueue has some hundred."""
 
 
 @dataclass(slots=True)
@@ -22,55 +27,73 @@ class _Descriptor:
 
 
 async def read_parameters(
-    member: Member, arguments: Sequence[Any], supplied: dict[str, Any], reader: Reader
+    member: Member, arguments: Sequence[Any], supplied: dict[str, Any], reader: Reader, workers: CapacityLimiter
 ) -> dict[str, Any]:
     """Return the undecoded parameters of a call.
 
     :param arguments: as the message held them; each descriptor among them is closed when this returns.
     :param supplied: what the object says about itself.
-    :raises RefusedError: a file cannot be read, or stands where none belongs.
+    :raises RefusedError: a file cannot be read, or stands where none belongs, or there is too much of it all.
     """
-    found: list[_Descriptor] = []
+    unpacking = _Unpacking()
     try:
-        plain = {name: _plain(kind, value, found) for (name, kind), value in zip(member.inputs, arguments, strict=True)}
-        options = plain.pop(member.inputs[-1][0]) if member.has_options else {}
+        if member.has_options or any("v" in kind for _, kind in member.inputs):
+            # as much as the bus lets through may be in there; nothing waits for it meanwhile
+            plain = await to_thread.run_sync(unpacking.arguments, member, arguments, limiter=workers)
+        else:
+            plain = unpacking.arguments(member, arguments)
+        options = plain.pop(OPTIONS) if member.has_options else {}
         _check_options(options, {**plain, **supplied})
         raw = {**options, **plain, **supplied}
         _check_record(inspect.type_info(member.method.params), raw, "")
         read: dict[int, bytes] = {}
-        while found:
-            descriptor = found.pop()
+        while unpacking.found:
+            descriptor = unpacking.found.pop()
             read[descriptor.fd] = await reader.read(descriptor.fd)
         return {name: _filled(value, read) for name, value in raw.items()}
     finally:
-        close_all([descriptor.fd for descriptor in found])
+        close_all([descriptor.fd for descriptor in unpacking.found])
 
 
-def _plain(kind: str, value: Any, found: list[_Descriptor]) -> Any:
-    """Undo the variants of a value of signature ``kind``, and collect its descriptors."""
-    match kind[0]:
-        case "h":
-            found.append(_Descriptor(value))
-            return found[-1]
-        case "v":
-            return _plain(value[0], value[1], found)
-        case "a" if kind[1] == "{":
-            keys, values = kind[2], kind[3:-1]
-            return {_key(keys, key, found): _plain(values, one, found) for key, one in value.items()}
-        case "a" if kind != "ay":
-            return [_plain(kind[1:], one, found) for one in value]
-        case "(":
-            return [_plain(one, part, found) for one, part in zip(_split(kind[1:-1]), value, strict=True)]
-        case _:
-            return value
+class _Unpacking:
+    """Undoes variants, and finds the descriptors in between."""
 
+    def __init__(self) -> None:
+        self.found: list[_Descriptor] = []
+        self._count = 0
 
-def _key(kind: str, key: Any, found: list[_Descriptor]) -> Any:
-    """Return a key; a descriptor can be one, and is closed like the others."""
-    if kind == "h":
-        found.append(_Descriptor(key))
-        return str(key)
-    return key
+    def arguments(self, member: Member, arguments: Sequence[Any]) -> dict[str, Any]:
+        """Return the arguments by name. Raises ``RefusedError`` where they are too many values, with all of them found."""
+        plain = {name: self._plain(kind, value) for (name, kind), value in zip(member.inputs, arguments, strict=True)}
+        if self._count > _MAX_VALUES:
+            raise RefusedError(ErrorCode.INVALID_REQUEST, f"the request has more than {_MAX_VALUES} values")
+        return plain
+
+    def _plain(self, kind: str, value: Any) -> Any:
+        """Undo the variants of a value of signature ``kind``."""
+        self._count += 1
+        match kind[0]:
+            case "h":
+                self.found.append(_Descriptor(value))
+                return self.found[-1]
+            case "v":
+                return self._plain(value[0], value[1])
+            case "a" if kind[1] == "{":
+                keys, values = kind[2], kind[3:-1]
+                return {self._key(keys, key): self._plain(values, one) for key, one in value.items()}
+            case "a" if kind != "ay":
+                return [self._plain(kind[1:], one) for one in value]
+            case "(":
+                return [self._plain(one, part) for one, part in zip(_split(kind[1:-1]), value, strict=True)]
+            case _:
+                return value
+
+    def _key(self, kind: str, key: Any) -> Any:
+        """Return a key; a descriptor can be one, and is closed like the others."""
+        if kind == "h":
+            self.found.append(_Descriptor(key))
+            return str(key)
+        return key
 
 
 def _split(kinds: str) -> list[str]:

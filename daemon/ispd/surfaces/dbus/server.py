@@ -26,8 +26,11 @@ __all__ = ["serve_dbus"]
 
 _LOG = structlog.get_logger("ispd.dbus")
 
-_AGAIN_S = 0.5
-"""Pause before the bus is tried again, and between two looks at the connection, which cost a microsecond."""
+_LOOK_S = 0.5
+"""Pause between two looks at the connection, which cost a microsecond, and before a lost bus is tried again .."""
+
+_AGAIN_S = 4.0
+""".. up to this where there is none for long."""
 
 _PING_EVERY = 10
 """Looks at the connection for one ping of the bus: every 5 s."""
@@ -52,6 +55,7 @@ async def serve_dbus(
     """
     is_started = False
     reason = ""
+    pause_s = _LOOK_S
     async with anyio.create_task_group() as calls:
         while True:
             surface = None
@@ -60,7 +64,7 @@ async def serve_dbus(
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(surface.run)
                     _LOG.info("on the bus", bus=kind.value, name=BUS_NAME)
-                    reason = ""
+                    reason, pause_s = "", _LOOK_S
                     is_started = _started(task_status, is_started=is_started)
             except* OSError as group:
                 told = str(_first(group))
@@ -73,7 +77,8 @@ async def serve_dbus(
                 if surface is not None:
                     surface.close()
             is_started = _started(task_status, is_started=is_started)
-            await anyio.sleep(_AGAIN_S)
+            await anyio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _AGAIN_S)
 
 
 def _started(task_status: TaskStatus[None], *, is_started: bool) -> bool:
@@ -132,7 +137,7 @@ class _Surface:
     async def _watch(self) -> None:
         looks = 0
         while True:
-            await anyio.sleep(_AGAIN_S)
+            await anyio.sleep(_LOOK_S)
             self._connection.check()
             looks += 1
             if looks % _PING_EVERY == 0:
@@ -162,7 +167,9 @@ class _Surface:
         caller = await self._authority.caller(request.sender)
         is_allowed = await self._authority.allows(request.sender, caller, member.method.privilege)
         # what a stranger sent is not even looked at; the refusal itself is the API's
-        raw = await read_parameters(member, request.arguments(), supplied, self._reader) if is_allowed else {}
+        raw: dict[str, Any] = {}
+        if is_allowed:
+            raw = await read_parameters(member, request.arguments(), supplied, self._reader, self._workers)
         call = Call(
             station=self._station,
             session=_Session(self._station),

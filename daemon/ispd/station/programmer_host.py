@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import anyio
+
 from ispd.errors import ErrorCode, ProgrammerError, TransportError
 from ispd.model.station import Programmer
 from ispd.programmers.contract import Driver, IspProgrammer
@@ -45,6 +47,9 @@ class ProgrammerHost:
         self._seen: PortEvent | None = None
         self._loader: tuple[PortEvent, str] | None = None
         self._open: IspProgrammer | None = None
+        self._retired: list[IspProgrammer] = []
+        """To be closed: they may still hold the port."""
+        self._closing = anyio.Lock()
         self.port = spec.port
 
     @property
@@ -70,21 +75,29 @@ class ProgrammerHost:
         """Take note that the slot's port is there, under the node that the event names."""
         self.port, self._seen, self._loader = event.port, event, None
 
-    async def in_bootloader(self, event: PortEvent, title: str) -> None:
-        """Take note that the programmer runs its own bootloader: nothing is sent to it until it is itself again."""
+    def in_bootloader(self, event: PortEvent, title: str) -> None:
+        """Take note that the programmer runs its own bootloader: nothing is sent to it until it is itself again.
+
+        :meth:`drop` comes next.
+        """
         self._loader = (event, title)
-        await self._forget()
+        self._forget()
 
-    async def unplugged(self) -> None:
-        """Take note that the port is gone."""
+    def unplugged(self) -> None:
+        """Take note that the port is gone. :meth:`drop` comes next, which can take seconds where a device hangs."""
         self._loader = None
-        await self._forget()
+        self._forget()
 
-    async def _forget(self) -> None:
+    def _forget(self) -> None:
         self._seen = None
         if not self.is_fixed:
             self.port = None
-        await self.drop()
+        self._retire()
+
+    def _retire(self) -> None:
+        if self._open is not None:
+            self._retired.append(self._open)
+            self._open = None
 
     async def programmer(self) -> IspProgrammer:
         """Return the open programmer, opening it first where needed.
@@ -94,6 +107,8 @@ class ProgrammerHost:
         if self._loader is not None:
             raise self._is_in_bootloader(*self._loader)
         if self._open is None:
+            if self.port is not None:
+                await self.drop()
             if self.port is None:
                 raise TransportError(
                     ErrorCode.PORT_NOT_FOUND,
@@ -105,10 +120,13 @@ class ProgrammerHost:
         return self._open
 
     async def drop(self) -> None:
-        """Close the programmer, if open; the next :meth:`programmer` opens it anew."""
-        programmer, self._open = self._open, None
-        if programmer is not None:
-            await programmer.aclose()
+        """Close the programmer, if open; the next :meth:`programmer` opens it anew, once this one let go of the port."""
+        self._retire()
+        while self._retired:
+            async with self._closing:
+                if self._retired:
+                    await self._retired[0].aclose()
+                    del self._retired[0]
 
     def describe(self) -> Programmer | None:
         """Return the programmer for the clients, None while there is none."""

@@ -1,11 +1,9 @@
 """One slot's life: its programmer comes and goes, jobs come, and its trouble stays its own."""
 
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import anyio
-import structlog
 
 from ispd.errors import ErrorCode, IspdError, JobError, LinkClosedError
 from ispd.flashing.session import failure_of
@@ -16,13 +14,12 @@ from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.slot_display import SlotDisplay
 from ispd.station.slot_work import SlotWork
 from ispd.station.spec import SlotSpec
+from ispd.station.wall import wall
 from ispd.transport.contract import PortEvent
 
 __all__ = ["SlotRunner"]
 
 T = TypeVar("T")
-
-log = structlog.get_logger()
 
 _RETRY_S = 2.0  # how often a missing fixed port is tried
 _QUARANTINE_RETRY_S = 10.0
@@ -94,15 +91,15 @@ class SlotRunner:
         self._display.show(port=event.port, failure=None, note="its programmer is being opened")
         self._floor.queue.changed.fire()
 
-    async def in_bootloader(self, event: PortEvent, title: str) -> None:
+    def in_bootloader(self, event: PortEvent, title: str) -> None:
         """Take note that the programmer runs its own bootloader; a running unit notices that it is gone."""
-        await self.host.in_bootloader(event, title)
+        self.host.in_bootloader(event, title)
         self._troubles = 0
         self._floor.queue.changed.fire()
 
-    async def unplugged(self) -> None:
+    def unplugged(self) -> None:
         """Take note that the programmer is gone; a running unit notices by itself."""
-        await self.host.unplugged()
+        self.host.unplugged()
         self._troubles = 0
         self._floor.queue.changed.fire()
 
@@ -134,7 +131,7 @@ class SlotRunner:
             await self._stand_by()
             return
         try:
-            with _wall(self.spec.name):
+            with wall(self.spec.name):
                 async with self._programmer_lock:
                     self._opened(await self.host.programmer())
                 entry = queue.next_for(self.spec.name)
@@ -171,7 +168,6 @@ class SlotRunner:
 
     async def _trouble(self, error: IspdError) -> None:
         """The programmer is missing or failing: show it, tell a job without count, and wait before trying again."""
-        await self.host.drop()
         self.settled.set()
         self._troubles += 1
         failure = failure_of(error)
@@ -183,6 +179,7 @@ class SlotRunner:
         entry = self._floor.queue.next_for(self.spec.name)
         if entry is not None and entry.is_once and self._is_hopeless(error):
             await self._floor.queue.note_seen(entry, self.spec.name, f"{error.message}; {error.hint}")
+        await self.host.drop()
         is_quarantined = self.view.state is SlotState.QUARANTINED
         with anyio.move_on_after(_QUARANTINE_RETRY_S if is_quarantined else self._retry_s(is_gone=is_gone)):
             await self._floor.wait_for_change()
@@ -198,24 +195,9 @@ class SlotRunner:
         return 0.0 if self.host.is_fixed else max(0.0, self._listed_at - self._floor.clock.monotonic())
 
     def _retry_s(self, *, is_gone: bool) -> float:
-        if is_gone and self._troubles == 1:
+        is_new = self._troubles == 0  # something came or went while the programmer was being closed
+        if is_new or (is_gone and self._troubles == 1):
             return 0.0
         if self.host.port is None:
             return self._listing_left_s() or float("inf")
         return _RETRY_S
-
-
-@contextmanager
-def _wall(slot: str) -> Iterator[None]:
-    """The wall between slots: what nobody foresaw becomes this slot's trouble, and is logged in full."""
-    try:
-        yield
-    except IspdError:
-        raise
-    except Exception as error:
-        log.exception("internal error on a slot", slot=slot)
-        raise IspdError(
-            ErrorCode.INTERNAL,
-            f"internal error on slot {slot} ({type(error).__name__})",
-            hint="see the daemon's log, and report this",
-        ) from error

@@ -8,6 +8,7 @@ from ispd.errors import ErrorCode, IspdError, LinkClosedError
 from ispd.flashing.execute import flash_unit
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.sck import LookTurns, SckStart
+from ispd.flashing.session import failure_of
 from ispd.flashing.signature import fixed_sck_hint
 from ispd.flashing.target import Sighting, look
 from ispd.model.job import Unit, Verdict
@@ -20,6 +21,7 @@ from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import OpenJob
 from ispd.station.slot_display import SlotDisplay
 from ispd.station.unit_run import UnitRun
+from ispd.station.wall import wall
 
 __all__ = ["SlotWork"]
 
@@ -141,18 +143,8 @@ class SlotWork:
                 show=self._display.show,
                 is_stopping=floor.is_stopping,
             )
-            outcome = await flash_unit(
-                programmer,
-                entry.recipe,
-                parts=floor.parts,
-                bootloaders=floor.bootloaders,
-                clock=floor.clock,
-                observer=run,
-                sck=SckStart(
-                    rung_hz=sighting.rung_hz,
-                    found=await floor.journal.found_sck(self._slot, programmer.identity.kind),
-                ),
-            )
+            found = await floor.journal.found_sck(self._slot, programmer.identity.kind)
+            outcome = await self._attempt(programmer, entry, run, SckStart(rung_hz=sighting.rung_hz, found=found))
         unit = run.close(outcome, floor.now())
         await floor.queue.finish(entry, unit)
         await self._learn(entry, programmer, unit, outcome)
@@ -160,6 +152,25 @@ class SlotWork:
         await floor.queue.settle(entry)
         if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:
             raise LinkClosedError(self._host.port or self._slot)
+        if unit.failure is not None and unit.failure.code == ErrorCode.INTERNAL:
+            raise IspdError(ErrorCode.INTERNAL, unit.failure.message, hint=unit.failure.hint)
+
+    async def _attempt(self, programmer: IspProgrammer, entry: OpenJob, run: UnitRun, sck: SckStart) -> UnitOutcome:
+        """Flash the board. What nobody foresaw is a verdict, too: an open record would keep its job open for ever."""
+        floor = self._floor
+        try:
+            with wall(self._slot):
+                return await flash_unit(
+                    programmer,
+                    entry.recipe,
+                    parts=floor.parts,
+                    bootloaders=floor.bootloaders,
+                    clock=floor.clock,
+                    observer=run,
+                    sck=sck,
+                )
+        except IspdError as error:
+            return UnitOutcome(verdict=Verdict.FAILED, failure=failure_of(error))
 
     async def _learn(self, entry: OpenJob, programmer: IspProgrammer, unit: Unit, outcome: UnitOutcome) -> None:
         """Keep what the board showed about SCK: for the next look at it, and for the next boards."""

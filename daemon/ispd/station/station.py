@@ -117,7 +117,7 @@ class Station:
                 for runner in self._runners.values():
                     tasks.start_soon(runner.run, name=f"slot {runner.spec.name}")
                 if self._watch_hotplug:
-                    tasks.start_soon(self._follow_hotplug, name="hotplug")
+                    tasks.start_soon(self._follow_hotplug, tasks, name="hotplug")
                 tasks.start_soon(self._note_missing_slots, name="missing slots")
                 with anyio.move_on_after(_SETTLE_DEADLINE_S):
                     for runner in tuple(self._runners.values()):
@@ -161,18 +161,19 @@ class Station:
         self._runners[spec.name] = runner
         return runner
 
-    async def _follow_hotplug(self) -> None:
+    async def _follow_hotplug(self, tasks: TaskGroup) -> None:
         with self._hotplug_scope:
             async with self._hardware.hotplug(self._watch_turned) as changes:
                 async for change in changes:
-                    await self._port_changed(change)
+                    self._port_changed(change, tasks)
 
     def _watch_turned(self) -> None:
         self._watched_at = self._floor.clock.monotonic()
 
-    async def _port_changed(self, change: PortEvent) -> None:
+    def _port_changed(self, change: PortEvent, tasks: TaskGroup) -> None:
+        """Act on an event without waiting: closing what hangs would hold up what all other slots are to hear."""
         if change.change is PortChange.REMOVED:
-            await self._port_gone(change)
+            self._port_gone(change, tasks)
             return
         known = [runner.spec for runner in self._runners.values()]
         meaning = meaning_of(change, known, self._drivers, self._loaders)
@@ -180,27 +181,29 @@ class Station:
             return
         match meaning.role:
             case Role.PROGRAMMER:
-                self._programmer_came(meaning.spec, change)
+                self._programmer_came(meaning.spec, change, tasks)
             case Role.BOOTLOADER:
-                await self._runners[meaning.spec.name].in_bootloader(change, self._loaders[str(change.usb)])
+                runner = self._runners[meaning.spec.name]
+                runner.in_bootloader(change, self._loaders[str(change.usb)])
+                tasks.start_soon(runner.host.drop)
 
-    async def _port_gone(self, change: PortEvent) -> None:
+    def _port_gone(self, change: PortEvent, tasks: TaskGroup) -> None:
         for runner in self._runners.values():
             if runner.host.holds(change):
                 gone = runner.host.describe()
-                await runner.unplugged()
+                runner.unplugged()
+                tasks.start_soon(runner.host.drop)
                 if gone is not None:
                     self.events.publish(gone)
                 return
 
-    def _programmer_came(self, spec: SlotSpec, event: PortEvent) -> None:
+    def _programmer_came(self, spec: SlotSpec, event: PortEvent, tasks: TaskGroup) -> None:
         runner = self._runners.get(spec.name)
         if runner is None:
             if not self._makes_slots:
                 return
             runner = self._add(spec)
-            if self._tasks is not None:
-                self._tasks.start_soon(runner.run, name=f"slot {spec.name}")
+            tasks.start_soon(runner.run, name=f"slot {spec.name}")
         runner.plugged(event)
         programmer = runner.host.describe()
         if programmer is not None:

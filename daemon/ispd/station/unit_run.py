@@ -113,6 +113,7 @@ class UnitRun:
         if outcome.failure is not None and outcome.failure.code == ErrorCode.INTERRUPTED:
             verdict = Verdict.INTERRUPTED
         attempt = replace(self.unit.attempts[-1], finished=finished, verdict=verdict, failure=outcome.failure)
+        fuses_before = {memory.value: value for memory, value in outcome.fuses_before.items()}
         self.unit = replace(
             self.unit,
             part=outcome.part or self.unit.part,
@@ -121,9 +122,9 @@ class UnitRun:
             verdict=verdict,
             failure=outcome.failure,
             finished=finished,
-            fuses_before={memory.value: value for memory, value in outcome.fuses_before.items()},
+            fuses_before=fuses_before or self.unit.fuses_before,
             fuses_after={memory.value: value for memory, value in outcome.fuses_after.items()},
-            lock_before=outcome.lock_before,
+            lock_before=self.unit.lock_before if outcome.lock_before is None else outcome.lock_before,
             lock=outcome.lock_after,
             warnings=tuple(dict.fromkeys((*self.unit.warnings, *outcome.warnings))),
             attempts=(*self.unit.attempts[:-1], attempt),

@@ -1,6 +1,6 @@
 """A station on a virtual bench of one slot, on virtual time: boards are put on, jobs run, the daemon is started again."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from ispd.catalog.parts import load_parts
 from ispd.model.job import Job, Unit
 from ispd.model.recipe import Recipe
 from ispd.model.station import Station as About
+from ispd.programmers.contract import Driver
 from ispd.programmers.registry import load_drivers
 from ispd.station.events import Subscription
 from ispd.station.journal import Journal
@@ -98,7 +99,12 @@ class Workbench:
 
 @asynccontextmanager
 async def workbench(
-    folder: Path, kind: str, *, configured: bool = True, target: AvrTarget | None = None
+    folder: Path,
+    kind: str,
+    *,
+    configured: bool = True,
+    target: AvrTarget | None = None,
+    drivers: Mapping[str, Driver] = _DRIVERS,
 ) -> AsyncIterator[Workbench]:
     """Run a daemon's station over one programmer; the journal lies in ``folder`` and outlives it.
 
@@ -113,7 +119,7 @@ async def workbench(
     station = Station(
         hardware,
         journal,
-        knowledge=Knowledge(parts=PARTS, bootloaders=load_bootloaders(PARTS), drivers=_DRIVERS),
+        knowledge=Knowledge(parts=PARTS, bootloaders=load_bootloaders(PARTS), drivers=drivers),
         clock=VirtualClock(),
         specs=[SlotSpec(name=_SLOT, programmer=kind, path=_PATH)] if configured else [],
         watch_hotplug=not configured,

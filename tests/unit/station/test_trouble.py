@@ -1,0 +1,98 @@
+"""Trouble that nobody declared, and devices that hang: both stay on their slot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+from tests.unit.station.workbench import PARTS, Workbench, programmer, workbench
+
+from ispd.errors import ErrorCode
+from ispd.model.image import Image, Segment
+from ispd.model.job import JobState, Verdict
+from ispd.model.part import MemoryKind, Part
+from ispd.model.recipe import Recipe
+from ispd.model.station import SlotState
+from ispd.programmers.contract import IspProgrammer, Monitor
+from ispd.programmers.control import ControlChannel
+from ispd.programmers.usbtiny import UsbTinyDriver, UsbTinyProgrammer
+from ispd.transport.contract import Opener
+from vbench.target import AvrTarget
+from vbench.virtual_time import virtual
+
+CONTENT = bytes(range(1, 201))
+RECIPE = Recipe(flash=Image.of([Segment(0, CONTENT)]), accept_fuses=True)
+HANG_S = 60.0
+
+
+class Faulty(UsbTinyProgrammer):
+    """Has a bug: its first write ends in an exception that no contract names."""
+
+    has_written = False
+
+    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+        if not Faulty.has_written:
+            Faulty.has_written = True
+            raise ZeroDivisionError
+        return await super().write(part, memory, pages, monitor)
+
+
+class Hanging(UsbTinyProgrammer):
+    """Takes its time to be closed, like a wedged device does."""
+
+    async def aclose(self) -> None:
+        with anyio.CancelScope(shield=True):
+            await anyio.sleep(HANG_S)
+        await super().aclose()
+
+
+class FaultyDriver(UsbTinyDriver):
+    async def open(self, hardware: Opener, port: str, **_: Any) -> IspProgrammer:
+        return Faulty(ControlChannel(await hardware.open_usb(port)))
+
+
+class HangingDriver(UsbTinyDriver):
+    """Only the device at 1-1.4 hangs."""
+
+    async def open(self, hardware: Opener, port: str, **_: Any) -> IspProgrammer:
+        channel = ControlChannel(await hardware.open_usb(port))
+        return Hanging(channel) if port == "usb:1-1.4" else UsbTinyProgrammer(channel)
+
+
+@virtual
+async def test_a_bug_during_a_unit_is_its_verdict_and_the_slot_works_on(tmp_path: Path) -> None:
+    """The record is closed, its job ends, the board is let go, and the next board is flashed."""
+    target = AvrTarget(PARTS.get("atmega32u4"))
+    Faulty.has_written = False
+    async with workbench(tmp_path, "usbtiny", drivers={"usbtiny": FaultyDriver()}) as bench:
+        unit = await bench.once(target, RECIPE)
+        assert (await bench.station.job(unit.job)).state is JobState.DONE
+        assert unit.verdict is Verdict.FAILED
+        assert unit.failure is not None
+        assert unit.failure.code == ErrorCode.INTERNAL
+        assert "ZeroDivisionError" in unit.failure.message
+        assert unit.fuses_before, "what was known about the board is kept"
+        assert not target.in_reset
+        assert (await bench.once(target, RECIPE)).verdict is Verdict.PASSED
+
+
+@virtual
+async def test_a_device_that_hangs_when_it_is_pulled_holds_up_no_other_slot(tmp_path: Path) -> None:
+    async with workbench(tmp_path, "usbtiny", configured=False, drivers={"usbtiny": HangingDriver()}) as bench:
+        bench.hardware.add("B1", programmer("usbtiny"), path="1-1.5", plugged=False)
+        bench.hardware.plug("B1")
+        await become(bench, {"1-1.4": SlotState.IDLE, "1-1.5": SlotState.IDLE}, within_s=2)
+        bench.hardware.unplug("A1")
+        bench.hardware.unplug("B1")
+        await become(bench, {"1-1.4": SlotState.VACANT, "1-1.5": SlotState.VACANT}, within_s=1)
+        bench.hardware.plug("A1")
+        bench.hardware.plug("B1")
+        await become(bench, {"1-1.4": SlotState.VACANT, "1-1.5": SlotState.IDLE}, within_s=1)
+        await become(bench, {"1-1.4": SlotState.IDLE, "1-1.5": SlotState.IDLE}, within_s=HANG_S + 1)
+
+
+async def become(bench: Workbench, wanted: dict[str, SlotState], *, within_s: float) -> None:
+    """Wait until the slots are in these states."""
+    with anyio.fail_after(within_s):
+        while {slot.name: slot.state for slot in bench.station.slots()} != wanted:
+            await anext(bench.events)

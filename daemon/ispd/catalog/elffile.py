@@ -139,7 +139,8 @@ def _image(name: str, pieces: list[Segment]) -> Image:
 
 def _fuses(name: str, pieces: list[Segment]) -> Mapping[MemoryKind, int]:
     values = _image(name, pieces)
-    if len(values) > len(_FUSE_ORDER) or values.span.start > 0:
+    # a gap would be filled with a byte that nobody asked for
+    if len(values) > len(_FUSE_ORDER) or len(values) != values.span.stop:
         raise _refused(name, "its .fuse section is not low, high and extended byte")
     dense = values.bytes_in(values.span)
     return MappingProxyType(dict(zip(_FUSE_ORDER, dense, strict=False)))

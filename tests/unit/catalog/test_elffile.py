@@ -76,6 +76,7 @@ INVALID = ErrorCode.IMAGE_INVALID
         (elf((0x00FF0000, b"\x00")), INVALID, "no memory of an AVR"),
         (elf((0x820000, bytes(4))), INVALID, ".fuse section"),
         (elf((0x820001, bytes(1))), INVALID, ".fuse section"),
+        (elf((0x820000, bytes(1)), (0x820002, bytes(1))), INVALID, ".fuse section"),
         (elf((0x830000, bytes(2))), INVALID, ".lock section"),
         (elf((0x840000, bytes(2))), INVALID, ".signature section"),
         # segments that share the file's bytes: 40 bytes could ask for 4 GiB

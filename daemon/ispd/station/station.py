@@ -136,11 +136,12 @@ class Station:
         self._is_stopping = True
         self._hotplug_scope.cancel()
         self._floor.queue.changed.fire()
-        if self._tasks is not None:
+        tasks = self._tasks
+        if tasks is not None:
             with anyio.move_on_after(_STOP_DEADLINE_S):
                 await self._ended.wait()
                 return
-            self._tasks.cancel_scope.cancel()
+            tasks.cancel_scope.cancel()  # harmless where only the closing of what hangs is left
 
     async def is_making_progress(self) -> bool:
         """Tell whether hotplug is still watched; returns only when the journal's thread has answered."""

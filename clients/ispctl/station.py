@@ -108,7 +108,11 @@ def _text(content: bytes) -> str:
 @click.command(cls=Verb, methods=())
 @click.pass_obj
 def doctor(settings: Settings) -> int:
-    """Look for what keeps programmers from working: the daemon, permissions, other programs on a port, missing tools."""
+    """Look for what keeps programmers from working, and name the cure.
+
+    The daemon and its socket, udev rules, permissions, other programs on a port, lost ports, crowded hubs, old tools.
+    Ends with 1 where something certainly will not work. As root it sees more: who holds a port, and the kernel's log.
+    """
     from ispctl.doctor import Machine, examine, show_findings  # rarely needed
 
     findings = examine(Machine(), settings.socket)

@@ -7,6 +7,7 @@ import pytest
 from ispd.config import load_config
 from ispd.errors import ConfigError
 from ispd.station.spec import SlotSpec
+from ispd.surfaces.dbus import Bus
 
 FULL = """
 [daemon]
@@ -68,6 +69,22 @@ def test_a_user_without_root_gets_places_of_their_own(tmp_path):
     assert config.state_dir == Path("/home/u/.state/ispd")
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "is_root", "bus"),
+    [
+        ("", {}, True, Bus.SYSTEM),
+        ("", {"NOTIFY_SOCKET": "/run/systemd/notify"}, False, Bus.SYSTEM),
+        ("", {}, False, Bus.OFF),
+        ('[bench]\nfile = "b.toml"', {}, True, Bus.OFF),
+        ('[dbus]\nbus = "off"', {}, True, Bus.OFF),
+        ('[dbus]\nbus = "session"', {}, False, Bus.SESSION),
+        ('[dbus]\nbus = "system"\n[bench]\nfile = "b.toml"', {}, False, Bus.SYSTEM),
+    ],
+)
+def test_only_the_service_and_root_take_the_name_on_the_system_bus_unasked(tmp_path, text, environ, is_root, bus):
+    assert load_config(write(tmp_path, text), environ=environ, is_root=is_root).bus is bus
+
+
 SLOT = '[[slot]]\nname = "A1"\nprogrammer = "stk500v1"\nport = "/dev/x"\n'
 OTHER = '[[slot]]\nname = "A2"\nprogrammer = "stk500v1"\nport = "usb:1-4"\n'
 
@@ -78,6 +95,7 @@ OTHER = '[[slot]]\nname = "A2"\nprogrammer = "stk500v1"\nport = "usb:1-4"\n'
         pytest.param("[daemon]\nsokcet = 1", "sokcet", id="unknown-key"),
         pytest.param("[daemon]\nsocket = 1", "socket", id="wrong-type"),
         pytest.param("[daemon", "not TOML", id="broken-toml"),
+        pytest.param('[dbus]\nbus = "school"', "school", id="no-such-bus"),
         pytest.param('[catalog]\nfuses = "x"', "fuses", id="unknown-catalog"),
         pytest.param(SLOT + SLOT, "two slots are called A1", id="same-name"),
         pytest.param(SLOT + SLOT.replace("A1", "A2"), "share the port", id="same-port"),

@@ -1,6 +1,7 @@
 """A bus of our own, and an outside client for it (dbus-fast)."""
 
 import shutil
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -57,6 +58,15 @@ class PrivateBus:
         )
         assert self._process.stdout is not None
         assert self._process.stdout.readline().startswith(b"unix:")
+
+    def halt(self) -> None:
+        """Let it hang."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
         if self._process is not None:

@@ -3,10 +3,12 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import pytest
 from dbus_fast import Variant
+from dbus_fast import introspection as intr
 from tests.surfaces.dbus import bed
 from tests.surfaces.dbus.bed import DbusError, connected, fails_with, needs_bus, served
 from tests.surfaces.fake_station import SLOTS, FakeStation
@@ -15,9 +17,10 @@ from ispd.api.methods import METHODS
 from ispd.errors import ErrorCode
 from ispd.model.job import JobState
 from ispd.model.station import Programmer, Slot, SlotState
-from ispd.surfaces.dbus.members import object_kinds
 from ispd.surfaces.dbus.names import BUS_NAME, MANAGER, ROOT, error_name
 from ispd.surfaces.dbus.objects import AT_MOST
+
+GOLDEN = Path(__file__).parents[2] / "golden/dbus.txt"
 
 pytestmark = [needs_bus, pytest.mark.anyio]
 
@@ -35,29 +38,28 @@ class TalkativeStation(FakeStation):
         return super().programmers()
 
 
-async def test_every_declared_method_is_on_the_manager_and_on_its_objects(bus):
-    async with served(), connected() as client:
-        described = await client.bus.introspect(BUS_NAME, ROOT)
-        (manager,) = (one for one in described.interfaces if one.name == f"{BUS_NAME}.{MANAGER}")
-        assert len(manager.methods) == len(METHODS)
-        assert [
-            (one.name, "".join(str(arg.signature) for arg in one.in_args), one.out_args[0].signature)
-            for one in manager.methods
-            if one.name in ("JobEnqueue", "SlotRead", "JobList", "ImageInspect", "PartGet")
-        ] == [
-            ("JobEnqueue", "a{sv}", "a{sv}"),
-            ("JobList", "a{sv}", "aa{sv}"),
-            ("SlotRead", "ss", "a{sv}"),
-            ("PartGet", "sa{sv}", "a{sv}"),
-            ("ImageInspect", "a{sv}a{sv}", "a{sv}"),
-        ]
-        slot = await client.bus.introspect(BUS_NAME, f"{ROOT}/slots/A1")
-        (interface,) = (one for one in slot.interfaces if one.name == f"{BUS_NAME}.Slot")
-        assert [method.name for method in interface.methods] == ["Get", "Set", "Probe", "Read"]
-        assert [arg.name for arg in interface.methods[1].in_args] == ["action"]
-    kinds = object_kinds()
-    assert set(kinds) == {"slot", "job", "unit"}
-    assert {member.name for member in kinds["job"].members} == {"Get", "Cancel", "Pause", "Resume"}
+def listed(described: intr.Node) -> list[str]:
+    """Return the members of our interface on an object, one a line."""
+    (interface,) = (one for one in described.interfaces if one.name.startswith(BUS_NAME))
+    methods = [
+        f"{interface.name}.{method.name}({', '.join(f'{arg.name} {arg.signature}' for arg in method.in_args)})"
+        f" -> {', '.join(str(arg.signature) for arg in method.out_args)}"
+        for method in interface.methods
+    ]
+    return methods + [f"{interface.name}.{one.name} {one.signature}" for one in interface.properties]
+
+
+async def test_what_is_on_the_bus_is_what_was_agreed_and_every_declared_method_is_there(bus):
+    """A change of the interface shows as a diff of the golden file."""
+    station = FakeStation()
+    station.enqueue_blank()
+    async with served(station), connected() as client:
+        lines: list[str] = []
+        for path in ("", "/slots/A1", "/jobs/1", "/units/1"):
+            lines += listed(await client.bus.introspect(BUS_NAME, f"{ROOT}{path}"))
+    assert "\n".join(lines) + "\n" == await anyio.Path(GOLDEN).read_text()
+    on_manager = [line for line in lines if line.startswith(f"{BUS_NAME}.{MANAGER}.") and "(" in line]
+    assert len(on_manager) == len(METHODS)
 
 
 async def test_methods_answer_as_over_the_socket_without_what_has_no_value(bus):
@@ -199,6 +201,22 @@ async def test_without_a_bus_the_daemon_starts_and_is_there_once_there_is_one(bu
     async with served():
         bus.start()
         await bed.until_served()
+
+
+async def test_a_bus_that_hangs_holds_up_nothing_else(bus):
+    async with served(ManySlots()) as station:
+        await bed.until_served()
+        bus.halt()
+        gaps = []
+        for step in range(1, 150):
+            for slot in station.slots():
+                station.events.publish(replace(slot, bytes_done=step))
+            before = anyio.current_time()
+            await anyio.sleep(0.01)
+            gaps.append(anyio.current_time() - before)
+        bus.go_on()
+        await bed.until_served()
+        assert max(gaps) < 0.5
 
 
 async def test_an_error_of_ours_ends_neither_the_daemon_nor_its_place_on_the_bus(bus):

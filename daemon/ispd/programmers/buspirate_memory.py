@@ -16,6 +16,7 @@ from ispd.model.span import Span
 from ispd.programmers.buspirate_pace import Blocks
 from ispd.programmers.buspirate_spi import Pirate
 from ispd.programmers.contract import Monitor
+from ispd.programmers.flash_page import load_page, read_byte, require_whole_pages
 from ispd.programmers.self_timed import SelfTimedWrites
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress, WordAddress
@@ -72,7 +73,7 @@ class TargetMemory:
         """Send SPI instructions and return the fourth reply byte of each."""
         if any(len(instruction) != 4 for instruction in instructions):
             raise LocalProtocolError("an instruction has four bytes")
-        if any(instruction[0] == 0x4D for instruction in instructions):
+        if any(map(avr_isp.moves_bank, instructions)):
             self._extended = None
         return await self._exchange(instructions)
 
@@ -131,7 +132,7 @@ class TargetMemory:
         while bank.start + len(heard) < bank.stop and not monitor.stop_requested:
             start = bank.start + len(heard)
             stop = min(bank.stop, start + _INSTRUCTED_BYTES)
-            take(await self._exchange([_read_flash_byte(address) for address in range(start, stop)]))
+            take(await self._exchange([read_byte(address) for address in range(start, stop)]))
         return bytes(heard)
 
     def _blocks(self, bank: Span) -> Iterator[Span]:
@@ -165,10 +166,7 @@ class TargetMemory:
         sheet gives; for as long as the first page took where that was longer. The last page is watched until it is over.
         """
         part, writes = self._known_part()
-        page_bytes = part.flash.page_bytes
-        for page in pages:
-            if page.start % page_bytes or len(page.data) != page_bytes:
-                raise LocalProtocolError(f"flash is written in whole pages of {page_bytes} bytes, not {page.span}")
+        require_whole_pages(part, pages)
         blind_s, not_before, done, is_busy = part.times.flash_s, anyio.current_time(), 0, False
         for page in pages:
             if monitor.stop_requested:
@@ -182,7 +180,7 @@ class TargetMemory:
             if done == 1:
                 blind_s = await self._try_first(writes, page, blind_s)
                 is_busy, not_before = False, anyio.current_time()
-            monitor.advance(page_bytes)
+            monitor.advance(len(page.data))
         if is_busy:
             await self._settle(writes, pages[done - 1])
         return done
@@ -195,11 +193,7 @@ class TargetMemory:
     async def _load(self, page: Segment, not_before: float) -> None:
         """Send a page and the instruction that writes it; nothing reaches the target before ``not_before``."""
         word = avr_isp.word_address(ByteAddress(page.start))
-        loads = [
-            avr_isp.load_flash_page(WordAddress(word + offset // 2), value, high=offset % 2 == 1)
-            for offset, value in enumerate(page.data)
-        ]
-        instructions = [*self._extend(word), *loads, avr_isp.write_flash_page(word)]
+        instructions = [*self._extend(word), *load_page(page), avr_isp.write_flash_page(word)]
         block = self._block_of(instructions)
         wait_s = max(0.0, not_before - anyio.current_time())
         if block is None or not self._pirate.pace.is_block_faster(len(instructions), self._sck_hz, wait_s):
@@ -291,8 +285,3 @@ class TargetMemory:
         if self._part is None or self._writes is None:
             raise LocalProtocolError("writing needs to know the part")
         return self._part, self._writes
-
-
-def _read_flash_byte(address: int) -> bytes:
-    """Return the instruction for one byte of the bank that is set."""
-    return avr_isp.read_flash(WordAddress(address // 2 % _BANK_WORDS), high=address % 2 == 1)

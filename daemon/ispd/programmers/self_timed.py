@@ -16,12 +16,12 @@ from ispd.programmers.contract import Monitor
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress
 
-__all__ = ["SelfTimedWrites", "SendInstructions"]
+__all__ = ["BUSY_FACTOR", "SelfTimedWrites", "SendInstructions", "busy_error"]
 
 SendInstructions = Callable[[Sequence[bytes]], Awaitable[bytes]]
 """Sends 4-byte instructions back to back and returns the fourth reply byte of each."""
 
-_BUSY_FACTOR = 4
+BUSY_FACTOR = 4
 """A write that is not over after this many times its data sheet limit never will be."""
 
 _FIRST_PART = 0.75
@@ -32,6 +32,16 @@ _SHORTENED = 0.98
 
 _TICK_S = 0.001
 """The event loop rounds waiting up to whole milliseconds (epoll)."""
+
+
+def busy_error(memory: MemoryKind, address: int) -> TargetError:
+    """Return the error for a write that does not end."""
+    return TargetError(
+        ErrorCode.TARGET_BUSY,
+        f"the target does not finish writing {memory} at 0x{address:04X}",
+        hint="check the target's supply and the wiring; the chip may be damaged",
+        facts=Facts(memory=memory, address=address),
+    )
 
 
 class SelfTimedWrites:
@@ -84,13 +94,8 @@ class SelfTimedWrites:
                 return wanted_s
             answered_s = anyio.current_time() - begun
             wanted_s = min(answered_s, asked_s + _TICK_S)
-            if asked_s > self._limit_s(memory) * _BUSY_FACTOR:
-                raise TargetError(
-                    ErrorCode.TARGET_BUSY,
-                    f"the target does not finish writing {memory} at 0x{address:04X}",
-                    hint="check the target's supply and the wiring; the chip may be damaged",
-                    facts=Facts(memory=memory, address=address),
-                )
+            if asked_s > self._limit_s(memory) * BUSY_FACTOR:
+                raise busy_error(memory, address)
 
     def _limit_s(self, memory: MemoryKind) -> float:
         return self._part.times.eeprom_s if memory is MemoryKind.EEPROM else self._part.times.flash_s

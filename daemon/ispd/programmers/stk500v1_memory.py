@@ -8,11 +8,13 @@ from typing import TypeVar
 
 import anyio
 
-from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError
+from ispd.errors import LocalProtocolError
 from ispd.model.image import Segment
 from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 from ispd.programmers.contract import Monitor
+from ispd.programmers.flash_page import load_page, require_whole_pages
+from ispd.programmers.self_timed import BUSY_FACTOR, busy_error
 from ispd.programmers.stk500v1_pace import Pace, Way
 from ispd.programmers.stk500v1_sketch import Sketch
 from ispd.wire import avr_isp
@@ -38,8 +40,6 @@ _READS_AHEAD = 3
 
 _MEASURE_COUNT = 24
 _POLLS_LIMIT = 32
-_BUSY_FACTOR = 4
-"""A write that is not over after this many times its data sheet limit never will be."""
 
 
 class TargetMemory:
@@ -63,7 +63,7 @@ class TargetMemory:
         """Send SPI instructions back to back and return the fourth reply byte of each."""
         if not self._may_write and any(avr_isp.is_write(instruction) for instruction in instructions):
             await self._confirm()
-        if any(instruction[0] == 0x4D for instruction in instructions):
+        if any(map(avr_isp.moves_bank, instructions)):
             self._extended = None
         return bytes(await self._universal(instructions))
 
@@ -93,10 +93,9 @@ class TargetMemory:
 
     async def write_flash(self, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write whole pages the faster way and return how many are finished."""
-        page_bytes = self._known_part().flash.page_bytes
-        for page in pages:
-            if page.start % page_bytes or len(page.data) != page_bytes:
-                raise LocalProtocolError(f"flash is written in whole pages of {page_bytes} bytes, not {page.span}")
+        part = self._known_part()
+        require_whole_pages(part, pages)
+        page_bytes = part.flash.page_bytes
         await self._measure()
         done = 0
         while done < len(pages) and not monitor.stop_requested:
@@ -161,11 +160,7 @@ class TargetMemory:
                 return done
             begun = anyio.current_time()
             word = avr_isp.word_address(ByteAddress(page.start))
-            loads = [
-                avr_isp.load_flash_page(WordAddress(word + offset // 2), value, high=offset % 2 == 1)
-                for offset, value in enumerate(page.data)
-            ]
-            instructions = [*self._extend(word), *loads, avr_isp.write_flash_page(word)]
+            instructions = [*self._extend(word), *load_page(page), avr_isp.write_flash_page(word)]
             await self._write_and_wait(instructions, MemoryKind.FLASH, part.times.flash_s, page.start)
             self._pace.note_page(Way.LOAD, len(page.data), anyio.current_time() - begun)
             monitor.advance(len(page.data))
@@ -233,15 +228,10 @@ class TargetMemory:
             return
         count = self._polls.get(memory) or min(_POLLS_LIMIT, math.ceil(limit_s * 0.8 / (self._pace.universal_s or 1)))
         polls = (await self._universal([*instructions, *[avr_isp.poll_ready()] * count]))[len(instructions) :]
-        end = anyio.current_time() + limit_s * _BUSY_FACTOR
+        end = anyio.current_time() + limit_s * BUSY_FACTOR
         while all(avr_isp.is_busy(poll) for poll in polls):
             if anyio.current_time() > end:
-                raise TargetError(
-                    ErrorCode.TARGET_BUSY,
-                    f"the target does not finish writing {memory} at 0x{address:04X}",
-                    hint="check the target's supply and the wiring; the chip may be damaged",
-                    facts=Facts(memory=memory, address=address),
-                )
+                raise busy_error(memory, address)
             polls += await self._universal([avr_isp.poll_ready()])
         ready = next(number for number, poll in enumerate(polls, 1) if not avr_isp.is_busy(poll))
         self._polls[memory] = min(_POLLS_LIMIT, ready)

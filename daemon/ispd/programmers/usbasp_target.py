@@ -10,6 +10,7 @@ from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 from ispd.programmers.contract import Monitor
 from ispd.programmers.control import ControlChannel
+from ispd.programmers.flash_page import require_whole_pages
 from ispd.programmers.self_timed import SelfTimedWrites
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress
@@ -74,7 +75,7 @@ class AspTarget:
 
     async def transfer(self, instructions: Sequence[bytes]) -> bytes:
         """Send SPI instructions back to back and return the fourth reply byte of each."""
-        if any(instruction[0] == 0x4D for instruction in instructions):
+        if any(map(avr_isp.moves_bank, instructions)):
             self._is_bank_foreign = True
         requests = [Transmit(instruction) for instruction in instructions]
         is_look = not any(avr_isp.is_write(instruction) for instruction in instructions)
@@ -105,14 +106,14 @@ class AspTarget:
             case MemoryKind.EEPROM:
                 return await self._writes.write_eeprom(pages, monitor)
             case MemoryKind.FLASH:
-                return await self._write_flash(pages, monitor, self._part.flash.page_bytes, self._writes)
+                return await self._write_flash(pages, monitor, self._part, self._writes)
             case _:
                 raise LocalProtocolError(f"{memory} is not written in blocks")
 
     # -- flash ---------------------------------------------------------------------------------------------------------
 
     async def _write_flash(
-        self, pages: Sequence[Segment], monitor: Monitor, page_bytes: int, writes: SelfTimedWrites
+        self, pages: Sequence[Segment], monitor: Monitor, part: Part, writes: SelfTimedWrites
     ) -> int:
         """Stream pages; the address travels only where they are not consecutive.
 
@@ -120,9 +121,8 @@ class AspTarget:
         The busy bit is asked for as well where it only waited, and at the start and the end: a part that is slower
         than its data sheet says is not cut short, and one that never finishes is noticed.
         """
-        for page in pages:
-            if page.start % page_bytes or len(page.data) != page_bytes:
-                raise LocalProtocolError(f"flash is written in whole pages of {page_bytes} bytes, not {page.span}")
+        require_whole_pages(part, pages)
+        page_bytes = part.flash.page_bytes
         if pages:
             await self._take_bank_back(pages[0].start)
         done = 0

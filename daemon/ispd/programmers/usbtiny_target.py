@@ -11,6 +11,7 @@ from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 from ispd.programmers.contract import Monitor
 from ispd.programmers.control import ControlChannel
+from ispd.programmers.flash_page import read_byte, require_whole_pages
 from ispd.programmers.self_timed import SelfTimedWrites
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress, WordAddress
@@ -91,7 +92,7 @@ class TinyTarget:
 
     async def transfer(self, instructions: Sequence[bytes]) -> bytes:
         """Send SPI instructions back to back and return the fourth reply byte of each."""
-        if any(instruction[0] == 0x4D for instruction in instructions):
+        if any(map(avr_isp.moves_bank, instructions)):
             self._extended = None
         requests = [Spi(instruction) for instruction in instructions]
         if any(avr_isp.is_write(instruction) for instruction in instructions):
@@ -120,13 +121,13 @@ class TinyTarget:
 
     async def write(self, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write whole flash pages or EEPROM bytes, and return how many of ``pages`` are finished."""
-        if self._writes is None:
+        if self._part is None or self._writes is None:
             raise LocalProtocolError("writing needs to know the part")
         match memory:
             case MemoryKind.EEPROM:
                 return await self._writes.write_eeprom(pages, monitor)
             case MemoryKind.FLASH:
-                return await self._write_flash(pages, monitor, self._writes)
+                return await self._write_flash(pages, monitor, self._part, self._writes)
             case _:
                 raise LocalProtocolError(f"{memory} is not written in blocks")
 
@@ -143,19 +144,13 @@ class TinyTarget:
             within = Span(start, start + len(block))
             requests = [ReadFlash(ByteAddress(one.start), len(one)) for one in self._chunks(within)]
             return b"".join(await self._look(requests))
-        return await self.transfer(
-            [
-                avr_isp.read_flash(avr_isp.word_address(ByteAddress(at - at % 2)), high=at % 2 == 1)
-                for at in range(block.start, block.stop)
-            ]
-        )
+        return await self.transfer([read_byte(at) for at in range(block.start, block.stop)])
 
-    async def _write_flash(self, pages: Sequence[Segment], monitor: Monitor, writes: SelfTimedWrites) -> int:
+    async def _write_flash(
+        self, pages: Sequence[Segment], monitor: Monitor, part: Part, writes: SelfTimedWrites
+    ) -> int:
         """Load each page in bulk, and have it written by the instruction that names it, wherever it is."""
-        page_bytes = 0 if self._part is None else self._part.flash.page_bytes
-        for page in pages:
-            if page.start % page_bytes or len(page.data) != page_bytes:
-                raise LocalProtocolError(f"flash is written in whole pages of {page_bytes} bytes, not {page.span}")
+        require_whole_pages(part, pages)
         for done, page in enumerate(pages):
             if monitor.stop_requested:
                 return done
@@ -169,7 +164,7 @@ class TinyTarget:
             await writes.commit([*extend, avr_isp.write_flash_page(word)], MemoryKind.FLASH, page.start)
             if extend:
                 self._extended = extend[0][2]
-            monitor.advance(page_bytes)
+            monitor.advance(len(page.data))
         return len(pages)
 
     def _chunks(self, span: Span) -> list[Span]:

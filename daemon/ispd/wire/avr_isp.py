@@ -20,6 +20,7 @@ __all__ = [
     "load_eeprom_page",
     "load_extended_address",
     "load_flash_page",
+    "moves_bank",
     "poll_ready",
     "program_enable",
     "read_calibration",
@@ -49,6 +50,7 @@ _READ_FUSE = {
 }
 _WRITE_FUSE = {MemoryKind.LFUSE: 0xA0, MemoryKind.HFUSE: 0xA8, MemoryKind.EFUSE: 0xA4}
 _WRITES = frozenset({0x40, 0x48, 0x4C, 0xC0, 0xC1, 0xC2})
+_LOAD_EXTENDED = 0x4D
 _LOCK_UNUSED = 0xC0
 """Bits 7 and 6 of the lock byte do not exist and are written as ones."""
 
@@ -87,7 +89,12 @@ def is_busy(reply: int) -> bool:
 
 def load_extended_address(extended: int) -> bytes:
     """Set bits 16 and up of the word address, which stay until set again. For parts above 64 Kwords only."""
-    return bytes((0x4D, 0x00, extended & 0xFF, 0x00))
+    return bytes((_LOAD_EXTENDED, 0x00, extended & 0xFF, 0x00))
+
+
+def moves_bank(instruction: bytes) -> bool:
+    """Tell whether an instruction is :func:`load_extended_address`."""
+    return instruction[0] == _LOAD_EXTENDED
 
 
 def read_flash(address: WordAddress, *, high: bool) -> bytes:

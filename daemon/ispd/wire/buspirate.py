@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from ispd.errors import LocalProtocolError, RemoteProtocolError
-from ispd.wire.engine import Request
+from ispd.wire.engine import Request, complete_length
 
 __all__ = [
     "BITBANG_REPLY",
@@ -273,7 +273,7 @@ class Marked(Generic[R_co]):
 
     def missing(self, reply: bytes) -> int:
         """See :class:`~ispd.wire.engine.Request`."""
-        size = _complete_bytes(self.request, reply)
+        size = complete_length(self.request, reply)
         if size is None:
             return self.request.missing(reply) + len(self._mark())
         return size + len(self._mark()) - len(reply)
@@ -315,16 +315,6 @@ class Remainder(Generic[R_co]):
     def decode(self, reply: bytes) -> R_co:
         """Return the request's meaning."""
         return self.request.decode(reply)
-
-
-def _complete_bytes(request: Request[R], data: bytes) -> int | None:
-    """Return the length of the request's reply at the start of ``data``, None where it is incomplete."""
-    size = 0
-    while (need := request.missing(data[:size])) > 0:
-        size += need
-        if size > len(data):
-            return None
-    return size
 
 
 def _good_bytes(request: Request[R]) -> int:

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from ispd.errors import LocalProtocolError
 
-__all__ = ["Chain", "Request"]
+__all__ = ["Chain", "Request", "complete_length"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -50,7 +50,7 @@ class Chain(Generic[R_co]):
         """Return what the first incomplete reply lacks, and at least one byte for each reply behind it."""
         behind = len(self.before)
         for request in (*self.before, self.last):
-            size = _complete_length(request, reply)
+            size = complete_length(request, reply)
             if size is None:
                 return request.missing(reply) + behind
             reply = reply[size:]
@@ -60,13 +60,13 @@ class Chain(Generic[R_co]):
     def decode(self, reply: bytes) -> R_co:
         """Check each reply and return the last one's meaning. Raises ``RemoteProtocolError`` of the first that fails."""
         for request in self.before:
-            size = _complete_length(request, reply)
+            size = complete_length(request, reply)
             request.decode(reply[:size])
             reply = reply[size:]
         return self.last.decode(reply)
 
 
-def _complete_length(request: Request[object], data: bytes) -> int | None:
+def complete_length(request: Request[object], data: bytes) -> int | None:
     """Return the length of the request's reply at the start of ``data``, None where it is incomplete."""
     size = 0
     while (need := request.missing(data[:size])) > 0:

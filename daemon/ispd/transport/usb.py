@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from ispd.errors import IspdError, LinkClosedError, LinkTimeoutError, TransportError
+from ispd.errors import ErrorCode, IspdError, LinkClosedError, LinkTimeoutError, TransportError
 from ispd.transport.contract import ControlTransfer, UsbIdentity
 from ispd.transport.usb_device import BlockingUsbDevice, UsbPlace, load_libusb
 
@@ -28,6 +28,10 @@ and at a place's first open libusb's look at all devices, which takes some ms fo
 _GRACE_S = 2.0
 """How much longer than its timeout a transfer may take before the device counts as wedged. libusb takes a late transfer
 back from the kernel, which answers within milliseconds unless the host controller hangs."""
+
+_MAX_STUCK = 4
+"""So many threads may hang at one place before no further one is started: a device that comes back after a re-plug is served at
+once, one that never does is tried every ten seconds for days."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,8 @@ class UsbBus:
         self._backend = backend
         self._backends: dict[str, Any] = {}
         """Kept for good: pyusb's objects may outlive a device, and libusb must outlive them."""
+        self._workers: dict[str, list[_Worker]] = {}
+        """Threads by place that have not ended, as far as is known."""
 
     async def open(self, port: str) -> "UsbDevice":
         """Open the device at a place in the USB tree (``usb:1-1.4``) for this process alone.
@@ -71,6 +77,7 @@ class UsbBus:
         """
         worker = _Worker(UsbPlace(port), partial(self._load, port))
         await anyio.lowlevel.checkpoint_if_cancelled()
+        self._admit(worker)
         worker.start()
         device = UsbDevice(worker)
         is_open = False
@@ -84,6 +91,17 @@ class UsbBus:
         if not is_open:
             raise worker.error or LinkTimeoutError(port, _OPEN_S)
         return device
+
+    def _admit(self, worker: "_Worker") -> None:
+        """Take note of a thread that is to be started; raises ``TransportError`` (port-busy) where too many hang."""
+        stuck = [other for other in self._workers.get(worker.port, ()) if not other.ended.is_set()]
+        if len(stuck) >= _MAX_STUCK:
+            raise TransportError(
+                ErrorCode.PORT_BUSY,
+                f"{worker.port} hangs: {len(stuck)} earlier attempts at it have not come back",
+                hint="unplug the programmer; if that does not free it, restart the computer",
+            )
+        self._workers[worker.port] = [*stuck, worker]
 
     def _load(self, port: str) -> Any:
         """Return the backend for a place; called by workers, any number at a time."""

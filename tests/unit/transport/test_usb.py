@@ -287,6 +287,28 @@ async def test_a_device_that_does_not_let_itself_be_opened_is_left_to_its_thread
     assert (backend.opens, backend.closes) == (1, 1)
 
 
+async def test_a_device_that_hangs_for_ever_does_not_gather_threads(
+    backend: PyusbBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some more tries are allowed, for the one that works after a re-plug; then none until a thread comes back."""
+    monkeypatch.setattr(usb_module, "_GRACE_S", 0.01)
+    monkeypatch.setattr(usb_module, "_OPEN_S", 0.01)
+    freed, find = threading.Event(), backend.enumerate_devices
+    monkeypatch.setattr(backend, "enumerate_devices", lambda: (freed.wait(), find())[1])
+    backend.add("1-1.4", Echo())
+    bus = UsbBus(backend)
+    for _ in range(4):
+        with pytest.raises(LinkTimeoutError):
+            await bus.open(PORT)
+    with pytest.raises(TransportError, match="4 earlier attempts") as caught:
+        await bus.open(PORT)
+    assert caught.value.code is ErrorCode.PORT_BUSY
+    freed.set()
+    await until(lambda: not any(is_ours(thread) for thread in threading.enumerate()))
+    monkeypatch.undo()
+    await (await bus.open(PORT)).aclose()
+
+
 async def test_a_cancelled_open_closes_what_it_opened(backend: PyusbBackend) -> None:
     backend.add("1-1.4", Echo()).open_delay_s = 0.05
     async with anyio.create_task_group() as tasks:

@@ -237,12 +237,14 @@ def open_descriptors() -> int:
 
 
 @asynccontextmanager
-async def served(station: FakeStation | None = None, **options: Any) -> AsyncIterator[FakeStation]:
+async def served(
+    station: FakeStation | None = None, *, kind: Bus = Bus.SYSTEM, **options: Any
+) -> AsyncIterator[FakeStation]:
     station = station or FakeStation()
     async with anyio.create_task_group() as tasks:
 
         async def run(*, task_status: anyio.abc.TaskStatus[None]) -> None:
-            await serve_dbus(Bus.SYSTEM, station, task_status=task_status, **options)
+            await serve_dbus(kind, station, task_status=task_status, **options)
 
         await tasks.start(run)
         yield station

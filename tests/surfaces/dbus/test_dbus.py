@@ -17,6 +17,7 @@ from ispd.api.methods import METHODS
 from ispd.errors import ErrorCode
 from ispd.model.job import JobState
 from ispd.model.station import Programmer, Slot, SlotState
+from ispd.surfaces.dbus import Bus
 from ispd.surfaces.dbus.names import BUS_NAME, MANAGER, ROOT, error_name
 from ispd.surfaces.dbus.objects import AT_MOST
 
@@ -200,6 +201,12 @@ async def test_without_a_bus_the_daemon_starts_and_is_there_once_there_is_one(bu
     bus.kill()
     async with served():
         bus.start()
+        await bed.until_served()
+
+
+async def test_it_can_be_on_the_bus_of_a_session_too(bus, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DBUS_SESSION_BUS_ADDRESS", bus.address)
+    async with served(kind=Bus.SESSION):
         await bed.until_served()
 
 

@@ -100,5 +100,7 @@ async def test_a_bus_that_dies_twenty_times_during_a_job_harms_no_board(
                 await client.listen()
                 if (await client.call("JobGet", "x", job))["state"] != "done":
                     await client.wait_for_change(f"{ROOT}/jobs/{job}", "State", "done")
+            assert "Traceback" not in live.log()
+            assert live.log().count("not on the bus") >= 20
             units = await live.call("unit.list", job=job)
             assert [(unit["verdict"], len(unit["attempts"])) for unit in units] == [("passed", 1)] * len(SLOTS)

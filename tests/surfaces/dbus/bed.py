@@ -147,6 +147,22 @@ class Client:
             for path, interfaces in found.items()
         }
 
+    async def owner(self) -> str | None:
+        """Return the connection that has the station's name."""
+        bus = "org.freedesktop.DBus"
+        reply = await self.bus.call(
+            Message(
+                destination=bus,
+                path="/org/freedesktop/DBus",
+                interface=bus,
+                member="GetNameOwner",
+                signature="s",
+                body=[BUS_NAME],
+            )
+        )
+        assert reply is not None
+        return str(reply.body[0]) if reply.message_type is MessageType.METHOD_RETURN else None
+
     async def is_there(self) -> bool:
         """Tell whether anybody has the station's name."""
         try:

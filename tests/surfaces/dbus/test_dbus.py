@@ -17,7 +17,7 @@ from ispd.api.methods import METHODS
 from ispd.errors import ErrorCode
 from ispd.model.job import JobState
 from ispd.model.station import Programmer, Slot, SlotState
-from ispd.surfaces.dbus import Bus
+from ispd.surfaces.dbus import Bus, server, wiring
 from ispd.surfaces.dbus.names import BUS_NAME, MANAGER, ROOT, error_name
 from ispd.surfaces.dbus.objects import AT_MOST
 
@@ -224,6 +224,22 @@ async def test_a_bus_that_hangs_holds_up_nothing_else(bus):
         bus.go_on()
         await bed.until_served()
         assert max(gaps) < 0.5
+
+
+async def test_pings_find_a_bus_that_answers_no_more_and_only_that(bus, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server, "_LOOK_S", 0.02)
+    monkeypatch.setattr(wiring, "_ANSWER_S", 0.5)
+    async with served(), connected() as client:
+        await bed.until_served()
+        owner = await client.owner()
+        await anyio.sleep(1.0)  # five pings
+        assert await client.owner() == owner
+        bus.halt()
+        await anyio.sleep(1.0)  # longer than a ping may take
+        bus.go_on()
+        with anyio.fail_after(bed.DEADLINE_S):
+            while await client.owner() in (owner, None):  # noqa: ASYNC110 - a condition with a deadline
+                await anyio.sleep(0.02)
 
 
 async def test_an_error_of_ours_ends_neither_the_daemon_nor_its_place_on_the_bus(bus):

@@ -54,6 +54,17 @@ class Bus:
         self.ask(text)
         self.settle()
 
+    def load_words(self, start: int, data: bytes) -> None:
+        """Load words into the page buffer, from a byte address on."""
+        for index in range(0, len(data), 2):
+            self.ask(f"40 00 {(start + index) // 2 & 0xFF:02X} {data[index]:02X}")
+            self.ask(f"48 00 {(start + index) // 2 & 0xFF:02X} {data[index + 1]:02X}")
+
+    def busy_s(self, text: str) -> float:
+        """Clock a write instruction and return how long it takes."""
+        self.ask(text)
+        return self.target.core.busy_until - self.now
+
     def kinds(self) -> list[str]:
         """Rules broken so far."""
         return [violation.kind.value for violation in self.target.violations]

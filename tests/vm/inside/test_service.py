@@ -18,6 +18,10 @@ ROOT = Path(__file__).parents[3]
 SOCKET = Path("/run/ispd/ispd.sock")
 PLACES = ("/etc", "/opt", "/usr/local", "/var/lib", "/run/ispd")
 MOST_EXPOSURE = 1.5
+VERSION_ON_THE_BUS = (
+    *("busctl", "--system", "get-property", "org.ispd.Station1", "/org/ispd/Station1"),
+    *("org.ispd.Station1.Manager", "Version"),
+)
 _VOLATILE = re.compile(r"^/etc/(passwd|group|g?shadow|sub[ug]id)|^/var/lib/(systemd|dbus|private)|\\.pyc$|__pycache__")
 
 
@@ -63,6 +67,10 @@ def test_the_service_from_installation_to_removal(tmp_path: Path) -> None:
     assert exposure is not None
     assert float(exposure[1]) <= MOST_EXPOSURE
     assert run("/usr/local/bin/ispctl", "slots", user="otto").returncode == 4
+
+    must("systemctl", "reload", "dbus.service")  # it reads who is in which group only then
+    assert must(*VERSION_ON_THE_BUS, user="anna").startswith('s "')
+    assert run(*VERSION_ON_THE_BUS, user="otto").returncode != 0
 
     target, image = AvrTarget(load_parts().get("atmega32u4")), sample(1500)
     with Workstation(tmp_path) as station:

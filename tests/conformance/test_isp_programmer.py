@@ -161,7 +161,8 @@ def test_unplugging_while_writing_is_told_at_once(case: Case) -> None:
                 tasks.start_soon(expect_loss)
                 await anyio.sleep(0.3)
                 bed.unplug()
-            assert anyio.current_time() - begun < 0.6
+            # in real time a busy machine has its say; deadlines of batches are longer still
+            assert anyio.current_time() - begun < (0.6 if case.where == "virtual" else 4)
             with pytest.raises(LinkClosedError):
                 await bed.programmer.leave()
             await bed.programmer.aclose()

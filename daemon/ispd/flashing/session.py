@@ -152,10 +152,6 @@ class TargetSession:
         replies = await self._programmer.transfer([*map(avr_isp.read_fuse, memories), avr_isp.read_lock()])
         return TargetState(fuses=dict(zip(memories, replies, strict=False)), lock=replies[-1])
 
-    async def read_fuses(self, part: Part) -> dict[MemoryKind, int]:
-        """Read all fuse bytes of the part, raw."""
-        return dict((await self.read_state(part)).fuses)
-
     async def read_lock(self) -> int:
         """Read the lock byte, raw."""
         return (await self._programmer.transfer([avr_isp.read_lock()]))[0]

@@ -187,11 +187,6 @@ class Journal:
         found = await self._worker.run(lambda: self._units(where, {"job": job_id}))
         return {unit.slot: unit for unit in found}
 
-    async def unit_count(self) -> int:
-        """Return how many units were ever recorded."""
-        found = await self._worker.run(lambda: self._file.query("SELECT count(*) AS units FROM unit"))
-        return int(found[0]["units"])
-
     async def found_sck(self, slot: str, programmer: str) -> dict[SckKey, FoundSck]:
         """Return the SCKs found on a slot with this kind of programmer."""
         sql = "SELECT * FROM sck WHERE slot = :slot AND programmer = :programmer"

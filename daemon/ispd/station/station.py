@@ -35,6 +35,7 @@ T = TypeVar("T")
 _STOP_DEADLINE_S = 20.0  # the longest page plus leaving programming mode, generously
 _SETTLE_DEADLINE_S = 5.0  # an Uno that was reset by opening its port answers after 1.7 s
 _IDENTIFY_BLINKS = 5
+_BLINK_S = 0.25
 _SILENT_TURNS = 3  # a watch of ports that missed so many hangs
 
 
@@ -346,10 +347,12 @@ class Station:
     async def _blink(self, programmer: IspProgrammer) -> None:
         """Show which programmer this is: its programming light goes on and off."""
         for _ in range(_IDENTIFY_BLINKS):
-            await programmer.enter(None, None)
-            await self._floor.clock.sleep(0.25)
-            await programmer.leave()
-            await self._floor.clock.sleep(0.25)
+            try:
+                await programmer.enter(None, None)
+                await self._floor.clock.sleep(_BLINK_S)
+            finally:
+                await programmer.leave()
+            await self._floor.clock.sleep(_BLINK_S)
 
     def _runner(self, name: str) -> SlotRunner:
         if name not in self._runners:

@@ -12,7 +12,6 @@ from typing import Final
 from ispd.errors import LocalProtocolError, RemoteProtocolError
 from ispd.model.part import Part
 from ispd.wire.avr_isp import WordAddress
-from ispd.wire.engine import Chain
 
 __all__ = [
     "MAX_BLOCK_BYTES",
@@ -33,8 +32,6 @@ __all__ = [
     "Status",
     "Sync",
     "Universal",
-    "program_at",
-    "read_at",
 ]
 
 _EOP: Final = b"\x20"
@@ -331,13 +328,3 @@ class ReadSignature:
     def decode(self, reply: bytes) -> bytes:
         """Return three bytes; all that the target sent, sensible or not."""
         return _data(reply, "ReadSignature")
-
-
-def program_at(address: WordAddress, data: bytes) -> Chain[None]:
-    """Return ``U`` and ``d`` as one request: the sketch reads while it receives, so one write is always safe."""
-    return Chain((LoadAddress(address),), ProgramPage(data))
-
-
-def read_at(address: WordAddress, memory: BlockMemory, size_bytes: int) -> Chain[bytes]:
-    """Return ``U`` and ``t`` as one request. For EEPROM ``address`` is half the byte address."""
-    return Chain((LoadAddress(address),), ReadPage(memory, size_bytes))

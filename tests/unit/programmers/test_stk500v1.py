@@ -20,7 +20,8 @@ from ispd.transport.contract import SerialSettings, UsbIdentity
 from ispd.transport.link import SerialLink
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import WordAddress
-from ispd.wire.stk500v1 import program_at
+from ispd.wire.engine import Chain
+from ispd.wire.stk500v1 import LoadAddress, ProgramPage
 from vbench.faults import BusyForever, CorruptReply, DropReply, Fault, LineNoise, Mute, ProgrammerFault
 from vbench.hardware import BenchHardware, BenchPort
 from vbench.line import Flavour
@@ -316,7 +317,8 @@ async def test_bytes_owed_to_a_block_are_paid_so_that_nothing_is_written() -> No
     link = SerialLink(await reopened(place, programmer))
     sketch = Sketch(link, window_of(None))
     await sketch.ensure()
-    await link.say(program_at(WordAddress(0), bytes(range(128))).encode()[:-2])
+    block = Chain((LoadAddress(WordAddress(0)),), ProgramPage(bytes(range(128))))
+    await link.say(block.encode()[:-2])
     link.lose_sync(owed_bytes=2)
     await sketch.ensure()
     assert anyio.current_time() < 1.5, "long before a stuck board would be freed by force"

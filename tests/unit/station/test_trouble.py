@@ -12,7 +12,7 @@ from ispd.model.image import Image, Segment
 from ispd.model.job import JobState, Verdict
 from ispd.model.part import MemoryKind, Part
 from ispd.model.recipe import Recipe
-from ispd.model.station import SlotState
+from ispd.model.station import SlotAction, SlotState
 from ispd.programmers.contract import IspProgrammer, Monitor
 from ispd.programmers.control import ControlChannel
 from ispd.programmers.usbtiny import UsbTinyDriver, UsbTinyProgrammer
@@ -89,6 +89,19 @@ async def test_a_device_that_hangs_when_it_is_pulled_holds_up_no_other_slot(tmp_
         bench.hardware.plug("B1")
         await become(bench, {"1-1.4": SlotState.VACANT, "1-1.5": SlotState.IDLE}, within_s=1)
         await become(bench, {"1-1.4": SlotState.IDLE, "1-1.5": SlotState.IDLE}, within_s=HANG_S + 1)
+
+
+@virtual
+async def test_a_caller_that_leaves_while_a_programmer_blinks_leaves_no_board_in_reset(tmp_path: Path) -> None:
+    target = AvrTarget(PARTS.get("atmega32u4"))
+    async with workbench(tmp_path, "usbtiny", target=target) as bench:
+        await become(bench, {"A1": SlotState.IDLE}, within_s=2)
+        async with anyio.create_task_group() as caller:
+            caller.start_soon(bench.station.set_slot, "A1", SlotAction.IDENTIFY)
+            await anyio.sleep(0.2)
+            assert target.in_reset, "its light is on"
+            caller.cancel_scope.cancel()
+        assert not target.in_reset
 
 
 async def become(bench: Workbench, wanted: dict[str, SlotState], *, within_s: float) -> None:

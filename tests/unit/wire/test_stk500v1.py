@@ -10,7 +10,7 @@ from ispd.catalog.parts import load_parts
 from ispd.errors import LocalProtocolError, RemoteProtocolError
 from ispd.wire import stk500v1
 from ispd.wire.avr_isp import WordAddress
-from ispd.wire.engine import Request
+from ispd.wire.engine import Chain, Request
 from ispd.wire.stk500v1 import (
     BlockMemory,
     EnterProgmode,
@@ -26,8 +26,6 @@ from ispd.wire.stk500v1 import (
     SignOn,
     Sync,
     Universal,
-    program_at,
-    read_at,
 )
 
 # request, its bytes, a good reply, the meaning of that reply
@@ -47,8 +45,18 @@ DIALOGUE: list[tuple[Request[object], str, str, object]] = [
     (ReadPage(BlockMemory.FLASH, 256), "74 01 00 46 20", "14" + "10" * 256 + "10", b"\x10" * 256),
     (ReadPage(BlockMemory.EEPROM, 3), "74 00 03 45 20", "14 15 11 12 10", b"\x15\x11\x12"),
     (ReadSignature(), "75 20", "14 1E 95 87 10", b"\x1e\x95\x87"),
-    (program_at(WordAddress(0x40), b"\x01\x02"), "55 40 00 20 64 00 02 46 01 02 20", "14 10 14 10", None),
-    (read_at(WordAddress(1), BlockMemory.EEPROM, 2), "55 01 00 20 74 00 02 45 20", "14 10 14 AA BB 10", b"\xaa\xbb"),
+    (
+        Chain((LoadAddress(WordAddress(0x40)),), ProgramPage(b"\x01\x02")),
+        "55 40 00 20 64 00 02 46 01 02 20",
+        "14 10 14 10",
+        None,
+    ),
+    (
+        Chain((LoadAddress(WordAddress(1)),), ReadPage(BlockMemory.EEPROM, 2)),
+        "55 01 00 20 74 00 02 45 20",
+        "14 10 14 AA BB 10",
+        b"\xaa\xbb",
+    ),
 ]
 REQUESTS = [entry[0] for entry in DIALOGUE]
 

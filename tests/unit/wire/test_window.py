@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from ispd.errors import LocalProtocolError, RemoteProtocolError
 from ispd.wire.avr_isp import WordAddress
-from ispd.wire.engine import Request
-from ispd.wire.stk500v1 import BlockMemory, ProgramPage, ReadPage, Sync, Universal, program_at
+from ispd.wire.engine import Chain, Request
+from ispd.wire.stk500v1 import BlockMemory, LoadAddress, ProgramPage, ReadPage, Sync, Universal
 from ispd.wire.window import UART_AHEAD_BYTES, Window, WindowPump
 
 requests_ = st.lists(
@@ -97,7 +97,7 @@ def test_the_next_block_travels_while_the_sketch_is_busy_and_never_beyond_its_ri
 
 
 def test_the_start_of_a_chain_may_be_answered_before_its_end_was_sent() -> None:
-    chains = [program_at(WordAddress(0x40 * number), bytes(128)) for number in (0, 2)]
+    chains = [Chain((LoadAddress(WordAddress(0x40 * number)),), ProgramPage(bytes(128))) for number in (0, 2)]
     pump = WindowPump(chains, Window(ahead_bytes=60))
     assert len(pump.outgoing()) == 137 + 60
     assert len(list(pump.incoming(b"\x14\x10\x14\x10\x14\x10"))) == 1

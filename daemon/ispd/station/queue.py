@@ -146,6 +146,8 @@ class JobQueue:
             entry.record = record
             entry.in_flight -= 1
             entry.last_units[unit.slot] = unit
+            if unit.failure is not None and unit.failure.code == ErrorCode.INTERRUPTED:
+                entry.served.discard(unit.slot)  # the daemon stops: the job stays open for the next one
         self._events.publish(unit)
         self._events.publish(entry.job)
 

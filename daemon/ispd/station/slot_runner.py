@@ -37,6 +37,7 @@ class SlotRunner:
         self._is_disabled = False
         self._troubles = 0
         self._listed_at = 0.0
+        self._opening = anyio.CancelScope()
         self.settled = anyio.Event()
         vacant = Slot(name=spec.name, state=SlotState.VACANT, programmer=spec.programmer, port=host.port)
         self._display = SlotDisplay(vacant, floor.events)
@@ -60,6 +61,10 @@ class SlotRunner:
         self._listed_at = self._floor.clock.monotonic() + LISTING_S
         while not self._floor.is_stopping():
             await self._turn()
+
+    def stop(self) -> None:
+        """Give up opening the programmer, which can take 20 s where the wrong thing is plugged in: the daemon stops."""
+        self._opening.cancel()
 
     def enable(self) -> None:
         """Let the slot work again; also ends a quarantine."""
@@ -132,8 +137,11 @@ class SlotRunner:
             return
         try:
             with wall(self.spec.name):
-                async with self._programmer_lock:
-                    self._opened(await self.host.programmer())
+                with anyio.CancelScope() as self._opening:
+                    async with self._programmer_lock:
+                        self._opened(await self.host.programmer())
+                if self._opening.cancelled_caught:
+                    return
                 entry = queue.next_for(self.spec.name)
                 if entry is None:
                     self._rest()

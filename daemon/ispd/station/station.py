@@ -136,6 +136,8 @@ class Station:
         """Let running units stop at their next page, with their targets out of reset, then end all slots."""
         self._is_stopping = True
         self._hotplug_scope.cancel()
+        for runner in self._runners.values():
+            runner.stop()
         self._floor.queue.changed.fire()
         tasks = self._tasks
         if tasks is not None:

@@ -5,10 +5,10 @@
     time_scale = 2.0                       # bench seconds per real second
 
     [[programmer]]
-    name = "P1"                            # the port's name; slots in ispd.toml use it as their port
+    name = "P1"                            # how events name it, and its port where it is a tty
     flavour = "uno"                        # uart | uno | leonardo | teensyduino
     baud = 19200
-    path = "1-1.1"                         # USB topology path
+    path = "1-1.1"                         # USB topology path; slots in ispd.toml name it: port = "usb:1-1.1"
     fault = [{ kind = "power-loss", bytes = 20000 }]
     [programmer.board]                     # what sits on it at the start; leave out for an empty socket
     part = "atmega32u4"
@@ -17,7 +17,7 @@
     fault = [{ kind = "stuck-bits", memory = "flash", address = 0x1234, mask = 0x01, level = 1 }]
 
     [[programmer]]
-    name = "P2"                            # slots name it, or its place: "usb:1-1.2"
+    name = "P2"
     kind = "usbasp"                        # stk500v1 (the default) | usbasp | usbtiny | buspirate | usbasp-loader
     path = "1-1.2"
     firmware = "stock-2007"                # stock-2005 .. stock-2011 | nerdralph | dioannidis | usbasp-flash

@@ -88,8 +88,12 @@ class Bootloaders:
                 raise self._unknown(name, part)
             case several:
                 listed = ", ".join(f"{b.id} ({b.title})" for b in several)
+                suited = [id_ for bootloader in several for id_ in bootloader.parts]
+                part_decides = part is None and len(suited) == len(set(suited))
                 raise RefusedError(
-                    ErrorCode.UNKNOWN_BOOTLOADER, f"{name!r} is more than one bootloader", hint=f"name one of {listed}"
+                    ErrorCode.UNKNOWN_BOOTLOADER,
+                    f"{name!r} is more than one bootloader",
+                    hint=f"name {'the part, or ' if part_decides else ''}one of {listed}",
                 )
 
     def _unknown(self, name: str, part: Part | None) -> RefusedError:

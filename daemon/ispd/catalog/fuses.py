@@ -36,6 +36,7 @@ _SOURCE_HZ = {
     ClockSource.PLL: 16_000_000,
     ClockSource.LOW_FREQUENCY_CRYSTAL: 32_768,
 }
+_MHZ = 1_000_000
 _SOURCE_WORDS = {
     ClockSource.EXTERNAL: "external clock on XTAL1",
     ClockSource.RC: "internal RC oscillator, 8 MHz",
@@ -190,7 +191,8 @@ def clock_of(part: Part, fuses: Mapping[MemoryKind, int]) -> Clock:
     if divided_by > 1:
         words += f", divided by {divided_by}"
     if source_hz is not None and divided_by > 1:
-        words += f" to {source_hz / divided_by / 1e6:g} MHz"
+        divided_hz = source_hz / divided_by
+        words += f" to {divided_hz / 1e6:g} MHz" if divided_hz >= _MHZ else f" to {divided_hz / 1e3:g} kHz"
     return Clock(source, divided_by, hz, words)
 
 

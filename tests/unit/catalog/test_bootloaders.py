@@ -68,6 +68,20 @@ def test_qmk_names_need_the_part_and_sometimes_more():
     assert all(b.id in caught.value.hint for b in BOOTLOADERS if b.qmk == "caterina")
 
 
+@pytest.mark.parametrize(
+    ("name", "part", "hint"),
+    [
+        ("atmel-dfu", None, "name the part, or one of atmel-dfu-16u2"),
+        ("caterina", None, "name one of caterina-astar"),
+        ("caterina", "m32u4", "name one of caterina-astar"),
+    ],
+)
+def test_the_part_is_asked_for_where_it_decides(name, part, hint):
+    with pytest.raises(RefusedError) as caught:
+        BOOTLOADERS.get(name, None if part is None else PARTS.get(part))
+    assert caught.value.hint.startswith(hint)
+
+
 def test_presets_of_a_part():
     ids = {b.id for b in BOOTLOADERS.presets(PARTS.get("atmega328p"))}
     assert ids == {"usbasploader-m328p"}

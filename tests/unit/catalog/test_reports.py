@@ -51,7 +51,7 @@ def explain(part: str, fuses: dict[MemoryKind, int]) -> FuseReport:
         ("m32a", {}, 1_000_000, "1 MHz", "off", "(4096 bytes)", "factory"),
         ("m168", {E: 0xF8}, 1_000_000, "1 MHz", "off", "0x3800..0x3FFF (2048 bytes); the part starts at 0x3800", None),
         ("t85", {L: 0xE1}, 16_000_000, "PLL", "off", "none", None),
-        ("t85", {L: 0x63}, 200_000, "divided by 8 to 0.2 MHz", "off", "none", None),
+        ("t85", {L: 0x63}, 200_000, "divided by 8 to 200 kHz", "off", "none", None),
     ],
 )
 def test_fuses_in_words(part, fuses, clock_hz, clock, brown_out, boot, preset):

@@ -110,7 +110,8 @@ def show_slots(slots: Sequence[Record]) -> str:
 
 def _doing(slot: Record) -> str:
     if slot["step"]:
-        return f"{slot['step']} {slot['progress'] * 100:.0f} %"
+        doing = f"{slot['step']} {slot['progress'] * 100:.0f} %"
+        return f"{doing}, {printable(slot['note'])}" if slot["note"] else doing
     if slot["failure"] is not None:
         return str(slot["failure"]["code"])
     return printable(slot["note"])
@@ -124,9 +125,11 @@ def show_slot(slot: Record) -> str:
     ]
     if slot["part"] or slot["signature"]:
         lines.append(f"target: {slot['part'] or '-'} ({slot['signature'] or '-'})")
-    if slot["unit"] is not None:
+    if slot["unit"] is not None and slot["job"] is not None:
         lines.append(f"unit {slot['unit']} of job {slot['job']}: {_doing(slot)}")
-    if slot["note"]:
+    elif slot["unit"] is not None:
+        lines.append(f"last unit: {slot['unit']}")
+    if slot["note"] and not slot["step"]:
         lines.append(printable(slot["note"]))
     lines += failure_lines(slot["failure"])
     lines.append(f"passed {slot['passed']}, failed {slot['failed']}")

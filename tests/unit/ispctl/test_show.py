@@ -7,7 +7,7 @@ import msgspec
 from rich.console import Console
 
 from ispctl.board import draw
-from ispctl.show import show_job, show_part, show_probe, show_slot, show_unit
+from ispctl.show import show_job, show_part, show_probe, show_slot, show_slots, show_unit
 from ispctl.text import failure_lines, table
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
 from ispd.model.recipe import SourceFile
@@ -90,16 +90,18 @@ def test_a_slot_at_work_and_a_probe_without_answer():
         unit=2,
         step="write flash",
         progress=0.415,
-        note="slow",
+        note="paused",
     )
     assert show_slot(plain(busy)).splitlines() == [
         "slot A1: busy",
         "programmer: - on -",
         "target: atmega32u4 (-)",
-        "unit 2 of job 1: write flash 42 %",
-        "slow",
+        "unit 2 of job 1: write flash 42 %, paused",
         "passed 0, failed 0",
     ]
+    assert "write flash 42 %, paused" in show_slots([plain(busy)])
+    off = Slot(name="A1", state=SlotState.DISABLED, unit=2, note="disabled by hand")
+    assert show_slot(plain(off)).splitlines()[2:] == ["last unit: 2", "disabled by hand", "passed 0, failed 0"]
     silent = Probe(
         slot="A1", signature=None, failure=Failure(code="target-not-responding", message="silence", hint="check RESET")
     )

@@ -68,6 +68,7 @@ def test_a_programmer_that_never_comes_back_ends_the_job_with_a_word(tmp_path):
     assert job.state is JobState.DONE
     assert job.passed == 0
     assert "no programmer" in job.seen["A1"]
+    assert "port and programmer kind" in job.seen["A1"], "another kind may be plugged in there"
     assert [unit.verdict for unit in units] == [Verdict.INTERRUPTED]
 
 

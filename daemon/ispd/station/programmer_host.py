@@ -113,7 +113,8 @@ class ProgrammerHost:
                 raise TransportError(
                     ErrorCode.PORT_NOT_FOUND,
                     f"no programmer is connected to slot {self._spec.name}",
-                    hint="plug the programmer into this USB port",
+                    hint="plug the programmer into this USB port; where one is, the slot's port and programmer kind do not belong "
+                    "together",
                 )
             hardware = self._hardware if self._spec.path is None else _Placed(self._hardware, self._spec.path)
             self._open = await self._driver().open(hardware, self.port, baud=self._spec.baud, usb=self._usb)

@@ -57,6 +57,9 @@ class EmulatedSerial(Emulated, Protocol):
     def take(self, now: float) -> bytes:
         """Run up to ``now`` and return what the host has received by then and not taken yet."""
 
+    def held(self, now: float) -> int:
+        """Return how many bytes of the host have not got past the USB side: unread ones on native USB, unsent ones of a bridge."""
+
     def next_time(self) -> float:
         """Return when :meth:`take` should be called next though nothing was fed, infinity for never."""
 

@@ -155,6 +155,12 @@ class Mcu:
             return bytes(_garbled(byte) for byte in data)
         return bytes(data)
 
+    def held(self, now: float) -> int:
+        """Return how many bytes of the host wait before the UART (or, on native USB, for the firmware)."""
+        if self._is_uart:
+            return sum(at > now for at, _, _ in self._arriving)
+        return len(self._arriving) + len(self._ring)
+
     def next_time(self) -> float:
         """Return when :meth:`take` should be called next though nothing was fed, infinity for never."""
         wake = self._departed[0][0] if self._departed else self._uplink.next_time()

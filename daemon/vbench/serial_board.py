@@ -127,6 +127,10 @@ class SerialBoard(ABC):
                 spoiled.append(byte ^ self._corrupt.get(index, 0))
         return bytes(spoiled)
 
+    def held(self, now: float) -> int:
+        """Return how many bytes of the host have not got past the USB side: unread ones on native USB, unsent ones of a bridge."""
+        return self.mcu.held(now)
+
     def next_time(self) -> float:
         """Return when :meth:`take` should be called next though nothing was fed, infinity for never."""
         return min(self.mcu.next_time(), self._loss_at)

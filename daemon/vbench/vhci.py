@@ -3,51 +3,41 @@
 The kernel enumerates them, udev announces them, and unmodified programs open them like any device. Needs root and a kernel
 with the module, so a virtual machine rather than somebody's workstation.
 
-A device is handed over as one end of a socket; the kernel speaks USB/IP on it (kernel documentation ``usbip_protocol``):
-48-byte big-endian headers, commands 1 (submit) and 2 (unlink) in, answers 3 and 4 out. No network is involved.
+A device is handed over as one end of a socket, on which the kernel speaks USB/IP; no network is involved.
 """
 
-import errno
 import math
-import select
 import socket
-import struct
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from ispd.transport.contract import ControlTransfer
-from vbench.emulated import EmulatedUsb
+from ispd.transport.contract import PortKind
+from vbench.cdc_acm import Answer, CdcAcm
+from vbench.emulated import Emulated, EmulatedSerial, EmulatedUsb
+from vbench.target import AvrTarget
+from vbench.usbip import Submitted, UsbIpSocket
 
 __all__ = ["VhciBus", "VhciError"]
 
-_CONTROLLER = Path("/sys/devices/platform/vhci_hcd.0")
-_LOW_SPEED = 1
+_CONTROLLERS = Path("/sys/devices/platform")
+_CONTROLLER = _CONTROLLERS / "vhci_hcd.0"
+"""The first of them takes the orders for all."""
+_LOW_SPEED, _FULL_SPEED = 1, 2
 """``enum usb_device_speed`` of the kernel."""
-_SUBMIT, _UNLINK, _RET_SUBMIT, _RET_UNLINK = 1, 2, 3, 4
-_HEADER = struct.Struct(">5I")
-_HEADER_BYTES = 48
-_SETUP = struct.Struct("<BBHHH")
-_IN = 1
+_GRAIN_S = 0.2e-3
+"""Least real wait for a serial board: many small waits cost more than they are worth."""
 _NEVER_S = 5.0
 """The kernel cancels what takes longer than its caller allows; meanwhile the socket is looked at this often."""
 
 
 class VhciError(Exception):
     """The kernel has no virtual host controller, or it has no free port."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Submitted:
-    """A transfer the kernel asked for."""
-
-    number: int
-    is_in: bool
-    transfer: ControlTransfer
 
 
 class VhciBus:
@@ -76,90 +66,141 @@ class VhciBus:
         """Return bench seconds since the bus was made."""
         return (time.monotonic() - self._origin) * self.time_scale
 
-    def plug(self, programmer: EmulatedUsb, port: int) -> str:
-        """Plug a device into a port of the controller (from 0) and return its topology path.
+    def plug(self, programmer: EmulatedUsb | EmulatedSerial, port: int) -> str:
+        """Plug a device into a port (from 0, over all controllers) and return its topology path.
 
         Raises ``VhciError`` where the kernel refuses. The device appears when the kernel has enumerated it.
         """
         if port in self._plugged:
             raise VhciError(f"port {port} is taken")
+        path, number = self._place(port)
+        speed = _FULL_SPEED if programmer.port_kind is PortKind.SERIAL else _LOW_SPEED
         programmer.power_on(self.now())
         theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             try:
                 # the device id only has to differ from port to port
-                (_CONTROLLER / "attach").write_text(f"{port} {theirs.fileno()} {0x10000 + port + 1} {_LOW_SPEED}")
+                (_CONTROLLER / "attach").write_text(f"{number} {theirs.fileno()} {0x10000 + port + 1} {speed}")
             except OSError as error:
                 ours.close()
                 raise VhciError(f"port {port}: {error.strerror}") from error
-        self._plugged[port] = _Plug(self, programmer, ours)
-        return f"{self._bus_number()}-{port + 1}"
+        if programmer.port_kind is PortKind.SERIAL:
+            self._plugged[port] = _SerialPlug(self, programmer, ours)
+        else:
+            self._plugged[port] = _ControlPlug(self, programmer, ours)
+        return path
 
     def unplug(self, port: int) -> None:
         """Pull a device's plug; harmless where none is."""
         plug = self._plugged.pop(port, None)
         if plug is not None:
-            (_CONTROLLER / "detach").write_text(str(port))
+            (_CONTROLLER / "detach").write_text(str(self._place(port)[1]))
             plug.stop()
 
-    def _bus_number(self) -> int:
-        return min(int(path.read_text()) for path in _CONTROLLER.glob("usb*/busnum"))
+    def insert(self, port: int, target: AvrTarget) -> None:
+        """Put a board on the programmer at a port. Raises ``ValueError`` where there is one already."""
+        plug = self._plugged[port]
+        with plug.lock:
+            plug.programmer.run(self.now())
+            plug.programmer.socket.insert(target, self.now())
+
+    def remove(self, port: int) -> AvrTarget:
+        """Take the board off the programmer at a port. Raises ``ValueError`` where there is none."""
+        plug = self._plugged[port]
+        with plug.lock:
+            plug.programmer.run(self.now())
+            return plug.programmer.socket.remove(self.now())
+
+    def _place(self, port: int) -> tuple[str, int]:
+        """Return a port's topology path and its number in the driver's count.
+
+        Each controller has a fast and a SuperSpeed root hub of equally many ports; the driver counts both (``vhci.h``).
+        """
+        bus, ports = _root_hub(0)
+        controller, position = divmod(port, ports)
+        if controller > 0:
+            bus, _ = _root_hub(controller)
+        return f"{bus}-{position + 1}", controller * 2 * ports + position
 
 
-class _Plug:
+def _root_hub(controller: int) -> tuple[int, int]:
+    """Return bus number and ports of the root hub where devices up to high speed appear: the first of its controller."""
+    hubs = [
+        (int(number.read_text()), int(number.with_name("maxchild").read_text()))
+        for number in (_CONTROLLERS / f"vhci_hcd.{controller}").glob("usb*/busnum")
+    ]
+    if not hubs:
+        raise VhciError(f"the kernel has no virtual host controller {controller}")
+    return min(hubs)
+
+
+class _Plug(ABC):
     """One device on its socket, served by a thread of its own."""
 
-    def __init__(self, bus: VhciBus, programmer: EmulatedUsb, ours: socket.socket) -> None:
+    def __init__(self, bus: VhciBus, programmer: Emulated, ours: socket.socket) -> None:
+        self.programmer = programmer
+        self.lock = threading.Lock()
+        """Held while the programmer acts."""
         self._bus = bus
-        self._programmer = programmer
         self._socket = ours
-        self._asked: deque[_Submitted] = deque()
+        self._host = UsbIpSocket(ours)
         self._thread = threading.Thread(target=self._serve, name="vbench-vhci", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Wait for the thread's end; the kernel has closed its side."""
         self._thread.join()
-        self._programmer.power_off(self._bus.now())
+        self.programmer.power_off(self._bus.now())
 
     def _serve(self) -> None:
         with self._socket:
             try:
                 while True:
-                    self._listen(_NEVER_S)
-                    while self._asked:
-                        self._carry_out(self._asked[0])
-            except (EOFError, ConnectionError, BrokenPipeError):
+                    self._turn()
+            except (EOFError, ConnectionError):
                 return  # unplugged
+
+    @abstractmethod
+    def _turn(self) -> None:
+        """Wait for something and do it. Raises ``EOFError`` or ``ConnectionError`` where the device has left."""
+
+    def _check_power(self) -> None:
+        if self.programmer.power_lost_at is not None:
+            self._host.close()
+            raise EOFError
+
+
+class _ControlPlug(_Plug):
+    """A device that is spoken to by control transfers, one after the other."""
+
+    def __init__(self, bus: VhciBus, programmer: EmulatedUsb, ours: socket.socket) -> None:
+        self._device = programmer
+        self._asked: deque[Submitted] = deque()
+        super().__init__(bus, programmer, ours)
+
+    def _turn(self) -> None:
+        self._listen(_NEVER_S)
+        while self._asked:
+            self._carry_out(self._asked[0])
 
     def _listen(self, wait_s: float) -> None:
         """Take one message of the kernel, or return after ``wait_s`` without one."""
-        if not select.select([self._socket], [], [], wait_s)[0]:
-            return
-        head = self._take(_HEADER_BYTES)
-        command, number, _device, direction, _endpoint = _HEADER.unpack_from(head)
-        if command == _UNLINK:
-            self._forget(number, struct.unpack_from(">I", head, _HEADER.size)[0])
-            return
-        (length,) = struct.unpack_from(">i", head, _HEADER.size + 4)
-        data = self._take(length) if direction != _IN and length > 0 else b""
-        request_type, request, value, index, size = _SETUP.unpack_from(head, 40)
-        transfer = ControlTransfer(
-            request_type=request_type,
-            request=request,
-            value=value,
-            index=index,
-            data=data,
-            length=size if direction == _IN else 0,
-            timeout_s=math.inf,
-        )
-        self._asked.append(_Submitted(number, direction == _IN, transfer))
+        match self._host.listen(wait_s):
+            case Submitted() as asked:
+                self._asked.append(asked)
+            case (number, wanted):
+                known = [asked for asked in self._asked if asked.number == wanted]
+                for asked in known:
+                    self._asked.remove(asked)
+                self._host.unlinked(number, was_known=bool(known))
 
-    def _carry_out(self, asked: _Submitted) -> None:
+    def _carry_out(self, asked: Submitted) -> None:
         """Let the device act, and answer when its time has come, unless the kernel gives up first."""
-        begun = self._bus.now()
-        self._programmer.run(begun)
-        reply = self._programmer.control(asked.transfer, begun)
+        transfer = asked.control(math.inf)
+        with self.lock:
+            begun = self._bus.now()
+            self._device.run(begun)
+            reply = self._device.control(transfer, begun)
         while self._asked and self._asked[0] is asked:
             left_s = (reply.ends_at - self._bus.now()) / self._bus.time_scale
             if left_s <= 0:
@@ -168,29 +209,33 @@ class _Plug:
         else:
             return  # taken back
         self._asked.popleft()
-        if self._programmer.power_lost_at is not None:
-            self._socket.shutdown(socket.SHUT_RDWR)
-            raise EOFError
-        data = reply.data[: asked.transfer.length] if asked.is_in else b""
-        moved = len(data) if asked.is_in else len(asked.transfer.data)
-        status = -errno.EPIPE if reply.stalled else 0
-        self._answer(_RET_SUBMIT, asked.number, struct.pack(">5i8x", status, moved, 0, 0, 0) + data)
+        self._check_power()
+        self._host.complete(asked, reply.data[: transfer.length] if asked.is_in else b"", stalled=reply.stalled)
 
-    def _forget(self, number: int, wanted: int) -> None:
-        """The kernel takes a transfer back."""
-        known = [asked for asked in self._asked if asked.number == wanted]
-        for asked in known:
-            self._asked.remove(asked)
-        self._answer(_RET_UNLINK, number, struct.pack(">i24x", -errno.ECONNRESET if known else 0))
 
-    def _answer(self, command: int, number: int, rest: bytes) -> None:
-        self._socket.sendall(_HEADER.pack(command, number, 0, 0, 0) + rest)
+class _SerialPlug(_Plug):
+    """A serial programmer; the kernel's driver cdc_acm makes a tty of it."""
 
-    def _take(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            chunk = self._socket.recv(size - len(data))
-            if not chunk:
-                raise EOFError
-            data += chunk
-        return bytes(data)
+    def __init__(self, bus: VhciBus, programmer: EmulatedSerial, ours: socket.socket) -> None:
+        self._device = CdcAcm(programmer)
+        super().__init__(bus, programmer, ours)
+
+    def _turn(self) -> None:
+        with self.lock:
+            now = self._bus.now()
+            ended = self._device.run(now)
+            due = self._device.next_time(now)
+        self._check_power()
+        self._complete(ended)
+        wait_s = (due - self._bus.now()) / self._bus.time_scale
+        match self._host.listen(min(max(wait_s, _GRAIN_S), _NEVER_S)):
+            case Submitted() as asked:
+                with self.lock:
+                    ended = self._device.submit(asked, self._bus.now())
+                self._complete(ended)
+            case (number, wanted):
+                self._host.unlinked(number, was_known=self._device.forget(wanted))
+
+    def _complete(self, ended: Sequence[Answer]) -> None:
+        for answer in ended:
+            self._host.complete(answer.asked, answer.data, stalled=answer.stalled)

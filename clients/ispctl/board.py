@@ -68,7 +68,7 @@ def draw(slots: Mapping[str, Mapping[str, Any]]) -> Table:
     """Return the board: one row per slot, what it does, how far it is, and what to do about a failure."""
     table = Table(expand=True)
     for heading in ("slot", "state", "part", "doing", "progress", "passed", "failed"):
-        table.add_column(heading, no_wrap=heading != "doing")
+        table.add_column(heading, no_wrap=heading != "doing", min_width=_least_width(heading, slots))
     for name in sorted(slots):
         slot = slots[name]
         table.add_row(
@@ -81,6 +81,11 @@ def draw(slots: Mapping[str, Mapping[str, Any]]) -> Table:
             str(slot["failed"]),
         )
     return table
+
+
+def _least_width(heading: str, slots: Mapping[str, Mapping[str, Any]]) -> int | None:
+    """Names must stay whole on a narrow terminal: they are what a person acts on."""
+    return max(map(len, (heading, *slots))) if heading == "slot" else None
 
 
 def _doing(slot: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 ::
 
-    time_scale = 2.0                       # bench seconds per real second
+    time_scale = 2.0                       # bench seconds per real second; the daemon tells a slow USBasp by its own clock,
+                                           # so benches far from 1 make it misjudge targets below 1 MHz
 
     [[programmer]]
     name = "P1"                            # how events name it, and its port where it is a tty

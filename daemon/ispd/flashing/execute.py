@@ -236,7 +236,7 @@ class _UnitRun:
                 f"the target does not follow SCK at {promised_hz} Hz, which its clock allows; {sck_hz} Hz is used: "
                 "shorten the wires"
             )
-        note = f"SCK {entry_hz} Hz, then {sck_hz} Hz"
+        note = f"SCK {entry_hz} Hz, then {sck_hz} Hz" if entry_hz != sck_hz else f"SCK {sck_hz} Hz as before"
         if entered.refused_hz:
             note += f"; {', '.join(map(str, entered.refused_hz))} Hz did not hold"
         return note

@@ -69,7 +69,7 @@ def note(outcome: UnitOutcome) -> str:
             {"circuit": Circuit(crystal_hz=8e6)},
             {},
             187_500,
-            "SCK 187500 Hz, then 187500 Hz; 375000 Hz did not hold",
+            "SCK 187500 Hz as before; 375000 Hz did not hold",
             False,
             id="factory-8-MHz-crystal-divided",
         ),
@@ -88,7 +88,7 @@ def note(outcome: UnitOutcome) -> str:
             {"faults": [SckCeiling(hz=100_000)]},
             {L: 0xDE},
             93_750,
-            "SCK 93750 Hz, then 93750 Hz; 1500000, 750000, 375000, 187500 Hz did not hold",
+            "SCK 93750 Hz as before; 1500000, 750000, 375000, 187500 Hz did not hold",
             True,
             id="wires-up-to-100-kHz",
         ),
@@ -96,7 +96,7 @@ def note(outcome: UnitOutcome) -> str:
             {"faults": [SckCeiling(hz=300_000)]},
             {},
             187_500,
-            "SCK 187500 Hz, then 187500 Hz; 375000 Hz did not hold",
+            "SCK 187500 Hz as before; 375000 Hz did not hold",
             False,
             id="ceiling-between-safe-and-best",
         ),
@@ -211,7 +211,7 @@ async def test_begins_at_the_rung_where_the_board_was_seen() -> None:
     """No second search from the top; further down where even that rung fails now."""
     outcome, programmer = await flash(board(SckCeiling(hz=40_000)), recipe(), rung_hz=32_000)
     assert (outcome.verdict, outcome.sck_hz) == (Verdict.PASSED, 32_000)
-    assert note(outcome) == "SCK 32000 Hz, then 32000 Hz; 375000, 187500, 93750 Hz did not hold"
+    assert note(outcome) == "SCK 32000 Hz as before; 375000, 187500, 93750 Hz did not hold"
     assert programmer.log[:2] == ["enter", "transfer"]
     lower, _ = await flash(board(SckCeiling(hz=10_000)), recipe(flash=image((0, pattern(40)))), rung_hz=32_000)
     assert (lower.verdict, lower.sck_hz) == (Verdict.PASSED, 8000)

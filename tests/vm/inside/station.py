@@ -60,7 +60,9 @@ class Workstation:
     def start_daemon(self) -> None:
         """Start ``ispd`` with hotplug, and wait for its socket."""
         config = self.folder / "ispd.toml"
-        config.write_text(f'[daemon]\nsocket = "{self.socket}"\nstate_dir = "{self.folder / "state"}"\n')
+        config.write_text(
+            f'[daemon]\nsocket = "{self.socket}"\nstate_dir = "{self.folder / "state"}"\n[dbus]\nbus = "off"\n'
+        )
         command = [sys.executable, "-m", "ispd", "--config", str(config), "--log-level", "warning"]
         daemon = self._daemon = subprocess.Popen(command)
         self.wait_for(lambda: self.socket.exists() or daemon.poll() is not None)

@@ -1,5 +1,6 @@
 """The D-Bus surface as a whole: on the bus while there is one, with calls that outlive it."""
 
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -39,6 +40,9 @@ _CALLS = 64
 _CALLS_OF_ONE = 8
 """Calls that run at once: in all, and of one caller."""
 
+_OUR_NAME = re.compile(r'Connection ":\d+\.\d+"')
+"""How dbus-daemon speaks of whom it refuses."""
+
 _BUSY = "org.freedesktop.DBus.Error.LimitsExceeded"
 
 
@@ -67,7 +71,8 @@ async def serve_dbus(
                     reason, pause_s = "", _LOOK_S
                     is_started = _started(task_status, is_started=is_started)
             except* OSError as group:
-                told = str(_first(group))
+                # a refusal names our connection, which is another one each time
+                told = _OUR_NAME.sub("this daemon", str(_first(group)))
                 if told != reason:
                     _LOG.warning("not on the bus", bus=kind.value, reason=told)
                 reason = told

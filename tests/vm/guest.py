@@ -23,8 +23,8 @@ _TOOLS = {
     "cpio": "cpio",
     "udevadm": "udev",
     "systemctl": "systemd",
-    "dbus-daemon": "dbus",
 }
+_UNITS_OF = {"/lib/systemd/system/dbus.socket": "dbus"}
 _INITRAMFS_MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 _MEMORY_MB = 3072
 _BOOTS = 3
@@ -105,7 +105,8 @@ def kernel_folder() -> Path:
 
 def missing() -> str | None:
     """Return why there can be no guest here, None where there can."""
-    absent = [package for tool, package in _TOOLS.items() if shutil.which(tool, path=_search_path()) is None]
+    absent = [package for file, package in _UNITS_OF.items() if not Path(file).exists()]
+    absent += [package for tool, package in _TOOLS.items() if shutil.which(tool, path=_search_path()) is None]
     if absent:
         return f"the guest needs Debian's {', '.join(absent)}"
     if not (kernel_folder() / "boot").is_dir():

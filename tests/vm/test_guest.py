@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -34,13 +35,21 @@ def names_inside() -> list[str]:
 
 
 def install_software(folder: Path) -> Path:
-    """Fill a folder as ``/opt`` of a workstation, since the guest has no network; empty where that cannot be done here."""
-    script = (
-        f"mount --bind {shlex.quote(str(folder))} /opt && exec {shlex.quote(str(ROOT / 'scripts/install'))} --software"
-    )
-    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
+    """Fill a folder as ``/opt/ispd`` of a workstation, since the guest has no network; left empty where that cannot be done."""
+    home = Path("/opt/ispd")
+    install = shlex.quote(str(ROOT / "scripts/install"))
+    script = f"mount --bind {shlex.quote(str(folder))} {home} && exec {install} --software"
+    try:
+        home.mkdir(exist_ok=True)
+        # seen by this one process only
+        done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
+    except OSError as error:
+        print(f"no software for the guest: {error}", file=sys.stderr)
+        return folder
     if done.returncode != 0:
         print(f"no software for the guest: {done.stderr}", file=sys.stderr)
+    with suppress(OSError):  # somebody's real one stays
+        home.rmdir()
     return folder
 
 

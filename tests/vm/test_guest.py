@@ -39,6 +39,7 @@ def install_software(folder: Path) -> Path:
     home = Path("/opt/ispd")
     install = shlex.quote(str(ROOT / "scripts/install"))
     script = f"mount --bind {shlex.quote(str(folder))} {home} && exec {install} --software"
+    folder.chmod(0o755)  # the service's user must get in
     try:
         home.mkdir(exist_ok=True)
         # seen by this one process only

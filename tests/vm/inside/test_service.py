@@ -56,6 +56,12 @@ def files() -> set[str]:
     return {path for path in found if not _VOLATILE.search(path)}
 
 
+def node_of(path: str) -> str:
+    """Return the device node of what hangs at a place of the USB tree."""
+    bus, device = (int(Path(f"/sys/bus/usb/devices/{path}/{name}").read_text()) for name in ("busnum", "devnum"))
+    return f"/dev/bus/usb/{bus:03}/{device:03}"
+
+
 @pytest.mark.timeout(600)
 def test_the_service_from_installation_to_removal(tmp_path: Path) -> None:
     before = files()
@@ -84,7 +90,7 @@ def test_the_service_from_installation_to_removal(tmp_path: Path) -> None:
     target, image = AvrTarget(load_parts().get("atmega32u4")), sample(1500)
     with Workstation(tmp_path) as station:
         path = station.plug(UsbTiny(target=target), 0)
-        assert must("stat", "-c", "%G %a", *map(str, Path("/dev/bus/usb/001").glob("002"))).split() == [
+        assert must("stat", "-c", "%G %a", node_of(path)).split() == ["plugdev", "660"]
             "plugdev",
             "660",
         ]

@@ -91,9 +91,6 @@ def test_the_service_from_installation_to_removal(tmp_path: Path) -> None:
     with Workstation(tmp_path) as station:
         path = station.plug(UsbTiny(target=target), 0)
         assert must("stat", "-c", "%G %a", node_of(path)).split() == ["plugdev", "660"]
-            "plugdev",
-            "660",
-        ]
         station.wait_for(lambda: [slot["name"] for slot in result("slots", user="anna")] == [path])
         station.wait_for(lambda: result("slots", user="anna")[0]["state"] == "idle")
         file = station.image_file(image)

@@ -16,7 +16,7 @@ from ispd.model.span import Span
 from ispd.programmers.buspirate_pace import Blocks
 from ispd.programmers.buspirate_spi import Pirate
 from ispd.programmers.contract import Monitor
-from ispd.programmers.flash_page import load_page, read_byte, require_whole_pages
+from ispd.programmers.flash_page import bank_change, load_page, read_byte, require_whole_pages
 from ispd.programmers.self_timed import SelfTimedWrites
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress, WordAddress
@@ -266,11 +266,10 @@ class TargetMemory:
 
     def _extend(self, word: WordAddress) -> list[bytes]:
         """Return the instruction that sets the upper address bits, where the part has them and they change."""
-        extended = avr_isp.extended_address(word)
-        if self._part is None or not self._part.needs_extended_address or extended == self._extended:
-            return []
-        self._extended = extended
-        return [avr_isp.load_extended_address(extended)]
+        change = bank_change(self._part, word, self._extended)
+        if change:
+            self._extended = avr_isp.extended_address(word)
+        return change
 
     @property
     def _byte_s(self) -> float:

@@ -8,7 +8,7 @@ from ispd.model.part import Part
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress, WordAddress
 
-__all__ = ["load_page", "read_byte", "require_whole_pages"]
+__all__ = ["bank_change", "load_page", "read_byte", "require_whole_pages"]
 
 
 def require_whole_pages(part: Part, pages: Sequence[Segment]) -> None:
@@ -17,6 +17,14 @@ def require_whole_pages(part: Part, pages: Sequence[Segment]) -> None:
     for page in pages:
         if page.start % page_bytes or len(page.data) != page_bytes:
             raise LocalProtocolError(f"flash is written in whole pages of {page_bytes} bytes, not {page.span}")
+
+
+def bank_change(part: Part | None, word: WordAddress, known: int | None) -> list[bytes]:
+    """Return the instruction that sets the upper address bits, where the part has them and they are not ``known`` already."""
+    extended = avr_isp.extended_address(word)
+    if part is None or not part.needs_extended_address or extended == known:
+        return []
+    return [avr_isp.load_extended_address(extended)]
 
 
 def load_page(page: Segment) -> list[bytes]:

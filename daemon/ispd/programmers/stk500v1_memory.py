@@ -13,7 +13,7 @@ from ispd.model.image import Segment
 from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 from ispd.programmers.contract import Monitor
-from ispd.programmers.flash_page import load_page, require_whole_pages
+from ispd.programmers.flash_page import bank_change, load_page, require_whole_pages
 from ispd.programmers.self_timed import BUSY_FACTOR, busy_error
 from ispd.programmers.stk500v1_pace import Pace, Way
 from ispd.programmers.stk500v1_sketch import Sketch
@@ -192,11 +192,10 @@ class TargetMemory:
 
     def _extend(self, word: WordAddress) -> list[bytes]:
         """Return the instruction that sets the upper address bits, where the part has them and they change."""
-        extended = avr_isp.extended_address(word)
-        if self._part is None or not self._part.needs_extended_address or extended == self._extended:
-            return []
-        self._extended = extended
-        return [avr_isp.load_extended_address(extended)]
+        change = bank_change(self._part, word, self._extended)
+        if change:
+            self._extended = avr_isp.extended_address(word)
+        return change
 
     # -- EEPROM --------------------------------------------------------------------------------------------------------
 

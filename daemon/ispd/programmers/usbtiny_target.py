@@ -11,7 +11,7 @@ from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
 from ispd.programmers.contract import Monitor
 from ispd.programmers.control import ControlChannel
-from ispd.programmers.flash_page import read_byte, require_whole_pages
+from ispd.programmers.flash_page import bank_change, read_byte, require_whole_pages
 from ispd.programmers.self_timed import SelfTimedWrites
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress, WordAddress
@@ -171,11 +171,8 @@ class TinyTarget:
         return list(span.blocks(self._chunk_bytes))
 
     def _extend(self, word: WordAddress) -> list[bytes]:
-        """Return the instruction that sets the upper address bits, where the part has them and they change."""
-        extended = avr_isp.extended_address(word)
-        if self._part is None or not self._part.needs_extended_address or extended == self._extended:
-            return []
-        return [avr_isp.load_extended_address(extended)]
+        """Return what moves to the bank of a word; it counts as done only once it was sent."""
+        return bank_change(self._part, word, self._extended)
 
     # -- requests ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,16 @@ from typing import Final, Protocol, TypeVar
 
 from ispd.errors import LocalProtocolError, RemoteProtocolError
 
-__all__ = ["VENDOR_IN", "VENDOR_OUT", "ControlFields", "ControlRequest", "require_range", "take"]
+__all__ = [
+    "INSTRUCTION_BYTES",
+    "VENDOR_IN",
+    "VENDOR_OUT",
+    "ControlFields",
+    "ControlRequest",
+    "require_range",
+    "spi_fields",
+    "take",
+]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -17,6 +26,10 @@ VENDOR_IN: Final = 0xC0
 
 VENDOR_OUT: Final = 0x40
 """bmRequestType of a vendor request that carries data to the device."""
+
+
+INSTRUCTION_BYTES: Final = 4
+"""Every instruction of serial programming, and its reply (data sheets, "Serial Programming Instruction Set")."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +52,22 @@ class ControlRequest(Protocol[R_co]):
 
     def decode(self, reply: bytes) -> R_co:
         """Return the meaning of what came back. Raises ``RemoteProtocolError`` where it has none."""
+
+
+def spi_fields(request: int, instruction: bytes) -> ControlFields:
+    """Return the transfer that clocks out four bytes, in wValue and wIndex, and brings four.
+
+    USBtiny's request 7 and USBasp's function 3 lay them out alike. Raises ``LocalProtocolError`` for any other number of bytes.
+    """
+    if len(instruction) != INSTRUCTION_BYTES:
+        raise LocalProtocolError(f"an instruction has 4 bytes, not {len(instruction)}")
+    return ControlFields(
+        request_type=VENDOR_IN,
+        request=request,
+        value=int.from_bytes(instruction[:2], "little"),
+        index=int.from_bytes(instruction[2:], "little"),
+        length=INSTRUCTION_BYTES,
+    )
 
 
 def require_range(value: int, limit: int, name: str) -> int:

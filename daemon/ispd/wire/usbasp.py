@@ -14,7 +14,7 @@ from typing import Final
 
 from ispd.errors import LocalProtocolError, RemoteProtocolError
 from ispd.wire.avr_isp import ByteAddress
-from ispd.wire.control import VENDOR_IN, VENDOR_OUT, ControlFields, require_range, take
+from ispd.wire.control import INSTRUCTION_BYTES, VENDOR_IN, VENDOR_OUT, ControlFields, require_range, spi_fields, take
 
 __all__ = [
     "BLOCK_BYTES",
@@ -60,7 +60,6 @@ BLOCK_BYTES: Final = 200
 SLOW_BLOCK_BYTES: Final = 20
 """The same below 10 kHz, where a byte takes up to 64 ms."""
 
-_INSTRUCTION_BYTES: Final = 4
 _ANSWER_BYTES: Final = 4
 _ADDRESS_LIMIT: Final = 1 << 32
 _PAGE_LIMIT: Final = 1 << 12
@@ -113,19 +112,11 @@ class Transmit:
 
     def encode(self) -> ControlFields:
         """See :class:`~ispd.wire.control.ControlRequest`."""
-        if len(self.instruction) != _INSTRUCTION_BYTES:
-            raise LocalProtocolError(f"an instruction has 4 bytes, not {len(self.instruction)}")
-        return ControlFields(
-            request_type=VENDOR_IN,
-            request=3,
-            value=int.from_bytes(self.instruction[:2], "little"),
-            index=int.from_bytes(self.instruction[2:], "little"),
-            length=_INSTRUCTION_BYTES,
-        )
+        return spi_fields(3, self.instruction)
 
     def decode(self, reply: bytes) -> bytes:
         """Return the four bytes."""
-        return take(reply, _INSTRUCTION_BYTES, "TRANSMIT")
+        return take(reply, INSTRUCTION_BYTES, "TRANSMIT")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final
 
 from ispd.errors import LocalProtocolError, RemoteProtocolError
 from ispd.wire.avr_isp import ByteAddress
-from ispd.wire.control import VENDOR_IN, VENDOR_OUT, ControlFields, require_range, take
+from ispd.wire.control import INSTRUCTION_BYTES, VENDOR_IN, VENDOR_OUT, ControlFields, require_range, spi_fields, take
 
 __all__ = [
     "BULK_REACH_BYTES",
@@ -41,7 +41,6 @@ MAX_READ_BYTES: Final = 254
 _MAX_WRITE_BYTES: Final = 256
 """No limit of the firmware: the largest page of flash."""
 
-_INSTRUCTION_BYTES: Final = 4
 _ECHO_BYTES: Final = 8
 
 
@@ -118,19 +117,11 @@ class Spi:
 
     def encode(self) -> ControlFields:
         """See :class:`~ispd.wire.control.ControlRequest`."""
-        if len(self.instruction) != _INSTRUCTION_BYTES:
-            raise LocalProtocolError(f"an instruction has 4 bytes, not {len(self.instruction)}")
-        return ControlFields(
-            request_type=VENDOR_IN,
-            request=7,
-            value=int.from_bytes(self.instruction[:2], "little"),
-            index=int.from_bytes(self.instruction[2:], "little"),
-            length=_INSTRUCTION_BYTES,
-        )
+        return spi_fields(7, self.instruction)
 
     def decode(self, reply: bytes) -> bytes:
         """Return the four bytes. Raises ``PoweredDownError``."""
-        return _driven(reply, _INSTRUCTION_BYTES, "SPI")
+        return _driven(reply, INSTRUCTION_BYTES, "SPI")
 
 
 @dataclass(frozen=True, slots=True)

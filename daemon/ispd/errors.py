@@ -92,6 +92,14 @@ class ErrorCode(StrEnum):
     FUSE_MISMATCH = "fuse-mismatch"
     LOCK_MISMATCH = "lock-mismatch"
     TARGET_LOCKED = "target-locked"
+    # the board's own USB port
+    NOT_PAIRED = "not-paired"
+    BOOTLOADER_NOT_SEEN = "bootloader-not-seen"
+    BOARD_UNEXPECTED = "board-unexpected"
+    APPLICATION_NOT_SEEN = "application-not-seen"
+    TOOL_MISSING = "tool-missing"
+    TOOL_FAILED = "tool-failed"
+    NOTHING_TO_RESCUE = "nothing-to-rescue"
     # the daemon itself
     CONFIG_INVALID = "config-invalid"
     JOURNAL_FAILED = "journal-failed"

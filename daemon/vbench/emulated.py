@@ -8,8 +8,9 @@ from typing import Literal, Protocol
 
 from ispd.transport.contract import ControlTransfer, PortKind, UsbIdentity
 from vbench.isp_socket import IspSocket
+from vbench.target import AvrTarget
 
-__all__ = ["ControlReply", "Emulated", "EmulatedSerial", "EmulatedUsb"]
+__all__ = ["ControlReply", "Emulated", "EmulatedBoard", "EmulatedFace", "EmulatedSerial", "EmulatedUsb"]
 
 
 class Emulated(Protocol):
@@ -83,3 +84,34 @@ class EmulatedUsb(Emulated, Protocol):
 
     def control(self, transfer: ControlTransfer, at: float) -> ControlReply:
         """Carry out one transfer that the host begins at ``at``; never called before the one before has ended."""
+
+
+class EmulatedFace(Protocol):
+    """What a board shows on its port: a bootloader, or its firmware. Spoken to like a programmer of its ``port_kind``:
+    ``control`` as in :class:`EmulatedUsb`, or the stream of :class:`EmulatedSerial`."""
+
+    usb: UsbIdentity
+    version: int
+    """bcdDevice."""
+    port_kind: PortKind
+
+
+class EmulatedBoard(Protocol):
+    """A board with a USB port of its own: what it shows there follows from its flash, its fuses and its reset line.
+
+    ``target`` is the chip that the programmer's header sees; None for a board without one (STM32).
+    """
+
+    target: AvrTarget | None
+
+    def attach(self, at: float) -> None:
+        """Plug its USB cable in: it has its supply from there, and starts."""
+
+    def detach(self, at: float) -> None:
+        """Pull its USB cable."""
+
+    def face(self, now: float) -> EmulatedFace | None:
+        """Return who is on the board's port at ``now``, None for nobody. A new enumeration is a new object, even of the same kind."""
+
+    def next_change(self) -> float:
+        """Return when :meth:`face` should be asked next though nothing was sent to it, infinity for never."""

@@ -26,6 +26,9 @@ from ispd.transport.contract import (
     PortEvent,
     PortKind,
     SerialSettings,
+    ToolOutcome,
+    ToolRun,
+    UsbDeviceAt,
     UsbIdentity,
 )
 from vbench.bench_port import BenchPort, BenchTime
@@ -36,6 +39,7 @@ from vbench.target import AvrTarget
 
 __all__ = ["BenchHardware", "BenchPort", "Place", "open_bench"]
 
+_MOST_ADDRESSES = 127
 _EVENT_BACKLOG = 1024
 """Port events a watcher may leave unread; a bench has at most some hundred ports."""
 
@@ -55,11 +59,18 @@ class Place:
     """Why opening fails (``permission-denied``, ``port-busy``), None normally."""
     port: BenchPort | BenchUsbLink | None = None
     """What holds it open."""
+    number: int = 1
+    """Its address on the bus, another one at each plug."""
 
     @property
     def address(self) -> str:
         """What opens it: its device node, or its place in the USB tree."""
         return self.node if self.programmer.port_kind is PortKind.SERIAL else USB_PORT_PREFIX + self.path
+
+    def device(self) -> UsbDeviceAt:
+        """Describe what is at this place."""
+        tty = self.node if self.programmer.port_kind is PortKind.SERIAL else None
+        return UsbDeviceAt(path=self.path, bus=1, address=self.number, usb=self.usb, version=0x0100, tty=tty)
 
     def event(self, change: PortChange) -> PortEvent:
         """Describe this place as having come or gone."""
@@ -96,6 +107,7 @@ class BenchHardware:
         self._watchers: set[MemoryObjectSendStream[PortEvent]] = set()
         self._schedule: list[tuple[float, Callable[[], object]]] = []
         self._tasks: TaskGroup | None = None
+        self._number = 0
 
     async def __aenter__(self) -> Self:
         self.now()
@@ -153,9 +165,15 @@ class BenchHardware:
             plugged=plugged,
             node=name,
             refusal=refusal,
+            number=self._next_number(),
         )
         if not plugged:
             programmer.power_off(0.0)
+
+    def _next_number(self) -> int:
+        """Return the address that the next device gets: 1 to 127, round and round (USB 2.0, chapter 9.4.6)."""
+        self._number = self._number % _MOST_ADDRESSES + 1
+        return self._number
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -182,6 +200,7 @@ class BenchHardware:
         if not place.plugged:
             place.plugged = True
             place.node, place.path = node or place.node, path or place.path
+            place.number = self._next_number()
             place.programmer.power_on(self.now())
             self._publish(place.event(PortChange.ADDED))
 
@@ -261,6 +280,21 @@ class BenchHardware:
             place.address, place.usb, programmer, self._time, lambda: self._port_ended(place)
         )
         return link
+
+    async def device_at(self, path: str) -> UsbDeviceAt | None:
+        """Look at a place of the emulated USB tree."""
+        await anyio.lowlevel.checkpoint()
+        place = next((place for place in self._places.values() if place.plugged and place.path == path), None)
+        return None if place is None else place.device()
+
+    async def run_tool(
+        self,
+        run: ToolRun,
+        on_output: Callable[[bytes], object] = lambda _: None,  # noqa: ARG002 - what is missing prints nothing
+    ) -> ToolOutcome:
+        """Raise ``TransportError`` (tool-missing): a bench has no programs of its own."""
+        await anyio.lowlevel.checkpoint()
+        raise TransportError(ErrorCode.TOOL_MISSING, f"there is no program {run.words[0]} on the bench")
 
     @staticmethod
     def _free_place(name: str, place: Place | None) -> Place:

@@ -7,7 +7,16 @@ from contextlib import aclosing, asynccontextmanager
 import anyio
 
 from ispd.errors import ErrorCode, TransportError
-from ispd.transport.contract import TURN_S, BytePort, PortEvent, SerialSettings, UsbLink
+from ispd.transport.contract import (
+    TURN_S,
+    BytePort,
+    PortEvent,
+    SerialSettings,
+    ToolOutcome,
+    ToolRun,
+    UsbDeviceAt,
+    UsbLink,
+)
 from ispd.transport.usb import UsbBus
 from vbench.pyusb_backend import PyusbBackend
 
@@ -28,6 +37,18 @@ class UsbHardware:
     async def open_usb(self, port: str) -> UsbLink:
         """Open a device by its place in the tree, through pyusb and a worker thread."""
         return await self._bus.open(port)
+
+    async def device_at(self, path: str) -> UsbDeviceAt | None:  # noqa: ARG002 - boards have no port here
+        """Return None: only programmers are on this machine."""
+        return None
+
+    async def run_tool(
+        self,
+        run: ToolRun,
+        on_output: Callable[[bytes], object] = lambda _: None,  # noqa: ARG002 - what is missing prints nothing
+    ) -> ToolOutcome:
+        """Raise ``TransportError`` (tool-missing): there are no programs."""
+        raise TransportError(ErrorCode.TOOL_MISSING, f"there is no program {run.words[0]}")
 
     @asynccontextmanager
     async def hotplug(self, on_turn: Callable[[], object] = lambda: None) -> AsyncIterator[AsyncIterator[PortEvent]]:

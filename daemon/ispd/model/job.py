@@ -4,9 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ispd.model.recipe import SourceFile
+from ispd.model.recipe import PlanKind, SourceFile
 
-__all__ = ["Attempt", "Failure", "Job", "JobState", "StepRecord", "Unit", "Verdict"]
+__all__ = ["MAX_OUTPUT", "Attempt", "Failure", "Job", "JobState", "StepRecord", "Unit", "Verdict"]
+
+MAX_OUTPUT = 8192
+"""Characters of a tool's output that a record keeps: the first and the last half of them."""
 
 
 class JobState(StrEnum):
@@ -51,13 +54,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepRecord:
-    """One finished step: when it began (ISO 8601, UTC), how long it took, how many bytes it moved, what it found out."""
+    """One finished step: when it began (ISO 8601, UTC), how long it took, how many bytes it moved, what it found out.
+
+    ``output`` is what an outside tool printed, both its streams, cut to :data:`MAX_OUTPUT` characters.
+    """
 
     name: str
     started: str
     seconds: float
     bytes: int = 0
     note: str = ""
+    output: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +84,8 @@ class Unit:
     """One board that a job met on a slot: its complete record.
 
     Fuse maps are keyed by memory name (``lfuse`` ..) and hold raw bytes as read. ``image_sha256`` is the digest of the
-    canonical image written to flash, empty where none was; ``sources`` are the files it was made of.
+    canonical image written to flash, empty where none was; ``sources`` are the files it was made of. ``plan`` is the way that
+    was taken (never ``auto``); ``target_usb`` is where the board's own USB port is, ``application_usb`` what it showed there at last.
     """
 
     id: int
@@ -86,6 +94,9 @@ class Unit:
     started: str
     part: str | None = None
     signature: str | None = None
+    plan: PlanKind | None = None
+    target_usb: str | None = None
+    application_usb: str | None = None
     verdict: Verdict | None = None
     failure: Failure | None = None
     sck_hz: int | None = None
@@ -112,6 +123,7 @@ class Job:
     count: int | None = None
     part: str | None = None
     bootloader: str | None = None
+    plan: PlanKind = PlanKind.ISP_ONLY
     finished: str | None = None
     passed: int = 0
     failed: int = 0

@@ -7,7 +7,22 @@ from enum import StrEnum
 from ispd.model.image import Image
 from ispd.model.part import MemoryKind
 
-__all__ = ["Recipe", "SourceFile", "VerifyScope"]
+__all__ = ["PlanKind", "Recipe", "SourceFile", "VerifyScope"]
+
+
+class PlanKind(StrEnum):
+    """Which way the firmware takes."""
+
+    ISP_ONLY = "isp-only"
+    """Everything there is goes on by ISP; the board's own USB port is not looked at."""
+    MERGED = "merged"
+    """Bootloader and firmware go on by ISP as one production image."""
+    CHAINED = "chained"
+    """The bootloader goes on by ISP, then the firmware through it over the board's own USB port."""
+    AUTO = "auto"
+    """``merged`` or ``chained``, whichever is faster on that slot as measured there."""
+    CHAIN_ONLY = "chain-only"
+    """The board has its bootloader already: the firmware alone, over its own USB port."""
 
 
 class VerifyScope(StrEnum):
@@ -30,7 +45,10 @@ class Recipe:
     """What ``enqueue`` asked for, after every check that needs no board.
 
     :param part: part id, or None where each board's signature decides.
-    :param flash: what flash must hold; empty image: flash is left alone.
+    :param flash: what ISP writes to flash; empty image: flash is left alone. For ``chained`` and ``auto`` that is the bootloader; for
+        ``chain-only`` the bootloader that a rescue puts back, empty where none was given.
+    :param plan: which way the firmware takes.
+    :param firmware: what goes on through the bootloader; None for ``isp-only`` and ``merged``, whose ``flash`` holds it.
     :param eeprom: what EEPROM must hold, or None.
     :param fuses: bytes to write, by memory; only those named are touched.
     :param lock: lock byte to write last, or None.
@@ -44,6 +62,8 @@ class Recipe:
     """
 
     flash: Image
+    plan: PlanKind = PlanKind.ISP_ONLY
+    firmware: Image | None = None
     part: str | None = None
     eeprom: Image | None = None
     fuses: Mapping[MemoryKind, int] = field(default_factory=dict)

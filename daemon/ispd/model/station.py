@@ -45,12 +45,17 @@ class Programmer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """What a slot shows now. ``progress`` runs 0..1 over the current unit; ``step`` names what it does."""
+    """What a slot shows now. ``progress`` runs 0..1 over the current unit; ``step`` names what it does.
+
+    ``target_usb`` is the topology path of the board's own USB port, None while nobody knows it; ``board_usb`` is the USB id that shows there now.
+    """
 
     name: str
     state: SlotState
     programmer: str | None = None
     port: str | None = None
+    target_usb: str | None = None
+    board_usb: str | None = None
     job: int | None = None
     unit: int | None = None
     part: str | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -17,6 +17,10 @@ __all__ = [
     "PortEvent",
     "PortKind",
     "SerialSettings",
+    "ToolOutcome",
+    "ToolRun",
+    "Tooling",
+    "UsbDeviceAt",
     "UsbIdentity",
     "UsbLink",
 ]
@@ -166,6 +170,54 @@ class PortEvent:
     properties: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsbDeviceAt:
+    """What is at a place of the USB tree at this moment. ``bus`` and ``address`` hold until it leaves, and no longer.
+
+    :param version: bcdDevice.
+    :param tty: device node of its first serial port, None where it has none (yet).
+    """
+
+    path: str
+    bus: int
+    address: int
+    usb: UsbIdentity
+    version: int
+    tty: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolRun:
+    """An outside program to run. It works in a scratch folder of its own, which is gone afterwards.
+
+    :param words: program and arguments; no shell is involved.
+    :param inputs: files that lie in the folder when it starts, by name.
+    :param outputs: names of files that it leaves there and that are wanted.
+    :param deadline_s: its whole process group is killed then.
+    """
+
+    words: tuple[str, ...]
+    deadline_s: float
+    inputs: Mapping[str, bytes] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToolOutcome:
+    """How an outside program ended; all of this are claims of the program.
+
+    :param exit_code: None where it was killed at its deadline; negative: the signal that ended it.
+    :param output: its standard output.
+    :param errors: its standard error.
+    :param files: wanted files that are there, by name.
+    """
+
+    exit_code: int | None
+    output: bytes
+    errors: bytes
+    files: Mapping[str, bytes]
+
+
 class Opener(Protocol):
     """Where links come from."""
 
@@ -184,7 +236,21 @@ class Opener(Protocol):
         """
 
 
-class Hardware(Opener, Protocol):
+class Tooling(Protocol):
+    """What a follow-up tool needs besides links."""
+
+    async def device_at(self, path: str) -> UsbDeviceAt | None:
+        """Look at a place of the USB tree (``1-1.4``) now, without opening what is there; None where nothing is."""
+
+    async def run_tool(self, run: ToolRun, on_output: Callable[[bytes], object] = lambda _: None) -> ToolOutcome:
+        """Run an outside program to its end, in a process group of its own.
+
+        ``on_output`` gets each piece of either stream as it comes. Cancelling kills the group, and waits until it is dead. Raises ``TransportError`` with
+        ``tool-missing`` where there is no such program, ``permission-denied`` where it may not be run.
+        """
+
+
+class Hardware(Opener, Tooling, Protocol):
     """A machine: its own ports, or the virtual bench."""
 
     def hotplug(

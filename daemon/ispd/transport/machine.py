@@ -3,10 +3,21 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from ispd.transport.contract import BytePort, Hardware, PortEvent, SerialSettings, UsbLink
+from ispd.transport.contract import (
+    BytePort,
+    Hardware,
+    PortEvent,
+    SerialSettings,
+    ToolOutcome,
+    ToolRun,
+    UsbDeviceAt,
+    UsbLink,
+)
+from ispd.transport.process import run_tool
 from ispd.transport.serial import open_serial_port
 from ispd.transport.udev import watch_ports
 from ispd.transport.usb import UsbBus
+from ispd.transport.usb_place import device_at
 
 __all__ = ["Machine", "open_machine"]
 
@@ -24,6 +35,14 @@ class Machine:
     async def open_usb(self, port: str) -> UsbLink:
         """Open the USB device at a place in the USB tree for this process alone."""
         return await self._usb.open(port)
+
+    async def device_at(self, path: str) -> UsbDeviceAt | None:
+        """Look into sysfs, which answers without waiting for any device."""
+        return device_at(path)
+
+    async def run_tool(self, run: ToolRun, on_output: Callable[[bytes], object] = lambda _: None) -> ToolOutcome:
+        """Run a program of this machine."""
+        return await run_tool(run, on_output)
 
     def hotplug(
         self, on_turn: Callable[[], object] = lambda: None

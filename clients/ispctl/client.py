@@ -68,8 +68,8 @@ class Client:
             self._socket.sendall(json.dumps(request).encode() + b"\n")
         except TimeoutError as error:
             raise _silent() from error
-        except OSError as error:
-            raise _gone() from error
+        except OSError:
+            pass  # a daemon that hangs up may have said why: that is read, or else that it is gone
         while True:
             message = self._next_message(self.deadline)
             if message is None:

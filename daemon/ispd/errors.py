@@ -104,6 +104,7 @@ class ErrorCode(StrEnum):
     CONFIG_INVALID = "config-invalid"
     JOURNAL_FAILED = "journal-failed"
     NOT_ALLOWED = "not-allowed"
+    TOO_MANY_CLIENTS = "too-many-clients"
     INTERNAL = "internal"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from ispd.api.call import Allows
+from ispd.api.call import Allows, Peer
+from ispd.api.declare import Privilege
 from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ErrorCode, JobError
@@ -173,6 +174,21 @@ class FakeStation:
         return Station(
             version="0.1.0", started=NOW, socket="s", state_dir="d", bench=True, slots=len(SLOTS), jobs_open=0
         )
+
+
+async def anybody(_peer: Peer, _privilege: Privilege) -> bool:
+    """Let everybody do everything."""
+    return True
+
+
+async def nobody(_peer: Peer, _privilege: Privilege) -> bool:
+    """Let nobody do anything."""
+    return False
+
+
+async def onlookers(_peer: Peer, privilege: Privilege) -> bool:
+    """Let everybody look and nobody touch."""
+    return privilege is Privilege.VIEW
 
 
 class ServedStation:

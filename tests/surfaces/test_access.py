@@ -7,7 +7,9 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from tests.surfaces.fake_station import FakeStation, served
 from tests.surfaces.strangers import NOBODY, command_as, needs_root, run_as
 
 from ispctl.client import Client
+from ispctl.errors import RpcError
 from ispd.api.call import Call, Peer
 from ispd.api.declare import Privilege
 from ispd.api.handlers import load_handlers
@@ -136,21 +139,26 @@ async def test_operators_are_not(method: str, peer: Peer):
         assert "result" in answer, answer
 
 
+@pytest.mark.anyio
 @pytest.mark.parametrize("privilege", Privilege)
-def test_what_each_may(privilege: Privilege):
+async def test_what_each_may(privilege: Privilege):
     allows = operators()
-    assert allows(Peer(uid=0), privilege)
-    assert allows(Peer(uid=OWNER), privilege)
-    assert allows(Peer(uid=MEMBER), privilege) is (privilege is not Privilege.CONFIGURE)
-    assert not allows(Peer(uid=STRANGER), privilege)
+    assert await allows(Peer(uid=0), privilege)
+    assert await allows(Peer(uid=OWNER), privilege)
+    assert await allows(Peer(uid=MEMBER), privilege) is (privilege is not Privilege.CONFIGURE)
+    assert await allows(Peer(uid=STRANGER, gid=GROUP), privilege) is (privilege is not Privilege.CONFIGURE)
+    assert not await allows(Peer(uid=STRANGER), privilege)
 
 
-def test_without_a_group_only_root_and_the_daemon_are_served():
+@pytest.mark.anyio
+async def test_without_a_group_only_root_and_the_daemon_are_served():
     allows = Operators(None, owner=OWNER, groups_of=lambda _: frozenset({0, 100, GROUP}))
-    assert [allows(Peer(uid=uid, gid=GROUP), Privilege.VIEW) for uid in (0, OWNER, MEMBER)] == [True, True, False]
+    let_in = [await allows(Peer(uid=uid, gid=GROUP), Privilege.VIEW) for uid in (0, OWNER, MEMBER)]
+    assert let_in == [True, True, False]
 
 
-def test_who_joins_or_leaves_the_group_is_known_soon_and_asked_about_seldom():
+@pytest.mark.anyio
+async def test_who_joins_or_leaves_the_group_is_known_soon_and_asked_about_seldom():
     now, groups, asked = [0.0], {MEMBER: frozenset({GROUP})}, []
 
     def groups_of(uid: int) -> frozenset[int]:
@@ -159,14 +167,43 @@ def test_who_joins_or_leaves_the_group_is_known_soon_and_asked_about_seldom():
 
     allows = Operators(lambda: GROUP, owner=OWNER, groups_of=groups_of, now=lambda: now[0])
     member = Peer(uid=MEMBER)
-    assert [allows(member, Privilege.VIEW) for _ in range(100)] == [True] * 100
+    assert [await allows(member, Privilege.VIEW) for _ in range(100)] == [True] * 100
     assert asked == [MEMBER]
     groups.clear()
     now[0] = 5.0
-    assert not allows(member, Privilege.VIEW)
+    assert not await allows(member, Privilege.VIEW)
     for uid in range(1000, 3000):  # many users cost no memory for ever
-        assert not allows(Peer(uid=uid), Privilege.VIEW)
+        assert not await allows(Peer(uid=uid), Privilege.VIEW)
     assert len(allows._known) <= 256
+
+
+@pytest.mark.anyio
+async def test_accounts_that_take_for_ever_keep_neither_others_nor_the_daemons_stop():
+    """Users of a network come from a server; while it hangs, those who need no answer of its are served."""
+    hangs, asked, told = threading.Event(), threading.Semaphore(0), []
+
+    def groups_of(uid: int) -> frozenset[int]:
+        asked.release()
+        hangs.wait(60)
+        return frozenset({GROUP})
+
+    allows = Operators(GROUP, owner=OWNER, groups_of=groups_of)
+
+    async def ask_for(uid: int) -> None:
+        told.append(await allows(Peer(uid=uid), Privilege.VIEW))
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as tasks:
+            for uid in range(1000, 1010):
+                tasks.start_soon(ask_for, uid)
+            assert await anyio.to_thread.run_sync(asked.acquire)
+            assert await allows(Peer(uid=0), Privilege.VIEW)
+            assert await allows(Peer(uid=STRANGER, gid=GROUP), Privilege.VIEW)
+            assert told == []
+            tasks.cancel_scope.cancel()  # the daemon stops
+        hangs.set()
+        await ask_for(MEMBER)  # the server is back
+    assert told == [True]
 
 
 def test_groups_come_from_the_systems_databases():
@@ -272,3 +309,12 @@ def test_what_one_user_leaves_open_keeps_no_other_out(open_socket: Path):
             with client:
                 assert client.call("job.list") == []
         holder.communicate()
+
+
+def test_a_client_too_many_is_told_so_even_if_it_speaks_only_when_the_daemon_has_hung_up(tmp_path: Path):
+    with served(tmp_path / "s"), ExitStack() as held:
+        clients = [held.enter_context(Client(tmp_path / "s")) for _ in range(34)]
+        clients[0].call("job.list")
+        with pytest.raises(RpcError, match="serves 32 connections of one user at once") as caught:
+            clients[-1].call("job.list")
+        assert (caught.value.code, clients[1].call("job.list")) == ("too-many-clients", [])

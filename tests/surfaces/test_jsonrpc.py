@@ -357,6 +357,9 @@ async def test_connections_are_bounded_and_make_room_when_they_end(path: Path):
         async with served.connect() as second:
             await second.call("job.list")
             async with served.connect() as third:
+                refusal = await third.receive()
+                assert error_of(refusal) == (1404, "too-many-clients", None)
+                assert "serves 2 connections at once" in refusal["error"]["message"]
                 assert await third.is_closed()
             await second.stream.send_eof()
             assert await second.is_closed()
@@ -368,7 +371,7 @@ async def test_connections_are_bounded_and_make_room_when_they_end(path: Path):
 async def test_the_caller_is_who_the_kernel_says(path: Path):
     asked: list[tuple[Peer, Privilege]] = []
 
-    def allows(peer: Peer, privilege: Privilege) -> bool:
+    async def allows(peer: Peer, privilege: Privilege) -> bool:
         asked.append((peer, privilege))
         return privilege is Privilege.VIEW
 

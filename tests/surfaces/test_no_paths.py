@@ -11,7 +11,7 @@ import anyio
 import msgspec
 import msgspec.inspect as types
 import pytest
-from tests.surfaces.fake_station import FakeStation
+from tests.surfaces.fake_station import FakeStation, anybody
 from tests.surfaces.test_access import REQUESTS, Session
 
 from ispd.api.call import Call, Peer
@@ -154,7 +154,7 @@ async def ask(method: str, params: object) -> dict[str, Any]:
         station=FakeStation(),
         session=Session(),
         peer=Peer(uid=0),
-        allows=lambda _peer, _privilege: True,
+        allows=anybody,
         workers=anyio.CapacityLimiter(1),
     )
     message = msgspec.json.encode({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})

@@ -1,6 +1,6 @@
 """One call of a method: who asks, over which connection, and of which station."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,8 +28,8 @@ class Peer:
     pid: int | None = None
 
 
-Allows = Callable[[Peer, Privilege], bool]
-"""Tells whether a caller has a privilege."""
+Allows = Callable[[Peer, Privilege], Awaitable[bool]]
+"""Tells whether a caller has a privilege; to know it may mean to wait for a server of accounts."""
 
 
 class EventSource(Protocol):

@@ -94,6 +94,7 @@ FAILURES: Mapping[ErrorCode, FailureClass] = MappingProxyType(
         _C.CONFIG_INVALID: FailureClass(1401, _REFUSED),
         _C.JOURNAL_FAILED: FailureClass(1402, _FAILED),
         _C.NOT_ALLOWED: FailureClass(1403, Exit.NOT_ALLOWED),
+        _C.TOO_MANY_CLIENTS: FailureClass(1404, Exit.NO_DAEMON),
     }
 )
 

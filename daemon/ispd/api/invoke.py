@@ -28,7 +28,7 @@ async def invoke(handler: Handler, raw: Mapping[str, Any], call: Call) -> object
     or ``internal`` with an id under which the log holds the exception.
     """
     method = handler.method
-    if not call.allows(call.peer, method.privilege):
+    if not await call.allows(call.peer, method.privilege):
         raise RefusedError(
             ErrorCode.NOT_ALLOWED,
             f"{method.name} needs the privilege to {method.privilege.value}",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from anyio import CapacityLimiter
-from tests.surfaces.fake_station import FakeStation
+from tests.surfaces.fake_station import FakeStation, anybody
 from tests.unit.catalog.elfs import elf
 from tests.unit.catalog.hexlines import END, data_lines, hexfile
 
@@ -42,7 +42,7 @@ async def call(name: str, station: FakeStation | None = None, **params: Any) -> 
         station=station or FakeStation(),
         session=NoSession(),
         peer=Peer(uid=1000),
-        allows=lambda _peer, _privilege: True,
+        allows=anybody,
         workers=CapacityLimiter(1),
     )
     return await invoke(HANDLERS[name], params, to)

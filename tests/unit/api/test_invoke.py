@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from anyio import CapacityLimiter
 from structlog.testing import capture_logs
-from tests.surfaces.fake_station import FakeStation
+from tests.surfaces.fake_station import FakeStation, anybody
 
 from ispd.api.call import Call, Peer
 from ispd.api.declare import Privilege
@@ -35,7 +35,7 @@ def call_to(station: FakeStation) -> Call:
         station=station,
         session=NoSession(),
         peer=Peer(uid=1000),
-        allows=lambda _peer, _privilege: True,
+        allows=anybody,
         workers=CapacityLimiter(1),
     )
 
@@ -98,7 +98,7 @@ async def test_an_unforeseen_exception_stays_in_the_log():
 async def test_the_privilege_is_asked_before_anything_else():
     asked = []
 
-    def only_looking(peer: Peer, privilege: Privilege) -> bool:
+    async def only_looking(peer: Peer, privilege: Privilege) -> bool:
         asked.append((peer.uid, privilege))
         return privilege is Privilege.VIEW
 

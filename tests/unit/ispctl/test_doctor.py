@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.surfaces.fake_station import FakeStation, served
+from tests.surfaces.fake_station import FakeStation, nobody, served
 from tests.surfaces.strangers import NOBODY, needs_root, run_as
 from tests.unit.ispctl.conftest import ROOT, Run
 from tests.unit.ispctl.fake_machine import RULES, USER, FakeMachine
@@ -130,7 +130,7 @@ def test_what_the_service_manager_knows_decides_the_cure(
 @pytest.fixture
 def refusing(tmp_path: Path) -> Iterator[Path]:
     """Serve nobody: what a user outside the group meets at a socket that is open to all."""
-    with served(tmp_path / "s", allows=lambda _peer, _privilege: False):
+    with served(tmp_path / "s", allows=nobody):
         yield tmp_path / "s"
 
 

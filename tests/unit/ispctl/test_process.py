@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.surfaces.fake_station import FakeStation, ServedStation, served
+from tests.surfaces.fake_station import FakeStation, ServedStation, onlookers, served
 from tests.unit.ispctl.conftest import DEADLINE_S, Run
 
 from ispctl.client import Client
-from ispd.api.declare import Privilege
 from ispd.model.job import JobState
 from ispd.model.part import MemoryKind
 
@@ -215,7 +214,7 @@ def test_without_a_daemon(run: Run, image: Path, tmp_path: Path):
 
 
 def test_not_allowed(tmp_path: Path, run: Run, image: Path):
-    with served(tmp_path / "ispd.sock", allows=lambda _peer, privilege: privilege is Privilege.VIEW):
+    with served(tmp_path / "ispd.sock", allows=onlookers):
         assert run("slots").returncode == 0
         done = run("enqueue", image)
         assert (done.returncode, done.stdout) == (4, "")

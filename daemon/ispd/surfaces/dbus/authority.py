@@ -15,7 +15,7 @@ import structlog
 
 from ispd.api.call import Peer
 from ispd.api.declare import Privilege
-from ispd.surfaces.access import Operators
+from ispd.surfaces.access import is_operator
 
 __all__ = ["ACTIONS", "Asking", "Authority", "Caller"]
 
@@ -62,7 +62,7 @@ class Authority:
     def __init__(self, bus: Asking, *, group: int | None = None, owner: int | None = None) -> None:
         self._bus = bus
         self._group = os.getegid() if group is None else group
-        self._owner = owner
+        self._owner = os.geteuid() if owner is None else owner
         self._known: OrderedDict[str, Caller] = OrderedDict()
 
     async def caller(self, sender: str) -> Caller:
@@ -86,8 +86,7 @@ class Authority:
 
     async def allows(self, sender: str, caller: Caller, privilege: Privilege) -> bool:
         """Tell whether a caller has a privilege."""
-        operators = Operators(self._group, owner=self._owner, groups_of=lambda _uid: caller.groups)
-        if operators(caller.peer, privilege):
+        if is_operator(caller.peer, privilege, groups=caller.groups, group=self._group, owner=self._owner):
             return True
         return caller.peer.uid is not None and await self._polkit_allows(sender, ACTIONS[privilege])
 

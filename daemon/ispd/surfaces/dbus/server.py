@@ -10,7 +10,8 @@ import structlog
 from anyio import CapacityLimiter
 from anyio.abc import TaskGroup, TaskStatus
 
-from ispd.api.call import Call, StationPort
+from ispd.api.call import Allows, Call, Peer, StationPort
+from ispd.api.declare import Privilege
 from ispd.api.handlers import load_handlers
 from ispd.api.invoke import invoke
 from ispd.errors import ErrorCode, IspdError
@@ -96,6 +97,15 @@ def _first(error: BaseException) -> BaseException:
     return _first(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
+def _decided(*, is_allowed: bool) -> Allows:
+    """Return what repeats a decision that was made already."""
+
+    async def allows(_peer: Peer, _privilege: Privilege) -> bool:
+        return is_allowed
+
+    return allows
+
+
 class _Session:
     """Events of a D-Bus caller: signals go to whoever listens, there is nothing to begin or end."""
 
@@ -179,7 +189,7 @@ class _Surface:
             station=self._station,
             session=_Session(self._station),
             peer=caller.peer,
-            allows=lambda _peer, _privilege: is_allowed,
+            allows=_decided(is_allowed=is_allowed),
             workers=self._workers,
         )
         result = await invoke(self._handlers[member.method.name], raw, call)

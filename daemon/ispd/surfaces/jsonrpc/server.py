@@ -14,9 +14,10 @@ from anyio.abc import TaskStatus
 
 from ispd.api.call import Allows, StationPort
 from ispd.api.handlers import load_handlers
+from ispd.errors import ErrorCode, RefusedError
 from ispd.surfaces.access import Operators, socket_group
 from ispd.surfaces.jsonrpc.connection import Connection, Limits
-from ispd.surfaces.jsonrpc.dispatch import Dispatcher
+from ispd.surfaces.jsonrpc.dispatch import Dispatcher, error_response
 from ispd.surfaces.jsonrpc.socketfile import listen
 from ispd.surfaces.jsonrpc.stream import ByteStream, accept
 
@@ -68,7 +69,7 @@ class _Surface:
         self._open[user] += 1
         try:
             if self._open.total() > self._limits.connections or self._open[user] > self._limits.connections_per_user:
-                self._note_refusal(user)
+                self._refuse(stream)
                 return
             self._has_refused = False
             connection = Connection(
@@ -87,8 +88,18 @@ class _Surface:
             self._open = +self._open  # only users who are there
             stream.close()
 
-    def _note_refusal(self, user: int | None) -> None:
-        """Log that a client was refused; once, until one is served again, so that a flood does not fill the log."""
+    def _refuse(self, stream: ByteStream) -> None:
+        """Tell a client why it is not served, and log it; once, until one is served again, so that a flood does not fill the log."""
+        user = stream.peer.uid
+        of_user = self._open[user] > self._limits.connections_per_user
+        most = self._limits.connections_per_user if of_user else self._limits.connections
+        refusal = RefusedError(
+            ErrorCode.TOO_MANY_CLIENTS,
+            f"the daemon serves {most} connections{' of one user' if of_user else ''} at once, and has them",
+            hint="close some: `ss -xp` names who holds them; or try again later",
+        )
+        # nobody is waited for who may not even read; how it frames its messages is not known yet
+        stream.send_at_once(error_response(refusal) + b"\n")
         if not self._has_refused:
             _LOG.warning("connection refused: too many", open=self._open.total(), user=user, of_user=self._open[user])
         self._has_refused = True

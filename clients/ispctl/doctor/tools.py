@@ -24,6 +24,7 @@ class Tool:
 
     :param asks: arguments with which it tells its version and does nothing else.
     :param needed: oldest version that is good enough, and ``why``.
+    :param flawed: versions that are not good though newer, from the first up to but without the second, and why.
     """
 
     name: str
@@ -32,11 +33,20 @@ class Tool:
     needed: tuple[int, ...]
     why: str
     cure: str
+    flawed: tuple[tuple[int, ...], tuple[int, ...], str] | None = None
 
     def version(self, said: str) -> tuple[int, ...] | None:
         """Return the version in what the tool said."""
         match = re.search(rf"{re.escape(self.name)}(?: version)? v?(\d+(?:\.\d+)+)", said)
         return tuple(map(int, match[1].split("."))) if match else None
+
+    def objection(self, version: tuple[int, ...]) -> str:
+        """Return what speaks against a version; nothing where it is good."""
+        if version < self.needed:
+            return f"{_dotted(self.needed)} is needed: {self.why}"
+        if self.flawed is not None and self.flawed[0] <= version < self.flawed[1]:
+            return f"{_dotted(self.flawed[1])} is needed, or one before {_dotted(self.flawed[0])}: {self.flawed[2]}"
+        return ""
 
 
 TOOLS = (
@@ -52,9 +62,11 @@ TOOLS = (
         name="dfu-programmer",
         purpose="for boards with the Atmel or QMK DFU bootloader",
         asks=("--version",),
-        needed=(1, 0),
-        why="0.6 knows no --force and tells failures apart by no exit code, 0.7 fails to choose among several boards",
-        cure="`apt install dfu-programmer`, and from its own site where the package is too old (Debian 12 has 0.6.1)",
+        needed=(0, 6, 1),
+        why="it is the oldest whose commands and messages are known",
+        # its NEWS for 0.8.1
+        flawed=((0, 7), (0, 8, 1), "it fails to choose among several boards"),
+        cure="`apt install dfu-programmer`; Debian's 0.6.1 is good",
     ),
     Tool(
         name="dfu-util",
@@ -79,9 +91,8 @@ def examine_tools(machine: Machine) -> Iterator[Finding]:
         if version is None:
             message = f"{path} does not tell its version; {needed} is needed: {tool.why}"
             yield Finding(tool.name, Level.NOTE, message, f"does `{tool.name} {' '.join(tool.asks)}` work?")
-        elif version < tool.needed:
-            message = f"{path} is version {_dotted(version)}, {needed} is needed: {tool.why}"
-            yield Finding(tool.name, Level.NOTE, message, tool.cure)
+        elif objection := tool.objection(version):
+            yield Finding(tool.name, Level.NOTE, f"{path} is version {_dotted(version)}, {objection}", tool.cure)
         else:
             yield Finding(tool.name, Level.OK, f"{path}, version {_dotted(version)}")
 

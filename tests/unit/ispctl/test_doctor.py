@@ -531,8 +531,8 @@ def test_missing_tools(fake: FakeMachine, socket: Path):
             "version 6.3, 7.1",
         ),
         ("avrdude", "avrdude: Version 5.11, compiled", "does not tell"),
-        ("dfu-programmer", "dfu-programmer 0.6.1\n", "version 0.6.1, 1.0"),
-        ("dfu-programmer", "dfu-programmer 0.7.2\n", "version 0.7.2, 1.0"),
+        ("dfu-programmer", "dfu-programmer 0.5.4\n", "version 0.5.4, 0.6.1"),
+        ("dfu-programmer", "dfu-programmer 0.7.2\n", "version 0.7.2, 0.8.1"),
         ("dfu-util", "dfu-util 0.9\n\nCopyright", "version 0.9, 0.11"),
         ("dfu-util", "", "does not tell"),
         ("dfu-util", "Segmentation fault", "does not tell"),
@@ -543,8 +543,24 @@ def test_tools_that_are_too_old_or_broken(fake: FakeMachine, socket: Path, tool:
     finding = one(fake.examine(socket), tool)
     assert finding.level is Level.NOTE
     assert part_of_message in finding.message
-    assert "is needed: " in finding.message
+    assert " is needed" in finding.message
     assert finding.cure
+
+
+@pytest.mark.parametrize(
+    ("tool", "said"),
+    [
+        ("avrdude", "avrdude version 7.1, https://github.com/avrdudes/avrdude\n"),
+        ("dfu-programmer", "dfu-programmer 0.6.1\n"),
+        ("dfu-programmer", "dfu-programmer 0.8.1\n"),
+        ("dfu-programmer", "dfu-programmer 1.1.0\n"),
+        ("dfu-util", "dfu-util 0.11\n\nCopyright"),
+    ],
+)
+def test_tools_that_are_good(fake: FakeMachine, socket: Path, tool: str, said: str):
+    """What Debian 12 has, and later ones."""
+    fake.tools[tool] = said
+    assert one(fake.examine(socket), tool).level is Level.OK
 
 
 def test_real_tools_are_asked_and_hanging_ones_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

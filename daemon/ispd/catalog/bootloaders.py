@@ -33,12 +33,20 @@ class _BootloaderFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     family: str
     qmk: str
     title: str
-    parts: list[str]
-    usb: list[str]
+    parts: list[str] = []
+    chips: list[str] = []
+    usb: list[str] = []
     usb_application: list[str] = []
+    usb_release: int | None = None
+    usb_texts: list[str] = []
+    shares_usb: str = ""
     section_start: int | None = None
     section_bytes: int | None = None
     application_max_bytes: int | None = None
+    tool_max_bytes: int | None = None
+    application_start: int = 0
+    dfu_alt: int | None = None
+    by_hand: str = ""
     lock: int | None = None
     image_file: str = ""
     image_is_combined: bool = False
@@ -132,13 +140,21 @@ def _bootloader(stem: str, data: _BootloaderFile) -> Bootloader:
         qmk=data.qmk,
         title=data.title,
         parts=tuple(data.parts),
+        chips=tuple(data.chips),
         fuses=MappingProxyType(data.fuses),
         fuse_alternatives=MappingProxyType({kind: tuple(values) for kind, values in data.fuse_alternatives.items()}),
         lock=data.lock,
         section=section,
         application_max_bytes=data.application_max_bytes,
+        tool_max_bytes=data.tool_max_bytes,
+        application_start=data.application_start,
         usb=tuple(data.usb),
         usb_application=tuple(data.usb_application),
+        usb_release=data.usb_release,
+        usb_texts=tuple(data.usb_texts),
+        shares_usb=data.shares_usb,
+        dfu_alt=data.dfu_alt,
+        by_hand=data.by_hand,
         image_file=data.image_file,
         image_is_combined=data.image_is_combined,
         image_sha256=data.image_sha256,
@@ -196,7 +212,7 @@ def _check_section(data: _BootloaderFile, parts: Parts) -> Iterator[str]:
         yield "section_start and section_bytes go together"
     if data.section_start is None or data.section_bytes is None:
         return
-    if data.application_max_bytes not in (None, data.section_start):
+    if data.parts and data.application_max_bytes not in (None, data.section_start):
         yield "application_max_bytes is not what lies below the section"
     for part in filter(None, (_part(name, parts) for name in data.parts)):
         if data.section_start + data.section_bytes != part.flash.size_bytes:

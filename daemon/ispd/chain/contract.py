@@ -52,10 +52,11 @@ class Desk(Protocol):
 class ChainWork:
     """What is to be done to one board in its bootloader.
 
+    :param part: None for a chip that the part catalog does not know; then ``bootloader.chips`` names it.
     :param firmware: what its application section must hold; checked beforehand to fit.
     """
 
-    part: Part
+    part: Part | None
     bootloader: Bootloader
     firmware: Image
 

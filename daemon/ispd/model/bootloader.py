@@ -16,6 +16,18 @@ class Bootloader:
     ``fuses`` are the bytes to write; ``fuse_alternatives`` are further values of the same byte that are just as good
     (JTAG left enabled). ``lock`` is the byte its vendor writes last, None where none is recommended. ``image_sha256`` is
     the digest of the vendor's file, where known. ``unverified`` names the facts nobody confirmed.
+
+    :param chips: controllers it is for that the part catalog does not know, by QMK's name; ISP does not reach them.
+    :param section: where it lies itself, None where it is in a memory of its own or not bound to one place.
+    :param application_max_bytes: most that a firmware may have.
+    :param tool_max_bytes: most that its usual tool takes, where that is less.
+    :param application_start: byte address of the firmware's first byte.
+    :param usb: ids that it shows, as 03EB:2FF4.
+    :param usb_release: bcdDevice, where that tells it from another bootloader of the same id.
+    :param usb_texts: manufacturer and product text, where the id alone proves nothing: it is shared by other devices.
+    :param shares_usb: why the id is also that of something else, empty where it is not.
+    :param dfu_alt: alternate setting of its DFU interface that takes the firmware.
+    :param by_hand: how a firmware gets on with it, where nothing here does that.
     """
 
     id: str
@@ -23,13 +35,21 @@ class Bootloader:
     qmk: str
     title: str
     parts: tuple[str, ...]
+    chips: tuple[str, ...] = ()
     fuses: Mapping[MemoryKind, int]
     fuse_alternatives: Mapping[MemoryKind, tuple[int, ...]]
     lock: int | None
     section: Span | None
     application_max_bytes: int | None
+    tool_max_bytes: int | None = None
+    application_start: int = 0
     usb: tuple[str, ...]
     usb_application: tuple[str, ...]
+    usb_release: int | None = None
+    usb_texts: tuple[str, ...] = ()
+    shares_usb: str = ""
+    dfu_alt: int | None = None
+    by_hand: str = ""
     image_file: str
     image_is_combined: bool
     image_sha256: str = ""

@@ -154,10 +154,10 @@ class SerialPort(asyncio.Protocol):
         """Close the port without waiting for unsent bytes; never raises."""
         if self._transport is None or self._lost.is_set():
             return
-        port = self._transport.serial
-        if port is not None and port.is_open:
-            _release(port.fileno())
-        self._transport.abort()
+        if not self._transport.is_closing():  # else a worker thread is closing it after a hang-up: no longer ours to touch
+            if self._transport.serial is not None:
+                _release(self._transport.serial.fileno())
+            self._transport.abort()
         with anyio.CancelScope(shield=True):
             await self._lost.wait()
 

@@ -92,8 +92,11 @@ class _Watch:
         self._compare_at = anyio.current_time() + RECONCILE_S
 
     def _read(self, monitor: pyudev.Monitor) -> None:
-        """Take all events that wait in the socket; those before an error count."""
-        while (device := monitor.poll(timeout=0)) is not None:
+        """Take events that wait in the socket up to the first that changes something; the next look takes the others.
+
+        So a port is told of at once in the middle of a storm. What came before an error counts.
+        """
+        while not self._changes and (device := monitor.poll(timeout=0)) is not None:
             if device.action in _GONE:
                 self._changes.extend(self._table.remove(device.device_path))
             elif (seen := _seen(device)) is not None:

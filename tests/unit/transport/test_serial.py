@@ -157,6 +157,33 @@ async def test_a_hang_up_is_one_error_for_readers_and_writers(terminal: tuple[in
     await port.aclose()
 
 
+async def test_a_port_may_be_closed_while_a_hang_up_closes_it(
+    terminal: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a plug is pulled: the read fails, and the station closes what the hotplug says is gone."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    class SlowToClose(serial_module._Tty):
+        def close(self) -> None:
+            descriptor, self.fd = self.fd, None  # what another thread sees between two lines of pyserial's
+            begun.set()
+            may_end.wait(30)
+            self.fd = descriptor
+            super().close()
+
+    monkeypatch.setattr(serial_module, "_Tty", SlowToClose)
+    port = await open_serial_port(SerialSettings(port=terminal[1], baud=19200))
+    os.close(terminal[0])
+    with anyio.fail_after(10):
+        await anyio.to_thread.run_sync(begun.wait, 10)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(port.aclose)
+            tasks.start_soon(port.aclose)
+            await anyio.lowlevel.checkpoint()
+            may_end.set()
+        await port.aclose()
+
+
 async def test_a_wedged_device_stops_its_sender_and_not_the_event_loop(terminal: tuple[int, str]) -> None:
     master, path = terminal
     port = await open_serial_port(SerialSettings(port=path, baud=19200))

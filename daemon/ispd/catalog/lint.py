@@ -21,6 +21,7 @@ __all__ = [
     "find_bootloader",
     "guess_bootloader",
     "has_jump",
+    "usb_device_in",
     "usb_id_in",
 ]
 
@@ -181,6 +182,12 @@ def check_pair(
 
 def usb_id_in(image: Image, span: Span) -> str | None:
     """Return the id in the first USB device descriptor that lies in ``span``, as 03EB:2FF4."""
+    found = usb_device_in(image, span)
+    return None if found is None else found[0]
+
+
+def usb_device_in(image: Image, span: Span) -> tuple[str, int] | None:
+    """Return id and release (bcdDevice) in the first USB device descriptor that lies in ``span``."""
     for segment in image.segments:
         common = segment.span.overlap(span)
         data = segment.data[common.start - segment.start : common.stop - segment.start] if len(common) else b""
@@ -189,8 +196,8 @@ def usb_id_in(image: Image, span: Span) -> str | None:
             found = data[at : at + _DEVICE_DESCRIPTOR_BYTES]
             # bcdUSB of 1.x to 3.x, and a packet size that exists
             if len(found) == _DEVICE_DESCRIPTOR_BYTES and 1 <= found[3] <= 3 and found[7] in _PACKET_BYTES:
-                vendor, product = (int.from_bytes(found[i : i + 2], "little") for i in (8, 10))
-                return f"{vendor:04X}:{product:04X}"
+                vendor, product, release = (int.from_bytes(found[i : i + 2], "little") for i in (8, 10, 12))
+                return f"{vendor:04X}:{product:04X}", release
             at = data.find(_DEVICE_DESCRIPTOR, at + 1)
     return None
 

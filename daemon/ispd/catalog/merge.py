@@ -14,7 +14,7 @@ from ispd.model.part import Part
 from ispd.model.recipe import SourceFile
 from ispd.model.span import Span
 
-__all__ = ["MergeResult", "merge_files"]
+__all__ = ["MergeResult", "clip", "merge_files", "strip_below"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,9 +128,9 @@ def _strip_one(first: ImageFile, second: ImageFile, finder: _Finder) -> tuple[Im
     starts = [finder.combined_at(file) for file in (first, second)]
     match starts:
         case [int(start), None]:
-            return _stripped(first, start), second
+            return strip_below(first, start), second
         case [None, int(start)]:
-            return first, _stripped(second, start)
+            return first, strip_below(second, start)
         case [None, None]:
             return first, second
         case _:
@@ -142,13 +142,17 @@ def _strip_one(first: ImageFile, second: ImageFile, finder: _Finder) -> tuple[Im
             )
 
 
-def _stripped(file: ImageFile, start: int) -> ImageFile:
+def strip_below(file: ImageFile, start: int) -> ImageFile:
     """Return only the bootloader of a combined file: what lies below it is dropped, filler bytes too."""
-    keep = Span(start, file.image.span.stop)
-    above = (segment.span.overlap(keep) for segment in file.image.segments)
-    image = Image(tuple(Segment(span.start, file.image.bytes_in(span)) for span in above if len(span)))
     note = f"{file.name}: only the bootloader from 0x{start:04X} on was taken, not what the file holds below it"
-    return replace(file, image=image, warnings=(*file.warnings, note))
+    return replace(file, image=clip(file.image, start, file.image.span.stop), warnings=(*file.warnings, note))
+
+
+def clip(image: Image, start: int, stop: int) -> Image:
+    """Return what an image defines from ``start`` up to, not including, ``stop``."""
+    keep = Span(min(start, stop), stop)
+    inside = (segment.span.overlap(keep) for segment in image.segments)
+    return Image(tuple(Segment(span.start, image.bytes_in(span)) for span in inside if len(span)))
 
 
 def _cure(first: ImageFile, second: ImageFile, finder: _Finder) -> str:

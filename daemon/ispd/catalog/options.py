@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ispd.model.recipe import VerifyScope
+from ispd.model.recipe import PlanKind, VerifyScope
 
 __all__ = ["NamedBytes", "RecipeOptions"]
 
@@ -21,6 +21,7 @@ class RecipeOptions:
     """What a client may ask for. Fields mean what they mean in :class:`~ispd.model.recipe.Recipe`; None is "not said".
 
     :param files: flash images; several are joined by the merge rules.
+    :param plan: which way the firmware takes; not said: everything goes on by ISP.
     :param part: part id, name or avrdude id.
     :param erase: chip erase first; it takes place only where flash is written.
     :param bootloader: bootloader id or QMK name; sets its fuse bytes, and its lock byte where its vendor has one. A fuse or
@@ -31,6 +32,7 @@ class RecipeOptions:
 
     files: tuple[NamedBytes, ...] = ()
     eeprom: NamedBytes | None = None
+    plan: PlanKind | None = None
     part: str | None = None
     bootloader: str | None = None
     lfuse: int | None = None

@@ -1,10 +1,17 @@
 """From what ``enqueue`` was given to a recipe: every check that needs no board, and those that need the part."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ispd.catalog.bootloaders import Bootloaders
-from ispd.catalog.choice import check_bootloader, choose_bootloader, choose_fuses, choose_lock, choose_part
+from ispd.catalog.choice import (
+    check_bootloader,
+    check_linked,
+    choose_bootloader,
+    choose_fuses,
+    choose_lock,
+    choose_part,
+)
 from ispd.catalog.fuse_guard import judge_fuses, judge_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.imagefile import ImageFile, read_image
@@ -12,10 +19,13 @@ from ispd.catalog.lint import check_fit, check_image, check_pair, find_bootloade
 from ispd.catalog.merge import merge_files
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.parts import Parts
+from ispd.catalog.plans import as_chained, as_merged
+from ispd.catalog.split import VIA_BOOTLOADER, check_identity, check_merged, check_served, choose_chain, split_files
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
+from ispd.model.image import Image
 from ispd.model.part import MemoryKind, Part
-from ispd.model.recipe import Recipe, VerifyScope
+from ispd.model.recipe import PlanKind, Recipe, SourceFile, VerifyScope
 from ispd.model.report import FindingLevel, FuseFinding
 
 __all__ = ["NamedBytes", "RecipeOptions", "admit", "build_recipe"]
@@ -31,32 +41,44 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
 
     Raises ``RefusedError`` with any code of refused input; nothing was touched.
     """
+    plan = options.plan or PlanKind.ISP_ONLY
     _check_numbers(options)
+    _check_plan(options, plan)
     files = [_read(file, MemoryKind.FLASH) for file in options.files]
     eeprom = None if options.eeprom is None else _read(options.eeprom, MemoryKind.EEPROM)
     part = choose_part(options, [*files, *([] if eeprom is None else [eeprom])], parts)
-    bootloader = choose_bootloader(options, part, files, bootloaders)
-    if part is None and bootloader is not None and len(bootloader.parts) == 1:
-        part = parts.get(bootloader.parts[0])
-    flash = merge_files(files, part, strip_sketch=options.strip_sketch, parts=parts)
-    fuses, fuse_words = choose_fuses(options, bootloader, part)
-    lock, lock_words = choose_lock(options, bootloader, part)
+    named = choose_bootloader(options, part, files, bootloaders)
+    bootloader = named
+    if plan in VIA_BOOTLOADER:
+        bootloader, part = choose_chain(named, part, files, parts, bootloaders)
+    elif part is None and named is not None and len(named.parts) == 1:
+        part = parts.get(named.parts[0])
+    if part is not None:
+        for file in files:
+            check_linked(file, part, parts)
+    images = _images(options, plan, files, bootloader, part, parts)
+    # a board that has its bootloader has its fuses
+    preset = None if plan is PlanKind.CHAIN_ONLY else named
+    fuses, fuse_words = choose_fuses(options, preset, part)
+    lock, lock_words = choose_lock(options, preset, part)
     recipe = Recipe(
-        flash=flash.image,
+        flash=images.flash,
+        plan=plan,
+        firmware=images.firmware,
         part=None if part is None else part.id,
         eeprom=None if eeprom is None else eeprom.image,
         fuses=fuses,
         lock=lock,
         bootloader=None if bootloader is None else bootloader.id,
         # without an image there is nothing that would bring the board back to life after an erase
-        erase=options.erase and len(flash.image) > 0,
+        erase=options.erase and len(images.flash) > 0,
         verify=options.verify or VerifyScope.WRITTEN,
         force_fuses=options.force_fuses,
         accept_fuses=options.accept_fuses,
         sck_hz=options.sck_hz,
         supply_mv=options.supply_mv,
-        sources=flash.sources + (() if eeprom is None else (eeprom.source,)),
-        warnings=(*options.notes, *flash.warnings, *fuse_words, *lock_words),
+        sources=images.sources + (() if eeprom is None else (eeprom.source,)),
+        warnings=(*options.notes, *images.warnings, *fuse_words, *lock_words),
     )
     _check_purpose(recipe)
     told = _elf_words(files, recipe)
@@ -65,16 +87,66 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
     return replace(recipe, warnings=tuple(dict.fromkeys((*recipe.warnings, *told))))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Images:
+    flash: Image
+    firmware: Image | None = None
+    sources: tuple[SourceFile, ...]
+    warnings: tuple[str, ...]
+
+
+def _images(
+    options: RecipeOptions,
+    plan: PlanKind,
+    files: Sequence[ImageFile],
+    bootloader: Bootloader | None,
+    part: Part | None,
+    parts: Parts,
+) -> _Images:
+    """Return what the files put on the board by ISP, and what through the bootloader."""
+    if plan not in VIA_BOOTLOADER or bootloader is None:
+        flash = merge_files(files, part, strip_sketch=options.strip_sketch, parts=parts)
+        if plan is PlanKind.MERGED:
+            check_merged(flash.image, bootloader, part, parts)
+        return _Images(flash=flash.image, sources=flash.sources, warnings=flash.warnings)
+    if part is not None:
+        check_bootloader(bootloader, part)
+    check_served(bootloader, plan)
+    split = split_files(files, bootloader, part, plan, strip_sketch=options.strip_sketch)
+    told = check_identity(split.bootloader, bootloader, force=options.force_fuses)
+    return _Images(
+        flash=split.bootloader,
+        firmware=split.firmware,
+        sources=split.sources,
+        warnings=(*split.warnings, *told, *_fuse_advice(options, plan, bootloader)),
+    )
+
+
+def _fuse_advice(options: RecipeOptions, plan: PlanKind, bootloader: Bootloader) -> tuple[str, ...]:
+    """Tell where a bootloader goes on without the fuses that start it: it was not named, only recognised."""
+    given = (options.bootloader, options.lfuse, options.hfuse, options.efuse)
+    if plan is PlanKind.CHAIN_ONLY or not bootloader.fuses or any(value is not None for value in given):
+        return ()
+    return (f"no fuses are written; those of {bootloader.id} come with --bootloader {bootloader.id}",)
+
+
 def admit(
     recipe: Recipe, part: Part, bootloaders: Bootloaders, current_fuses: Mapping[MemoryKind, int] | None = None
 ) -> tuple[str, ...]:
     """Make every check that needs the part, before anything of the board is touched; return warnings.
+
+    Of a chained recipe that is its ISP half; of ``chain-only`` nothing about fuses; of ``auto`` either way.
 
     :param current_fuses: bytes the board has now (the lock byte among them), where they were read. They answer questions of the fuse guard, and
         tell where the board will start when the recipe does not set the fuses.
     Raises ``RefusedError``: image-does-not-fit, image-fuse-mismatch, fuse-refused, fuse-confirm (naming every question),
     unknown-bootloader where the bootloader is not for this part, invalid-parameter.
     """
+    if recipe.plan is PlanKind.CHAIN_ONLY:
+        return _admit_chain(recipe, part, bootloaders)
+    if recipe.plan is PlanKind.AUTO:
+        both = (as_chained(recipe), as_merged(recipe))
+        return tuple(dict.fromkeys(word for one in both for word in admit(one, part, bootloaders, current_fuses)))
     told: tuple[str, ...] = ()
     if recipe.bootloader is not None:
         bootloader = bootloaders.get(recipe.bootloader, part)
@@ -93,6 +165,40 @@ def admit(
     presets = bootloaders.presets(part)
     told += check_pair(part, recipe.flash, in_force, presets, recipe.bootloader, force=recipe.force_fuses)
     return (*told, *(f"{finding.memory}: {finding.message}" for finding in findings))
+
+
+def _admit_chain(recipe: Recipe, part: Part, bootloaders: Bootloaders) -> tuple[str, ...]:
+    """Check what holds without ISP: the bootloader is for the part, and what a rescue would put back fits."""
+    if recipe.bootloader is not None:
+        check_bootloader(bootloaders.get(recipe.bootloader, part), part)
+    check_fit(part, MemoryKind.FLASH, recipe.flash)
+    return ()
+
+
+def _check_plan(options: RecipeOptions, plan: PlanKind) -> None:
+    """Refuse what a plan cannot do with the other options."""
+    by_isp = [name for name in ("eeprom", "lfuse", "hfuse", "efuse", "lock") if getattr(options, name) is not None]
+    if plan is PlanKind.CHAIN_ONLY and by_isp:
+        raise RefusedError(
+            ErrorCode.RECIPE_INVALID,
+            f"{', '.join(by_isp)} cannot be written with --chain-only: that takes ISP",
+            hint="leave it out, or write everything: --chain",
+            facts=Facts(field=by_isp[0]),
+        )
+    if plan in VIA_BOOTLOADER and not options.erase:
+        raise RefusedError(
+            ErrorCode.RECIPE_INVALID,
+            "a firmware cannot go on through a bootloader without an erase",
+            hint="leave the erase in; --plan merged writes both by ISP",
+            facts=Facts(field="erase"),
+        )
+    if plan is PlanKind.CHAIN_ONLY and options.verify is VerifyScope.FULL:
+        raise RefusedError(
+            ErrorCode.RECIPE_INVALID,
+            "all of flash cannot be verified over USB, only what was written",
+            hint="leave it out: what was written always is",
+            facts=Facts(field="verify"),
+        )
 
 
 def _check_numbers(options: RecipeOptions) -> None:
@@ -133,7 +239,13 @@ def _elf_words(files: Sequence[ImageFile], recipe: Recipe) -> tuple[str, ...]:
 
 
 def _check_purpose(recipe: Recipe) -> None:
-    if not len(recipe.flash) and recipe.eeprom is None and not recipe.fuses and recipe.lock is None:
+    if (
+        recipe.firmware is None
+        and not len(recipe.flash)
+        and recipe.eeprom is None
+        and not recipe.fuses
+        and recipe.lock is None
+    ):
         raise RefusedError(
             ErrorCode.RECIPE_INVALID,
             "there is nothing to write: no image, no fuses, no lock byte",

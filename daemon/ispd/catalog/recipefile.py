@@ -9,7 +9,7 @@ import msgspec
 
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.errors import ErrorCode, Facts, RefusedError
-from ispd.model.recipe import VerifyScope
+from ispd.model.recipe import PlanKind, VerifyScope
 
 __all__ = ["read_recipe", "recipe_files"]
 
@@ -37,6 +37,7 @@ class _Fuses(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 class _Recipe(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     part: str | None = None
     bootloader: str | None = None
+    plan: PlanKind | None = None
     image: list[_File] = []
     eeprom: _File | None = None
     fuses: _Fuses = msgspec.field(default_factory=_Fuses)
@@ -70,6 +71,7 @@ def read_recipe(name: str, content: bytes, files: Mapping[str, bytes]) -> Recipe
     return RecipeOptions(
         files=tuple(_take(name, file, files) for file in recipe.image),
         eeprom=None if recipe.eeprom is None else _take(name, recipe.eeprom, files),
+        plan=recipe.plan,
         part=recipe.part,
         bootloader=recipe.bootloader,
         lfuse=recipe.fuses.lfuse,

@@ -87,6 +87,7 @@ def test_every_key_of_a_recipe_is_explained():
         "part",
         "bootloader",
         "lock",
+        "plan",
         "erase",
         "verify",
         "strip_sketch",

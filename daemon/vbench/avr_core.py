@@ -168,6 +168,19 @@ class AvrCore:
         bits = self.part.bits.get(bit)
         return bits is not None and bits.is_programmed(fuses[bits.memory])
 
+    def change(self, memory: MemoryKind, start: int, new: bytes, at: float, seconds: float) -> float:
+        """Let the part's own program put ``new`` into flash or EEPROM, a page at most; return when the cells are ready again.
+
+        Lock bits of the boot section are the caller's affair; those of serial programming do not count here.
+        """
+        cells = self.flash if memory is MemoryKind.FLASH else self.eeprom
+        old = bytes(cells[start : start + len(new)])
+        lost = memory is MemoryKind.FLASH and start // self.part.flash.page_bytes in self._lost_pages
+        if not lost:
+            cells[start : start + len(new)] = self._weakened(start, old, new) if self._weak > 0 else new
+        self._start(memory, seconds, at, math.inf, undo=(cells, start, old))
+        return self.busy_until
+
     def note(self, kind: ViolationKind, at: float) -> None:
         """Record a broken rule outside any instruction."""
         self.violations.append(Violation(kind=kind, at=at))

@@ -3,6 +3,7 @@
 All times are bench seconds and given by the caller; nothing in an emulated programmer waits or looks at a clock.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,7 +11,16 @@ from ispd.transport.contract import ControlTransfer, PortKind, UsbIdentity
 from vbench.isp_socket import IspSocket
 from vbench.target import AvrTarget
 
-__all__ = ["ControlReply", "Emulated", "EmulatedBoard", "EmulatedFace", "EmulatedSerial", "EmulatedUsb"]
+__all__ = [
+    "ControlReply",
+    "Emulated",
+    "EmulatedBoard",
+    "EmulatedFace",
+    "EmulatedSerial",
+    "EmulatedUsb",
+    "SerialEnd",
+    "UsbEnd",
+]
 
 
 class Emulated(Protocol):
@@ -19,7 +29,7 @@ class Emulated(Protocol):
     usb: UsbIdentity
     socket: IspSocket
     power_lost_at: float | None
-    """When a fault took the supply away; cleared by the next :meth:`power_on`."""
+    """When it left the bus by itself (a fault took its supply away); cleared by the next :meth:`power_on`."""
 
     def power_on(self, at: float) -> None:
         """Plug it in: its firmware starts, and the board on the header gets its supply."""
@@ -31,20 +41,14 @@ class Emulated(Protocol):
         """Catch up with the clock."""
 
 
-class EmulatedSerial(Emulated, Protocol):
-    """A programmer behind a serial port."""
+class SerialEnd(Protocol):
+    """The device's end of a serial port, whatever it is part of."""
 
-    port_kind: Literal[PortKind.SERIAL]
+    usb: UsbIdentity
     baud: int
     """Rate it talks at after power-up; of no importance on native USB."""
-
-    @property
-    def powered(self) -> bool:
-        """Whether it is plugged in."""
-
-    @property
-    def lost(self) -> int:
-        """Bytes from the host that found the firmware's buffer full."""
+    power_lost_at: float | None
+    """When it left the bus by itself."""
 
     def opened(self, at: float, *, baud: int, dtr: bool = True, rts: bool = True) -> None:
         """The host opened the port."""
@@ -65,6 +69,20 @@ class EmulatedSerial(Emulated, Protocol):
         """Return when :meth:`take` should be called next though nothing was fed, infinity for never."""
 
 
+class EmulatedSerial(Emulated, SerialEnd, Protocol):
+    """A programmer behind a serial port."""
+
+    port_kind: Literal[PortKind.SERIAL]
+
+    @property
+    def powered(self) -> bool:
+        """Whether it is plugged in."""
+
+    @property
+    def lost(self) -> int:
+        """Bytes from the host that found the firmware's buffer full."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlReply:
     """How the device answered a control transfer. ``ends_at`` is when the host sees its status stage, infinity for never.
@@ -77,23 +95,38 @@ class ControlReply:
     stalled: bool = False
 
 
-class EmulatedUsb(Emulated, Protocol):
-    """A programmer that is a USB device of its own, spoken to by control transfers."""
+class UsbEnd(Protocol):
+    """The device's end of control transfers, whatever it is part of."""
 
-    port_kind: Literal[PortKind.USB]
+    power_lost_at: float | None
+    """When it left the bus by itself."""
+
+    def run(self, now: float) -> None:
+        """Catch up with the clock."""
 
     def control(self, transfer: ControlTransfer, at: float) -> ControlReply:
         """Carry out one transfer that the host begins at ``at``; never called before the one before has ended."""
 
 
+class EmulatedUsb(Emulated, UsbEnd, Protocol):
+    """A programmer that is a USB device of its own, spoken to by control transfers."""
+
+    port_kind: Literal[PortKind.USB]
+
+
 class EmulatedFace(Protocol):
-    """What a board shows on its port: a bootloader, or its firmware. Spoken to like a programmer of its ``port_kind``:
-    ``control`` as in :class:`EmulatedUsb`, or the stream of :class:`EmulatedSerial`."""
+    """What a board shows on its port: a bootloader, or its firmware. By its ``port_kind`` it is a :class:`UsbEnd` too, or a
+    :class:`SerialEnd`. A face that has left the bus has ``power_lost_at`` set, for good."""
 
     usb: UsbIdentity
     version: int
     """bcdDevice."""
-    port_kind: PortKind
+    power_lost_at: float | None
+    """When it left the bus, None while it is there."""
+
+    @property
+    def port_kind(self) -> PortKind:
+        """How it is spoken to."""
 
 
 class EmulatedBoard(Protocol):
@@ -103,6 +136,8 @@ class EmulatedBoard(Protocol):
     """
 
     target: AvrTarget | None
+    on_change: Callable[[], object] | None
+    """Called when :meth:`next_change` may have come nearer by something else than a call of this board: reset, supply, a transfer."""
 
     def attach(self, at: float) -> None:
         """Plug its USB cable in: it has its supply from there, and starts."""

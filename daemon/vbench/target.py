@@ -5,7 +5,7 @@ Source: data sheet chapter "Serial Downloading" (entry, echo, SCK limits); the s
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ispd.model.part import ClockSource, MemoryKind, Part
@@ -109,6 +109,9 @@ class AvrTarget:
         self._take_line_faults(faults)
         self.powered = False
         self.in_reset = False
+        self.on_start: Callable[[float], object] | None = None
+        """Called with the time whenever supply or reset line changed; a board's USB side follows from them."""
+        self._header = self._cable = False
         self.programming = False
         self.clock_hz: float | None = None
         self.instructions = 0
@@ -171,16 +174,49 @@ class AvrTarget:
     # -- supply and reset ------------------------------------------------------------------------------------------
 
     def power_on(self, at: float, *, reset_active: bool) -> None:
-        """Apply the supply while the programmer holds the reset line at this level."""
+        """Apply the programmer's supply while it holds the reset line at this level."""
+        self._header = True
+        if self.powered:
+            self.set_reset(reset_active, at)
+        else:
+            self._begin(at, reset_active=reset_active)
+
+    def power_off(self, at: float) -> None:
+        """Take the programmer's supply away, and with it what drives the reset line."""
+        self._header = False
+        if self._cable:
+            self.set_reset(False, at)
+        else:
+            self._end(at)
+
+    def plug_cable(self, at: float) -> None:
+        """Plug the board's own USB cable in: a second supply."""
+        self._cable = True
+        if not self.powered:
+            self._begin(at, reset_active=False)
+
+    def pull_cable(self, at: float) -> None:
+        """Pull the board's own USB cable."""
+        self._cable = False
+        if not self._header:
+            self._end(at)
+
+    def _begin(self, at: float, *, reset_active: bool) -> None:
         self.powered = True
         self.in_reset = reset_active
         self._reset_changed = at
         self._start_over()
+        self._tell(at)
 
-    def power_off(self, at: float) -> None:
-        """Take the supply away; a write in progress is left half done."""
+    def _end(self, at: float) -> None:
+        """Lose the last supply; a write in progress is left half done."""
         self.core.cut_power(at)
         self.powered = self.in_reset = self.programming = False
+        self._tell(at)
+
+    def _tell(self, at: float) -> None:
+        if self.on_start is not None:
+            self.on_start(at)
 
     def set_reset(self, active: bool, at: float) -> None:
         """Drive the reset line. Active again after a pulse that is long enough latches the fuses anew."""
@@ -198,6 +234,20 @@ class AvrTarget:
             self.in_reset = False
             self.programming = False
         self._reset_changed = at
+        self._tell(at)
+
+    def source_hz(self) -> float | None:
+        """Return the rate of what the fuses, as they are now, select, before any divider; None where nothing oscillates."""
+        return self._sources.get(self._source(self.core.fuses))
+
+    def has_crystal_clock(self) -> bool:
+        """Tell whether the fuses, as they are now, select a clock from outside that is there: USB needs its precision."""
+        is_internal = self._source(self.core.fuses) in _INTERNAL_HZ
+        return not is_internal and self.source_hz() is not None
+
+    def _source(self, fuses: Mapping[MemoryKind, int]) -> ClockSource:
+        cksel = self.part.bits["cksel"]
+        return self.part.clock[cksel.of(fuses[cksel.memory])]
 
     def feed_clock(self, hz: float | None) -> None:
         """Feed a clock into XTAL1, None to take it away again; acts at once where the latched fuses want one."""
@@ -225,9 +275,7 @@ class AvrTarget:
 
     def _latched_clock_hz(self) -> float | None:
         fuses = self._latched
-        cksel = self.part.bits["cksel"]
-        source = self.part.clock[cksel.of(fuses[cksel.memory])]
-        hz = self._sources.get(source)
+        hz = self._sources.get(self._source(fuses))
         if hz is not None and self.core.is_programmed("ckdiv8", fuses):
             hz /= _DIVIDER
         return hz

@@ -1,4 +1,4 @@
-"""Standard requests of a low-speed USB device with one interface and no endpoint but 0 (USB 2.0, chapter 9)."""
+"""Standard requests of a USB device with one configuration (USB 2.0, chapter 9)."""
 
 import struct
 
@@ -18,20 +18,36 @@ class Descriptors:
     """Descriptors made from an identity; texts that are empty have no string, as in firmware that leaves them out.
 
     :param version: bcdDevice.
+    :param release: bcdUSB.
+    :param usb_class: class, subclass and protocol of the device.
+    :param packet_bytes: size of endpoint 0: 8 at low speed, 8 to 64 at full speed.
+    :param interfaces: interface descriptors with all that belongs to them; one that is vendor specific where not given.
+    :param count: how many interfaces those are (alternate settings do not count).
     """
 
-    def __init__(self, usb: UsbIdentity, *, version: int) -> None:
+    def __init__(
+        self,
+        usb: UsbIdentity,
+        *,
+        version: int,
+        release: int = 0x0110,
+        usb_class: tuple[int, int, int] = (_VENDOR_SPECIFIC, 0, 0),
+        packet_bytes: int = 8,
+        interfaces: bytes | None = None,
+        count: int = 1,
+    ) -> None:
         self._texts = ("", usb.manufacturer, usb.product, usb.serial)
         indices = [index if text else 0 for index, text in enumerate(self._texts)][1:]
         self.device = struct.pack(
             "<BBHBBBBHHHBBBB",
-            *(18, _DEVICE, 0x0110, _VENDOR_SPECIFIC, 0, 0, 8),
+            *(18, _DEVICE, release, *usb_class, packet_bytes),
             *(usb.vendor_id, usb.product_id, version, *indices, 1),
         )
-        interface = struct.pack("<9B", 9, 4, 0, 0, 0, _VENDOR_SPECIFIC, 0, 0, 0)
+        if interfaces is None:
+            interfaces = struct.pack("<9B", 9, 4, 0, 0, 0, _VENDOR_SPECIFIC, 0, 0, 0)
         self.configuration = (
-            struct.pack("<BBHBBBBB", 9, _CONFIGURATION, 9 + len(interface), 1, 1, 0, _BUS_POWERED, _MAX_POWER)
-            + interface
+            struct.pack("<BBHBBBBB", 9, _CONFIGURATION, 9 + len(interfaces), count, 1, 0, _BUS_POWERED, _MAX_POWER)
+            + interfaces
         )
 
     def answer(self, transfer: ControlTransfer) -> bytes | None:

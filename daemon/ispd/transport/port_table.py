@@ -6,6 +6,7 @@ number are gone by then. The slot is the place in the USB tree (``1-1.4.2``), ta
 
 import re
 from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from ispd.transport.contract import USB_PORT_PREFIX, PortChange, PortEvent, PortKind, UsbIdentity
@@ -89,10 +90,13 @@ class PortTable:
         known = self._known.pop(sysfs_path, None)
         return [] if known is None else [_removed(known)]
 
-    def reconcile(self, present: Iterable[SeenPort]) -> list[PortEvent]:
-        """Compare with a full listing: what is missing went, what is new came, in this order."""
-        listing = sorted(present, key=lambda seen: seen.sysfs_path)
-        gone = self._known.keys() - {seen.sysfs_path for seen in listing}
+    def reconcile(self, present: Iterable[SeenPort], *, told: AbstractSet[str] = frozenset()) -> list[PortEvent]:
+        """Compare with a full listing: what is missing went, what is new came, in this order.
+
+        :param told: sysfs paths that :meth:`add` or :meth:`remove` heard of since the listing began; they are left as they are.
+        """
+        listing = sorted((seen for seen in present if seen.sysfs_path not in told), key=lambda seen: seen.sysfs_path)
+        gone = self._known.keys() - {seen.sysfs_path for seen in listing} - told
         events = [event for path in sorted(gone) for event in self.remove(path)]
         return events + [event for seen in listing for event in self.add(seen)]
 

@@ -78,6 +78,20 @@ def test_reconciling_makes_up_for_lost_events() -> None:
     assert table.reconcile([seen("1-1.2", "ttyACM1"), moved]) == []
 
 
+def test_a_listing_knows_nothing_of_what_was_told_while_it_was_taken() -> None:
+    table = PortTable()
+    stays, goes, comes = seen("1-1.1", "ttyACM0"), seen("1-1.2", "ttyACM1"), seen("1-1.3", "ttyACM2")
+    table.reconcile([stays, goes])
+    table.remove(goes.sysfs_path)
+    table.add(comes)
+    told = {goes.sysfs_path, comes.sysfs_path}
+    assert table.reconcile([stays, goes], told=told) == []
+    assert shown(table.reconcile([stays, goes])) == [
+        ("removed", "1-1.3", "/dev/ttyACM2"),
+        ("added", "1-1.2", "/dev/ttyACM1"),
+    ]
+
+
 def test_another_device_at_a_known_path_is_a_removal_and_an_arrival() -> None:
     table = PortTable()
     table.add(seen("1-1.1"))

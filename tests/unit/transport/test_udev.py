@@ -1,9 +1,12 @@
 """The udev watcher, with a stand-in for the library: a socket that rings, devices that are values."""
 
 import os
+import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import SimpleNamespace
 
 import anyio
@@ -12,6 +15,7 @@ import pytest
 from ispd.transport import udev
 from ispd.transport.contract import PortEvent, PortKind
 from ispd.transport.machine import Machine
+from vbench.virtual_time import run_virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +27,12 @@ class FakeUdev:
     """Devices that are there, and monitors that tell about changes."""
 
     devices: list[SimpleNamespace] = field(default_factory=list)
+    may_list: threading.Event = field(default_factory=threading.Event)
+    """Cleared while the kernel holds back who reads."""
     monitors: list["FakeMonitor"] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.may_list.set()
 
     def Context(self) -> "FakeUdev":  # noqa: N802 - the library's name
         return self
@@ -39,7 +48,9 @@ class FakeUdev:
 
     def list_devices(self, subsystem: str, **properties: str) -> Iterator[SimpleNamespace]:
         assert (subsystem, properties) in (("tty", {}), ("usb", {"DEVTYPE": "usb_device"}))
-        return iter([device for device in self.devices if device.subsystem == subsystem])
+        found = [device for device in self.devices if device.subsystem == subsystem]
+        assert self.may_list.wait(30)
+        return iter(found)
 
 
 class FakeMonitor:
@@ -48,6 +59,7 @@ class FakeMonitor:
         self.filters: list[tuple[str, str | None]] = []
         self.started = False
         self._ear, self._bell = os.pipe()
+        os.set_blocking(self._ear, False)
 
     def filter_by(self, subsystem: str, device_type: str | None = None) -> None:
         assert not self.started, "what comes before the filter is not filtered"
@@ -66,7 +78,8 @@ class FakeMonitor:
     def poll(self, timeout: float) -> SimpleNamespace | None:
         assert timeout == 0, "waiting belongs to the event loop"
         if not self.events:
-            os.read(self._ear, 1)
+            with suppress(BlockingIOError):
+                os.read(self._ear, 1)
             return None
         event = self.events.popleft()
         if isinstance(event, OSError):
@@ -128,6 +141,53 @@ async def test_a_board_with_a_tty_is_a_serial_port_and_a_usb_device(fake: FakeUd
             ]
             fake.monitors[0].ring(device("1-1.1", "ttyACM0", "remove", {}), whole("1-1.1", "unbind", {}))
             assert [(await anext(events)).kind for _ in range(2)] == [PortKind.SERIAL, PortKind.USB]
+
+
+async def test_events_do_not_wait_for_a_listing_and_are_newer_than_it(fake: FakeUdev) -> None:
+    fake.devices[:] = [device("1-1.1", "ttyACM0"), device("1-1.2", "ttyACM1")]
+    fake.may_list.clear()
+    with anyio.fail_after(10):
+        async with Machine().hotplug() as events:
+            with anyio.move_on_after(0.01):
+                await anext(events)
+            fake.monitors[0].ring(device("1-1.3", "ttyACM2"), device("1-1.2", "ttyACM1", "remove", {}))
+            assert shown(await anext(events)) == ("added", "1-1.3")
+            with anyio.move_on_after(0.05) as quiet:
+                await anext(events)
+            assert quiet.cancelled_caught
+            fake.may_list.set()
+            assert shown(await anext(events)) == ("added", "1-1.1")
+            with anyio.move_on_after(0.05) as quiet:
+                await anext(events)
+            assert quiet.cancelled_caught, "neither is the port that left back, nor the one that came gone"
+
+
+def test_what_no_event_told_is_found_after_thirty_seconds(fake: FakeUdev, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Inline:
+        """Virtual time would run away from a thread."""
+
+        def __init__(self, *, target: Callable[[], None], **_: object) -> None:
+            self.start = target
+
+    async def watch() -> None:
+        fake.devices.append(device("1-1.1", "ttyACM0"))
+        turns: list[float] = []
+        async with Machine().hotplug(lambda: turns.append(anyio.current_time())) as events:
+            assert shown(await anext(events)) == ("added", "1-1.1")
+            for path in ("1-1.2", "1-1.3"):
+                begun = anyio.current_time()
+                fake.devices.append(device(path, "ttyACM1"))
+                assert shown(await anext(events)) == ("added", path)
+                assert anyio.current_time() - begun == pytest.approx(30)
+            fake.devices.clear()
+            assert [shown(await anext(events)) for _ in range(3)] == [
+                ("removed", path) for path in ("1-1.1", "1-1.2", "1-1.3")
+            ]
+            assert anyio.current_time() == pytest.approx(90)
+        assert max(after - before for before, after in pairwise(turns)) <= 30 + 1e-6, "the watchdog hears of each"
+
+    monkeypatch.setattr(udev, "Thread", Inline)
+    run_virtual(watch)
 
 
 async def test_an_error_of_the_monitor_means_a_new_one_and_a_full_comparison(fake: FakeUdev) -> None:

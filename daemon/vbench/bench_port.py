@@ -7,7 +7,7 @@ from collections.abc import Callable
 import anyio
 
 from ispd.errors import LinkClosedError
-from vbench.emulated import EmulatedSerial
+from vbench.emulated import SerialEnd
 
 __all__ = ["BenchPort", "BenchTime"]
 
@@ -37,7 +37,7 @@ class BenchPort:
     :param on_end: called once when the port is closed, or its programmer was found to have lost its supply.
     """
 
-    def __init__(self, name: str, programmer: EmulatedSerial, time: BenchTime, on_end: Callable[[], object]) -> None:
+    def __init__(self, name: str, programmer: SerialEnd, time: BenchTime, on_end: Callable[[], object]) -> None:
         self._name = name
         self._programmer = programmer
         self._time = time

@@ -8,7 +8,7 @@ import anyio.lowlevel
 from ispd.errors import LinkClosedError, LinkTimeoutError, RemoteProtocolError
 from ispd.transport.contract import ControlTransfer, UsbIdentity
 from vbench.bench_port import BenchTime
-from vbench.emulated import ControlReply, EmulatedUsb
+from vbench.emulated import ControlReply, UsbEnd
 
 __all__ = ["BenchUsbLink"]
 
@@ -25,7 +25,7 @@ class BenchUsbLink:
         self,
         name: str,
         identity: UsbIdentity,
-        programmer: EmulatedUsb,
+        programmer: UsbEnd,
         time: BenchTime,
         on_end: Callable[[], object],
     ) -> None:

@@ -130,14 +130,14 @@ class EmulatedFace(Protocol):
 
 
 class EmulatedBoard(Protocol):
-    """A board with a USB port of its own: what it shows there follows from its flash, its fuses and its reset line.
+    """A board with a USB port of its own: what it shows there follows from its flash, its fuses and its reset line."""
 
-    ``target`` is the chip that the programmer's header sees; None for a board without one (STM32).
-    """
-
-    target: AvrTarget | None
     on_change: Callable[[], object] | None
     """Called when :meth:`next_change` may have come nearer by something else than a call of this board: reset, supply, a transfer."""
+
+    @property
+    def target(self) -> AvrTarget | None:
+        """The chip that the programmer's header sees; None for a board without one (STM32)."""
 
     def attach(self, at: float) -> None:
         """Plug its USB cable in: it has its supply from there, and starts."""

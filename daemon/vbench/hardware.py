@@ -1,11 +1,13 @@
 """The virtual bench as hardware: named ports with emulated programmers behind them, plugged and pulled at will.
 
-Nothing runs in the background for a port: an emulated board catches up with the clock whenever somebody looks at it,
-and what it does has its own exact times. Timed bench events are the exception; they need ``async with``.
+Nothing runs in the background for a port: an emulated programmer catches up with the clock whenever somebody looks at it,
+and what it does has its own exact times. Timed bench events are the exception, and what boards show on ports of their own
+as time goes by; they need ``async with``.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import importlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -31,10 +33,12 @@ from ispd.transport.contract import (
     UsbDeviceAt,
     UsbIdentity,
 )
+from vbench.bench_boards import BoardPorts
 from vbench.bench_port import BenchPort, BenchTime
 from vbench.bench_usb import BenchUsbLink
 from vbench.benchfile import EventTable, read_bench
-from vbench.emulated import EmulatedSerial, EmulatedUsb
+from vbench.board import Board
+from vbench.emulated import EmulatedBoard, EmulatedFace, EmulatedSerial, EmulatedUsb
 from vbench.target import AvrTarget
 
 __all__ = ["BenchHardware", "BenchPort", "Place", "open_bench"]
@@ -61,6 +65,8 @@ class Place:
     """What holds it open."""
     number: int = 1
     """Its address on the bus, another one at each plug."""
+    board_usb: str | None = None
+    """Path of the port for its board's own USB cable."""
 
     @property
     def address(self) -> str:
@@ -108,9 +114,16 @@ class BenchHardware:
         self._schedule: list[tuple[float, Callable[[], object]]] = []
         self._tasks: TaskGroup | None = None
         self._number = 0
+        self._boards = BoardPorts(
+            self._time, publish=self._publish, next_number=self._next_number, is_taken=self._is_node
+        )
+        self._named_ports: dict[str, str] = {}
+        self.tools: Mapping[str, str] = {}
+        """Version of each outside program that is not Debian's, by name; empty for one that is not installed."""
 
     async def __aenter__(self) -> Self:
         self.now()
+        self._boards.watch()
         self._tasks = anyio.create_task_group()
         await self._tasks.__aenter__()
         for at, action in sorted(self._schedule, key=lambda entry: entry[0]):
@@ -120,6 +133,7 @@ class BenchHardware:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._boards.rest()
         if self._tasks is not None:
             tasks, self._tasks = self._tasks, None
             tasks.cancel_scope.cancel()
@@ -130,6 +144,10 @@ class BenchHardware:
     def now(self) -> float:
         """Return bench seconds; they begin when the bench is first used inside an event loop."""
         return self._time.now()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait that many bench seconds."""
+        await anyio.sleep(seconds / self._time.scale)
 
     def at(self, when: float, action: Callable[[], object]) -> None:
         """Do something at a bench time. Needs ``async with``, entered before or after."""
@@ -144,7 +162,7 @@ class BenchHardware:
 
     # -- what is on the bench --------------------------------------------------------------------------------------
 
-    def add(
+    def add(  # noqa: PLR0913 - all but two are keywords that seldom occur
         self,
         name: str,
         programmer: EmulatedSerial | EmulatedUsb,
@@ -153,10 +171,16 @@ class BenchHardware:
         usb: UsbIdentity | None = None,
         plugged: bool = True,
         refusal: ErrorCode | None = None,
+        board_usb: str | None = None,
+        board: EmulatedBoard | None = None,
     ) -> None:
-        """Put a programmer on a new port. ``path`` is its USB topology path; made up where None."""
-        if name in self._places:
-            raise ValueError(f"the bench has a port {name} already")
+        """Put a programmer on a new port.
+
+        :param path: its USB topology path; made up where None.
+        :param board_usb: path of the port for the own USB cable of boards on this programmer, None where they get none.
+        :param board: USB side of the board that is on the programmer already; a :class:`~vbench.board.Board` where None.
+        """
+        self._check_new(name)
         self._places[name] = Place(
             name=name,
             programmer=programmer,
@@ -166,9 +190,27 @@ class BenchHardware:
             node=name,
             refusal=refusal,
             number=self._next_number(),
+            board_usb=board_usb,
         )
         if not plugged:
             programmer.power_off(0.0)
+        if board_usb is not None:
+            self._boards.add(board_usb)
+            target = programmer.socket.target
+            if target is not None:
+                self._boards.attach(board_usb, board or Board(target), 0.0)
+
+    def add_port(self, name: str, path: str, board: EmulatedBoard | None = None) -> None:
+        """Make a port for boards that are on no programmer, perhaps with one in it."""
+        self._check_new(name)
+        self._boards.add(path)
+        self._named_ports[name] = path
+        if board is not None:
+            self._boards.attach(path, board, 0.0)
+
+    def _check_new(self, name: str) -> None:
+        if name in self._places or name in self._named_ports:
+            raise ValueError(f"the bench has a port {name} already")
 
     def _next_number(self) -> int:
         """Return the address that the next device gets: 1 to 127, round and round (USB 2.0, chapter 9.4.6)."""
@@ -214,17 +256,60 @@ class BenchHardware:
                 place.port.lose()
             self._publish(place.event(PortChange.REMOVED))
 
-    def insert(self, name: str, target: AvrTarget) -> None:
-        """Put a board on a programmer; raises ``ValueError`` where there is one."""
-        programmer = self._place(name).programmer
-        programmer.run(self.now())
-        programmer.socket.insert(target, self.now())
+    def insert(self, name: str, board: AvrTarget | EmulatedBoard) -> None:
+        """Put a board on a programmer, with its own USB cable where the programmer's place has a port for it; or into a port.
+
+        Raises ``ValueError`` where there is one.
+        """
+        now = self.now()
+        if name in self._named_ports:
+            self._boards.attach(self._named_ports[name], _with_usb(board), now)
+            return
+        place = self._place(name)
+        target = board if isinstance(board, AvrTarget) else board.target
+        if target is None:
+            raise ValueError(f"this board has no header for {name}")
+        place.programmer.run(now)
+        place.programmer.socket.insert(target, now)
+        if place.board_usb is not None:
+            self._boards.attach(place.board_usb, _with_usb(board), now)
 
     def remove(self, name: str) -> AvrTarget:
-        """Take the board off a programmer and return it; raises ``ValueError`` where there is none."""
-        programmer = self._place(name).programmer
-        programmer.run(self.now())
-        return programmer.socket.remove(self.now())
+        """Take the board off a programmer, or out of a port, and return its chip; raises ``ValueError`` where there is none."""
+        now = self.now()
+        if name in self._named_ports:
+            board = self._boards.detach(self._named_ports[name], now)
+            if board is None or board.target is None:
+                raise ValueError(f"no board is in {name}")
+            return board.target
+        place = self._place(name)
+        place.programmer.run(now)
+        if place.board_usb is not None:
+            self._boards.detach(place.board_usb, now)
+        return place.programmer.socket.remove(now)
+
+    def board(self, name: str) -> EmulatedBoard | None:
+        """Return the USB side of the board on a programmer, or in a port; None where there is none."""
+        path = self._named_ports.get(name) or self._place(name).board_usb
+        port = None if path is None else self._boards.at(path)
+        return None if port is None else port.board
+
+    def face(self, path: str) -> EmulatedFace | None:
+        """Return what a board shows at a place of the USB tree now, to look inside."""
+        port = self._boards.at(path)
+        return None if port is None else port.shown
+
+    def devices(self) -> list[UsbDeviceAt]:
+        """Return all USB devices that are there now, in the order of their addresses, as the kernel lists them."""
+        self._boards.settle()
+        return sorted(self._devices(), key=lambda device: device.address)
+
+    def _devices(self) -> Iterator[UsbDeviceAt]:
+        yield from (place.device() for place in self._places.values() if place.plugged)
+        yield from filter(None, (port.device() for port in self._boards))
+
+    def _is_node(self, node: str) -> bool:
+        return any(place.plugged and place.node == node for place in self._places.values())
 
     def _place(self, name: str) -> Place:
         try:
@@ -253,6 +338,8 @@ class BenchHardware:
         Raises ``TransportError`` with ``port-not-found``, ``port-busy`` or the refusal the bench was told.
         """
         await anyio.lowlevel.checkpoint()
+        if (of_board := self._boards.open_serial(settings)) is not None:
+            return of_board
         by_node = (place for place in self._places.values() if place.plugged and place.node == settings.port)
         place = self._free_place(settings.port, next(by_node, None))
         if settings.path not in (None, place.path):
@@ -271,6 +358,8 @@ class BenchHardware:
         Raises ``TransportError`` with ``port-not-found``, ``port-busy`` or the refusal the bench was told.
         """
         await anyio.lowlevel.checkpoint()
+        if (of_board := self._boards.open_usb(port)) is not None:
+            return of_board
         by_path = (place for place in self._places.values() if place.plugged and USB_PORT_PREFIX + place.path == port)
         place = self._free_place(port, next(by_path, self._places.get(port)))
         programmer = place.programmer
@@ -284,17 +373,14 @@ class BenchHardware:
     async def device_at(self, path: str) -> UsbDeviceAt | None:
         """Look at a place of the emulated USB tree."""
         await anyio.lowlevel.checkpoint()
-        place = next((place for place in self._places.values() if place.plugged and place.path == path), None)
-        return None if place is None else place.device()
+        return next((device for device in self.devices() if device.path == path), None)
 
-    async def run_tool(
-        self,
-        run: ToolRun,
-        on_output: Callable[[bytes], object] = lambda _: None,  # noqa: ARG002 - what is missing prints nothing
-    ) -> ToolOutcome:
-        """Raise ``TransportError`` (tool-missing): a bench has no programs of its own."""
+    async def run_tool(self, run: ToolRun, on_output: Callable[[bytes], object] = lambda _: None) -> ToolOutcome:
+        """Run one of the programs that the bench emulates; see the contract."""
         await anyio.lowlevel.checkpoint()
-        raise TransportError(ErrorCode.TOOL_MISSING, f"there is no program {run.words[0]} on the bench")
+        # late, because programs know the bench
+        outcome: ToolOutcome = await importlib.import_module("vbench.tools").run_emulated(run, on_output, self)
+        return outcome
 
     @staticmethod
     def _free_place(name: str, place: Place | None) -> Place:
@@ -318,6 +404,10 @@ class BenchHardware:
         for place in self._places.values():
             if place.plugged:
                 sender.send_nowait(place.event(PortChange.ADDED))
+        self._boards.settle()
+        for port in self._boards:
+            for event in port.events(PortChange.ADDED):
+                sender.send_nowait(event)
         self._watchers.add(sender)
         try:
             async with receiver, aclosing(_turning(receiver, on_turn)) as changes:
@@ -325,6 +415,10 @@ class BenchHardware:
         finally:
             self._watchers.discard(sender)
             sender.close()
+
+
+def _with_usb(board: AvrTarget | EmulatedBoard) -> EmulatedBoard:
+    return Board(board) if isinstance(board, AvrTarget) else board
 
 
 async def _turning(

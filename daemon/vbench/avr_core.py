@@ -235,18 +235,14 @@ class AvrCore:
             return self._violate(ViolationKind.ADDRESS_RANGE, at, (0x4C, b2, b3, b4))
         start = address & ~self._page_mask
         old = bytes(self.flash[start : start + len(self._buffer)])
-        self._put_page(start, old, self._buffer)
+        if start // len(self._buffer) not in self._lost_pages:
+            new = bytes(a & b for a, b in zip(old, self._buffer, strict=True))
+            self.flash[start : start + len(old)] = self._weakened(start, old, new) if self._weak > 0 else new
         self._buffer = bytearray([_BLANK]) * len(old)
         self._low_word = -1
         spread = (chance(self._seed, self._writes) * 2 - 1) * _PAGE_WRITE_SPREAD_S
         self._start(MemoryKind.FLASH, _PAGE_WRITE_S + spread, at, sck, undo=(self.flash, start, old))
         return b3
-
-    def _put_page(self, start: int, old: bytes, data: bytes | bytearray) -> None:
-        """Clear the bits of a page that are 0 in ``data``, as far as faults let it."""
-        if start // len(old) not in self._lost_pages:
-            new = bytes(a & b for a, b in zip(old, data, strict=True))
-            self.flash[start : start + len(old)] = self._weakened(start, old, new) if self._weak > 0 else new
 
     def _weakened(self, start: int, old: bytes, new: bytes) -> bytes:
         """Return what a page holds after its write where the supply dipped: some bytes are still the old ones."""
@@ -305,25 +301,6 @@ class AvrCore:
         self._eeprom_buffer.clear()
         self._start(MemoryKind.EEPROM, self.part.times.eeprom_s, at, sck, undo=(self.eeprom, start, old))
         return b3
-
-    # -- what the chip does to itself ------------------------------------------------------------------------------
-
-    def erase_page(self, address: int) -> None:
-        """Erase the flash page that holds a byte address, by the chip's own program (SPM)."""
-        start = address & self._flash_mask & ~self._page_mask
-        self.flash[start : start + len(self._buffer)] = bytes([_BLANK]) * len(self._buffer)
-        self._settle()
-
-    def write_page(self, address: int, data: bytes) -> None:
-        """Write a whole flash page by the chip's own program: bits are only cleared, and faults act as with ISP."""
-        start = address & self._flash_mask & ~self._page_mask
-        self._put_page(start, bytes(self.flash[start : start + len(data)]), data)
-        self._settle()
-
-    def write_eeprom_byte(self, address: int, value: int) -> None:
-        """Write a byte of EEPROM by the chip's own program."""
-        self.eeprom[address % len(self.eeprom)] = value
-        self._settle()
 
     # -- identity, fuses, lock -------------------------------------------------------------------------------------
 

@@ -38,11 +38,13 @@ class SerialSettings:
 
     :param path: USB topology path the port must have, None for wherever it is. Device nodes are given away anew at each
         re-plug: what was ``/dev/ttyACM0`` a moment ago may be another programmer now.
+    :param hangs_up: drop DTR when the port is closed, which resets an Uno and, at 1200 baud, wakes a sketch's bootloader.
     """
 
     port: str
     baud: int
     path: str | None = None
+    hangs_up: bool = False
 
 
 class BytePort(Protocol):

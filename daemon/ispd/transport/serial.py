@@ -2,7 +2,8 @@
 
 Opening runs in a worker thread, because a wedged USB device can hold ``open`` or its line coding for seconds. A port is
 taken for this process alone twice over: ``flock`` keeps other users of pyserial out, ``TIOCEXCL`` everyone else but
-root. ``HUPCL`` is cleared so that closing does not drop DTR and the next open does not reset an Uno.
+root. ``HUPCL`` is cleared, unless hanging up is asked for, so that closing does not drop DTR and the next open does not
+reset an Uno.
 """
 
 import asyncio
@@ -197,7 +198,7 @@ def _open_tty(settings: SerialSettings) -> serial.Serial:
         ) from error
     try:
         _check_place(settings, os.fstat(tty.fileno()).st_rdev)
-        _set_up(tty)
+        _set_up(tty, hangs_up=settings.hangs_up)
     except TransportError:
         tty.close()
         raise
@@ -228,12 +229,15 @@ def _check_place(settings: SerialSettings, device: int) -> None:
         )
 
 
-def _set_up(tty: serial.Serial) -> None:
-    """Claim the tty, keep DTR when it is closed, assert both lines, and ask for short latency."""
+def _set_up(tty: serial.Serial, *, hangs_up: bool) -> None:
+    """Claim the tty, keep or drop DTR when it is closed, assert both lines, and ask for short latency."""
     descriptor = tty.fileno()
     fcntl.ioctl(descriptor, termios.TIOCEXCL)
     attributes = termios.tcgetattr(descriptor)
-    attributes[_CFLAG] &= ~termios.HUPCL
+    if hangs_up:
+        attributes[_CFLAG] |= termios.HUPCL
+    else:
+        attributes[_CFLAG] &= ~termios.HUPCL
     termios.tcsetattr(descriptor, termios.TCSANOW, attributes)
     try:
         tty.dtr = True

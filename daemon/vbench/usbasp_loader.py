@@ -1,24 +1,32 @@
 """USBaspLoader: a bootloader that shows the ids and texts of a USBasp and flashes the very chip it runs on.
 
 Source: baerwolf/USBaspLoader eae41bc, firmware/main.c. It answers a USBasp's requests out of its own knowledge: nothing is
-clocked anywhere, so no reply holds an echo. A programmer's driver that writes to it writes into a keyboard.
+clocked anywhere, so no reply holds an echo. A programmer's driver that writes to it writes into a keyboard. It stays while a
+button is held at a reset; the boards of the bench hold it while the chip is blank.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ispd.model.part import MemoryKind, Part
+from ispd.model.span import Span
 from ispd.transport.contract import ControlTransfer, UsbIdentity
+from vbench.board_chip import Chip
+from vbench.board_face import Departure, Exit, Loader, LoaderStart
+from vbench.board_usb import ControlFace
+from vbench.bypass import to_application
 from vbench.faults import UsbFault
-from vbench.usb_device import TAU_S, HungError, UsbDevice
+from vbench.target import AvrTarget
+from vbench.usb_descriptors import Descriptors
+from vbench.usb_device import PACKET_BYTES, TAU_S, HungError, UsbDevice
 
-__all__ = ["UsbAspLoader"]
+__all__ = ["UsbAspLoader", "UsbAspLoaderFace", "start_loader"]
 
 _LOADER_BYTES = 2048
 """The usual boot section; the loader refuses to write into it."""
-_PAGE_WRITE_S = 9e-3
-"""Erase and write of one page by the chip itself, 4.5 ms at most each."""
-_EEPROM_WRITE_S = 9e-3
-_ERASE_PAGE_S = 4.5e-3
+_VERSION = 0x0102
+"""bcdDevice."""
+_MANUFACTURER, _PRODUCT = "www.fischl.de", "USBasp"
 _FLAG_LAST = 0x02
 _FUSES = {
     (0x50, 0x00): MemoryKind.LFUSE,
@@ -28,59 +36,123 @@ _FUSES = {
 }
 
 
-class UsbAspLoader(UsbDevice):
-    """A board in its USBaspLoader. Its header is empty: the chip that answers is the board's own.
+def start_loader(chip: Chip, start: LoaderStart) -> Loader:
+    """Begin to run: the application where there is one."""
+    if chip.has_application():
+        return to_application(start.at)
+    return UsbAspLoaderFace(chip, replace(start.usb, manufacturer=_MANUFACTURER, product=_PRODUCT), at=start.at)
 
-    ``writes`` counts the requests that changed something: blocks of flash or EEPROM, single EEPROM bytes, erases.
-    ``disconnects`` counts those after which the real thing may start its application.
+
+class UsbAspLoader(UsbDevice):
+    """A device on a USB port that is a board in its USBaspLoader, taken for a programmer by its identity.
+
+    Its header is empty: the chip that answers is the board's own. ``writes`` counts the requests that changed something: blocks
+    of flash or EEPROM, single EEPROM bytes, erases. ``disconnects`` counts those after which the real thing may start its application.
     """
 
     def __init__(self, part: Part, *, tau_s: float = TAU_S, faults: Sequence[UsbFault] = ()) -> None:
-        self.part = part
-        self.flash = bytearray(b"\xff" * part.flash.size_bytes)
-        self.eeprom = bytearray(b"\xff" * part.eeprom.size_bytes)
-        self.writes = self.disconnects = 0
-        self._page = bytearray(b"\xff" * part.flash.page_bytes)
-        self._limit = part.flash.size_bytes - _LOADER_BYTES
-        super().__init__(
-            UsbIdentity(vendor_id=0x16C0, product_id=0x05DC, manufacturer="www.fischl.de", product="USBasp"),
-            version=0x0102,
-            target=None,
-            tau_s=tau_s,
-            faults=faults,
-        )
+        size = part.flash.size_bytes
+        section = Span(size - _LOADER_BYTES, size)
+        self.chip = Chip(AvrTarget(part), section=section, start=section.start, ram={})
+        self._requests = _Requests(self.chip)
+        usb = UsbIdentity(vendor_id=0x16C0, product_id=0x05DC, manufacturer=_MANUFACTURER, product=_PRODUCT)
+        super().__init__(usb, version=_VERSION, target=None, tau_s=tau_s, faults=faults)
+
+    @property
+    def flash(self) -> bytearray:
+        """Cells of the board's own flash."""
+        return self.chip.target.flash
+
+    @property
+    def eeprom(self) -> bytearray:
+        """Cells of the board's own EEPROM."""
+        return self.chip.target.eeprom
+
+    @property
+    def writes(self) -> int:
+        """Requests that changed something."""
+        return self._requests.writes
+
+    @property
+    def disconnects(self) -> int:
+        """Requests to disconnect."""
+        return self._requests.disconnects
 
     def _start(self) -> None:
-        self._address = 0
+        self._requests.start()
 
     def _request(self, transfer: ControlTransfer) -> bytes:
-        """``usbFunctionSetup``; CONNECT and whatever it does not know answer nothing."""
+        for _ in self._packets(transfer.data):
+            pass  # the work comes between them, and takes as long when it comes after
+        data, self.now = self._requests.carry_out(transfer, self.now)
+        return self._reply(transfer, data)
+
+
+class UsbAspLoaderFace(ControlFace):
+    """A board in its USBaspLoader, on the cells that its programmer sees."""
+
+    def __init__(self, chip: Chip, usb: UsbIdentity, *, at: float) -> None:
+        self._requests = _Requests(chip)
+        super().__init__(
+            usb,
+            version=_VERSION,
+            at=at,
+            descriptors=Descriptors(usb, version=_VERSION),
+            packet_bytes=PACKET_BYTES,
+        )
+
+    def _request(self, transfer: ControlTransfer) -> bytes:
+        data, self.now = self._requests.carry_out(transfer, self.now)
+        if self._requests.is_over:
+            self.departure = Departure(at=self.now + 2 * self.tau_s, exit=Exit.APPLICATION)
+        return data
+
+
+class _Requests:
+    """What the firmware does with the requests of a host, on whatever bus they came."""
+
+    def __init__(self, chip: Chip) -> None:
+        self.writes = self.disconnects = 0
+        self.is_over = False
+        """Whether it is about to start the application."""
+        self._chip = chip
+        self._limit = chip.section.start
+        self._page = bytearray(b"\xff") * chip.part.flash.page_bytes
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew, as after a reset."""
+        self._now = 0.0
+        self._address = 0
+        self._is_asked_to_leave = False
+
+    def carry_out(self, transfer: ControlTransfer, now: float) -> tuple[bytes, float]:
+        """``usbFunctionSetup``; CONNECT and whatever it does not know answer nothing. Returns the answer, and when its work is done."""
+        self._now = now
         value, index = transfer.value, transfer.index
+        answer = b""
         match transfer.request:
             case 2:  # DISCONNECT
                 self.disconnects += 1
-                answer = b""
+                self.is_over = self._is_asked_to_leave
             case 3:  # TRANSMIT
-                value = self._pretend(value & 0xFF, value >> 8, index & 0xFF, index >> 8)
-                answer = bytes((0, 0, 0, value))
+                told = self._pretend(value & 0xFF, value >> 8, index & 0xFF, index >> 8)
+                answer = bytes((0, 0, 0, told))
             case 5 | 10:  # ENABLEPROG, SETISPSCK: always well
                 answer = b"\x00"
             case 9:  # SETLONGADDRESS
                 self._address = value | index << 16
-                answer = b""
             case 4 | 7:
                 self._take_address(value)
-                return self._read(transfer)
+                answer = self._read(transfer)
             case 6 | 8:
                 self._take_address(value)
-                return self._write(transfer)
-            case _:
-                answer = b""
-        return self._reply(transfer, answer)
+                self._write(transfer)
+        return answer, self._now
 
     def _take_address(self, value: int) -> None:
         """Set the low 16 bits; the others come from SETLONGADDRESS, and parts up to 64 KiB have none."""
-        high = self._address & ~0xFFFF if len(self.flash) > 0x10000 else 0
+        high = self._address & ~0xFFFF if self._chip.part.flash.size_bytes > 0x10000 else 0
         self._address = high | value
 
     def _pretend(self, b1: int, b2: int, b3: int, b4: int) -> int:
@@ -88,55 +160,57 @@ class UsbAspLoader(UsbDevice):
         address = b2 << 8 | b3
         match b1:
             case 0x30:
-                return bytes((*self.part.signature.value, 0))[b3 & 3]
+                return bytes((*self._chip.part.signature.value, 0))[b3 & 3]
             case 0x20 | 0x28:
-                return self.flash[(address << 1 | b1 >> 3 & 1) % len(self.flash)]
+                cell = address << 1 | b1 >> 3 & 1
+                return self._chip.read_flash(Span(cell, cell + 1))[0]
             case 0x50 | 0x58:
                 return self._fuse(_FUSES.get((b1, b2)))
             case 0xA0:
-                return self.eeprom[address % len(self.eeprom)]
+                return self._chip.read_eeprom(Span(address, address + 1))[0]
             case 0xC0:
                 self.writes += 1
-                self.eeprom[address % len(self.eeprom)] = b4
-                self.now += _EEPROM_WRITE_S
+                self._now = self._chip.write_eeprom(address, bytes((b4,)), self._now)
             case 0xAC if b2 == 0x80:
-                self.writes += 1
-                self.flash[: self._limit] = b"\xff" * self._limit
-                self.now += _ERASE_PAGE_S * self._limit / len(self._page)
+                self._erase_application()
+            case 0xFF:  # HAVE_BOOTLOADER_HIDDENEXITCOMMAND: a disconnect ends the loader from now on
+                self._is_asked_to_leave = True
         return 0
 
+    def _erase_application(self) -> None:
+        self.writes += 1
+        for page in range(0, self._limit, len(self._page)):
+            self._now = self._chip.erase_page(page, self._now)
+
     def _fuse(self, memory: MemoryKind | None) -> int:
-        """Fuse and lock bytes as the chip itself reads them; it has its factory's."""
-        fuse = None if memory is None else self.part.fuse(memory)
-        if fuse is not None:
-            return fuse.default
-        return 0xFF if memory is MemoryKind.LOCK else 0
+        """Fuse and lock bytes as the chip itself reads them."""
+        if memory is MemoryKind.LOCK:
+            return self._chip.lock
+        if memory is None or self._chip.part.fuse(memory) is None:
+            return 0
+        return self._chip.fuse(memory)
 
     def _read(self, transfer: ControlTransfer) -> bytes:
         length = transfer.length & 0xFF
         if length == 0xFF:
             raise HungError  # V-USB's mark for "no message"
-        cells = self.flash if transfer.request == 4 else self.eeprom
-        data = bytes(cells[(self._address + offset) % len(cells)] for offset in range(length))
+        span = Span(self._address, self._address + length)
         self._address += length
-        return self._reply(transfer, data)
+        return self._chip.read_flash(span) if transfer.request == 4 else self._chip.read_eeprom(span)
 
-    def _write(self, transfer: ControlTransfer) -> bytes:
+    def _write(self, transfer: ControlTransfer) -> None:
         if not transfer.data:
             raise HungError  # it waits for data before it lets the status stage through
         self.writes += 1
-        for packet in self._packets(transfer.data[: len(transfer.data) & 0xFF]):  # it counts in a byte
-            for byte in packet:
-                if transfer.request == 8:
-                    self.eeprom[self._address % len(self.eeprom)] = byte
-                    self._address += 1
-                    self.now += _EEPROM_WRITE_S
-                else:
-                    self._fill(byte)
-        pending = self._address % len(self._page) != 0
-        if transfer.request == 6 and transfer.index >> 8 & _FLAG_LAST and pending:
+        data = transfer.data[: len(transfer.data) & 0xFF]  # it counts in a byte
+        if transfer.request == 8:
+            self._now = self._chip.write_eeprom(self._address, data, self._now)
+            self._address += len(data)
+            return
+        for byte in data:
+            self._fill(byte)
+        if transfer.index >> 8 & _FLAG_LAST and self._address % len(self._page) != 0:
             self._write_page(self._address - 1)
-        return b""
 
     def _fill(self, byte: int) -> None:
         if self._address < self._limit:
@@ -146,7 +220,6 @@ class UsbAspLoader(UsbDevice):
                 self._write_page(self._address - 1)
 
     def _write_page(self, address: int) -> None:
-        start = address // len(self._page) * len(self._page)
-        self.flash[start : start + len(self._page)] = self._page
+        self._now = self._chip.erase_page(address, self._now)
+        self._now = self._chip.write_page(address, bytes(self._page), self._now)
         self._page[:] = b"\xff" * len(self._page)
-        self.now += _PAGE_WRITE_S

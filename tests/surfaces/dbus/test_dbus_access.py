@@ -106,7 +106,7 @@ class Told:
         self._verdict = verdict
         self.actions: list[str] = []
 
-    async def ask(self, *asked: Any) -> tuple[Any, ...]:
+    async def ask(self, *asked: Any, within_s: float = 0.0) -> tuple[Any, ...]:
         _, _, _, member, _, *arguments = asked
         if member == "GetConnectionCredentials":
             if self._credentials is None:

@@ -31,6 +31,9 @@ ACTIONS: Mapping[Privilege, str] = MappingProxyType(
 )
 """What polkit is asked about, as in systemd/org.ispd.Station1.policy."""
 
+_POLKIT_S = 20.0
+"""The bus starts polkitd when it is first asked. Callers give up after 25 s (the default of D-Bus libraries)."""
+
 _REMEMBERED = 512
 """Callers whose credentials are kept. A unique name is never given twice while a bus runs."""
 
@@ -39,7 +42,14 @@ class Asking(Protocol):
     """A bus that can be asked."""
 
     async def ask(
-        self, name: str, path: str, interface: str, member: str, signature: str, *arguments: Any
+        self,
+        name: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str,
+        *arguments: Any,
+        within_s: float = ...,
     ) -> tuple[Any, ...]:
         """Return the answer of another service. Raises ``OSError`` where there is none in time, or an error."""
 
@@ -104,6 +114,7 @@ class Authority:
                 {},
                 0,  # no dialogue: whoever stands at the bench has none
                 "",
+                within_s=_POLKIT_S,
             )
         except (OSError, ValueError, TypeError) as error:
             _LOG.info("polkit does not answer", action=action, reason=str(error))

@@ -150,10 +150,17 @@ class Connection:
                 raise _lost(error) from error
 
     async def ask(
-        self, name: str, path: str, interface: str, member: str, signature: str, *arguments: Any
+        self,
+        name: str,
+        path: str,
+        interface: str,
+        member: str,
+        signature: str,
+        *arguments: Any,
+        within_s: float = _ANSWER_S,
     ) -> tuple[Any, ...]:
         """Return the answer of another service. Raises ``OSError`` where there is none in time, or an error."""
-        with anyio.fail_after(_ANSWER_S):
+        with anyio.fail_after(within_s):
             try:
                 message = self.bus.new_method_call_message(name, path, interface, member)
                 if signature:

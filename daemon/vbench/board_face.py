@@ -104,6 +104,7 @@ FAMILIES: Mapping[str, str] = MappingProxyType(
         "caterina": "vbench.caterina",
         "bootloadhid": "vbench.bootload_hid",
         "halfkay": "vbench.halfkay",
+        "lufa-hid": "vbench.halfkay",
         "usbasploader": "vbench.usbasp_loader",
     }
 )

@@ -133,9 +133,8 @@ def _recognised(part: Part | None, files: Sequence[ImageFile], bootloaders: Boot
     if not found and part is not None:
         found = [bootloader for bootloader in known if not bootloader.by_hand]
     if not found:
-        on_part = "" if part is None else f" {part.name} has"
         raise _invalid(
-            f"nothing says which bootloader{on_part or ' the boards have'}: no bootloader image that the catalog knows",
+            "nothing says which bootloader the boards have: there is no bootloader image that the catalog knows",
             hint="name it: --bootloader (`ispctl bootloaders`), or a --keyboard whose metadata does",
         )
     if any(_traits(bootloader) != _traits(found[0]) for bootloader in found):

@@ -122,8 +122,8 @@ def test_bootloaders_of_one_usb_id_are_told_apart_by_their_release():
 
 
 def test_a_part_says_which_bootloader_where_all_of_its_are_alike():
-    recipe = build(PlanKind.CHAIN_ONLY, named("app.hex", 0, FIRMWARE), part="atmega32u2")
-    assert (recipe.bootloader, images(recipe)) == ("atmel-dfu-32u2", (Image(()), SPLIT[1]))
+    recipe = build(PlanKind.CHAIN_ONLY, named("app.hex", 0, FIRMWARE), part="atmega16u2")
+    assert (recipe.bootloader, images(recipe)) == ("atmel-dfu-16u2", (Image(()), SPLIT[1]))
     assert image_digest(recipe) == SPLIT[1].sha256
     error = refusal(PlanKind.CHAIN_ONLY, APP, part="m32u4")
     assert error.code is ErrorCode.RECIPE_INVALID

@@ -47,7 +47,7 @@ class Device(UMockdev.IoctlBase):  # type: ignore[misc]  # see above
     def do_handle_ioctl(self, client: Any) -> bool:
         """Carry out one ioctl; called by umockdev's thread."""
         request = client.get_request()
-        if self.is_gone:
+        if self.is_gone and not (self.done and request in (REAP_URB, REAP_URB_NO_DELAY)):  # what is over is told still
             client.complete(-1, errno.ENODEV)
         elif request == CONTROL:
             self.control(client)

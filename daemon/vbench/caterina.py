@@ -203,10 +203,8 @@ class Caterina(SerialBoard):
                 (byte,) = yield from self._take(mcu, 1)
                 self._cell(mcu, chr(command), byte)
             case "e":
-                for address in range(0, self.chip.section.start, len(self._page)):
-                    self._erase_page(mcu, address)
-                    self._write_page(mcu, address)
-                    yield from mcu.delay(0.0)
+                erase_s = self.chip.erase_application(mcu.now) - mcu.now
+                yield from mcu.delay(2 * erase_s)  # it also writes each page, with nothing
             case "m":
                 self._write_page(mcu, self._address)
             case "E":

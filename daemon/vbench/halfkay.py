@@ -101,8 +101,7 @@ class HalfKay(_BlockLoader):
         size = self.chip.part.flash.page_bytes
         if not self._is_erased:
             self._is_erased = True
-            for page in range(0, self.chip.section.start, size):
-                self.now = self.chip.erase_page(page, self.now)
+            self.now = self.chip.erase_application(self.now)
         if self._is_page(address):
             self.now = self.chip.write_page(address, data[:size].ljust(size, b"\xff"), self.now)
 

@@ -172,15 +172,11 @@ class _Requests:
                 self.writes += 1
                 self._now = self._chip.write_eeprom(address, bytes((b4,)), self._now)
             case 0xAC if b2 == 0x80:
-                self._erase_application()
+                self.writes += 1
+                self._now = self._chip.erase_application(self._now)
             case 0xFF:  # HAVE_BOOTLOADER_HIDDENEXITCOMMAND: a disconnect ends the loader from now on
                 self._is_asked_to_leave = True
         return 0
-
-    def _erase_application(self) -> None:
-        self.writes += 1
-        for page in range(0, self._limit, len(self._page)):
-            self._now = self._chip.erase_page(page, self._now)
 
     def _fuse(self, memory: MemoryKind | None) -> int:
         """Fuse and lock bytes as the chip itself reads them."""

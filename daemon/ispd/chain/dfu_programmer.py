@@ -180,20 +180,22 @@ async def _run(
     *,
     inputs: dict[str, bytes] | None = None,
     on_text: Callable[[str], object] = lambda _: None,
+    output_is_data: bool = False,
 ) -> ToolOutcome:
     """Run a command on the very device that is at the board's port now; its address is new at each plug."""
     here = await desk.here()
     target = f"{target_name(work)}:{here.bus},{here.address}"
-    return await desk.run(
-        ToolRun(words=(_PROGRAM, target, *words), deadline_s=deadline_s, inputs=inputs or {}), on_text
+    run = ToolRun(
+        words=(_PROGRAM, target, *words), deadline_s=deadline_s, inputs=inputs or {}, output_is_data=output_is_data
     )
+    return await desk.run(run, on_text)
 
 
 async def _read(work: ChainWork, desk: Desk, version: tuple[int, int]) -> bytes | ToolOutcome:
     """Return the cells from address 0 on; the outcome where it did not bring as many as the firmware has."""
     words = ("read", "--force", "--bin") if version >= _FORCE_SINCE else ("dump",)
     size = part_of(work).flash.size_bytes
-    outcome = await _run(work, desk, words, _QUICK_S + size / _BYTES_PER_S)
+    outcome = await _run(work, desk, words, _QUICK_S + size / _BYTES_PER_S, output_is_data=True)
     is_whole = outcome.exit_code == 0 and len(outcome.output) >= work.firmware.span.stop
     return outcome.output if is_whole else outcome
 

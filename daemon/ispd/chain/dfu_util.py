@@ -73,6 +73,8 @@ def raw_binary(work: ChainWork) -> _Raw:
         raise _misplaced(f"the firmware begins at 0x{span.start:08X}, the bootloader starts it at 0x{start:08X}")
     whole = Span(span.start, span.start + -(-len(span) // _WORD_BYTES) * _WORD_BYTES)
     data = work.firmware.bytes_in(whole)
+    if "application_start" in work.bootloader.unverified:
+        return _Raw(start, data)
     stack, reset = (int.from_bytes(data[at : at + _WORD_BYTES], "little") for at in (0, _WORD_BYTES))
     if work.bootloader.qmk == _STM32DUINO and stack & _STACK_MASK != _STACK:
         raise _misplaced("the firmware does not begin with a stack pointer into RAM")

@@ -6,7 +6,7 @@ The bootloader cannot be read, so nothing is: what counts is that every block wa
 from collections.abc import Sequence
 
 from ispd.catalog.hexwriter import write_hex
-from ispd.chain.claims import part_of, text_of, tool_failed
+from ispd.chain.claims import text_of, tool_failed
 from ispd.chain.contract import ChainWork, Desk
 from ispd.chain.progress import MarkBar
 from ispd.errors import LocalProtocolError
@@ -25,8 +25,12 @@ _MCUS = {
     "at90usb647": ("at90usb646", 256),
     "at90usb1286": ("at90usb1286", 256),
     "at90usb1287": ("at90usb1286", 256),
+    "mkl26z64": ("mkl26z64", 512),
+    "mk20dx128": ("mk20dx128", 1024),
+    "mk20dx256": ("mk20dx256", 1024),
+    "mk66fx1m0": ("mk66fx1m0", 1024),
 }
-"""Name and bytes of a block, by part (``MCUs`` in its source; the -7 parts differ in pins only)."""
+"""Name and bytes of a block, by part or chip (``MCUs`` in its source; the -7 parts differ in pins only)."""
 
 _DEADLINE_S = 120.0
 """It tries each of the first blocks for up to 45 s, since the board erases itself meanwhile (2.3; 5 s in 2.2)."""
@@ -47,10 +51,7 @@ class TeensyLoader:
 
     async def write(self, work: ChainWork, desk: Desk) -> Sequence[Segment] | None:
         """Write the firmware and let it start; in one run, since a second one could find another board."""
-        part = part_of(work)
-        if part.id not in _MCUS:
-            raise LocalProtocolError(f"{_PROGRAM} does not know {part.id}")
-        mcu, block_bytes = _MCUS[part.id]
+        mcu, block_bytes = _mcu(work)
         blocks = _blocks(work, block_bytes)
         bar = MarkBar("Programming", ".", marks=blocks, total_bytes=len(work.firmware))
         await desk.here()
@@ -69,6 +70,14 @@ class TeensyLoader:
 
     async def start(self, work: ChainWork, desk: Desk) -> None:
         """Do nothing: writing ended with it."""
+
+
+def _mcu(work: ChainWork) -> tuple[str, int]:
+    names = work.bootloader.chips if work.part is None else (work.part.id,)
+    found = [_MCUS[name.lower()] for name in names if name.lower() in _MCUS]
+    if len(found) != 1:
+        raise LocalProtocolError(f"{_PROGRAM} does not know the chip of {work.bootloader.id}")
+    return found[0]
 
 
 def _blocks(work: ChainWork, block_bytes: int) -> int:

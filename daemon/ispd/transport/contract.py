@@ -196,12 +196,14 @@ class ToolRun:
     :param inputs: files that lie in the folder when it starts, by name.
     :param outputs: names of files that it leaves there and that are wanted.
     :param deadline_s: its whole process group is killed then.
+    :param output_is_data: its standard output is no text but what it read; nobody who listens to its words hears it.
     """
 
     words: tuple[str, ...]
     deadline_s: float
     inputs: Mapping[str, bytes] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    output_is_data: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +249,7 @@ class Tooling(Protocol):
     async def run_tool(self, run: ToolRun, on_output: Callable[[bytes], object] = lambda _: None) -> ToolOutcome:
         """Run an outside program to its end, in a process group of its own.
 
-        ``on_output`` gets each piece of either stream as it comes. Cancelling kills the group, and waits until it is dead. Raises ``TransportError`` with
+        ``on_output`` gets each piece of either stream as it comes (not of an output that is data). Cancelling kills the group, and waits until it is dead. Raises ``TransportError`` with
         ``tool-missing`` where there is no such program, ``permission-denied`` where it may not be run.
         """
 

@@ -44,7 +44,7 @@ async def run_tool(
         folder = Path(name)
         for file, content in run.inputs.items():
             (folder / file).write_bytes(content)
-        program = _Program(_start(run.words, folder, environment), on_output)
+        program = _Program(_start(run.words, folder, environment), on_output, is_data=run.output_is_data)
         try:
             with anyio.move_on_after(run.deadline_s):
                 await program.follow()
@@ -62,8 +62,11 @@ async def run_tool(
 class _Program:
     """A running program and what it has said."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", on_output: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", on_output: Callable[[bytes], object], *, is_data: bool
+    ) -> None:
         self._process = process
+        self._is_data = is_data
         self._pipes = cast("IO[bytes]", process.stdout), cast("IO[bytes]", process.stderr)
         self._on_output = on_output
         self.output, self.errors = bytearray(), bytearray()
@@ -112,7 +115,8 @@ class _Program:
             if not piece:
                 return
             kept += piece[: _KEPT_BYTES - len(kept)]
-            self._on_output(piece)
+            if kept is self.errors or not self._is_data:
+                self._on_output(piece)
 
 
 def _start(words: tuple[str, ...], folder: Path, more: Mapping[str, str]) -> "subprocess.Popen[bytes]":

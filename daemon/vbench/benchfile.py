@@ -10,11 +10,15 @@
     flavour = "uno"                        # uart | uno | leonardo | teensyduino
     baud = 19200
     path = "1-1.1"                         # USB topology path; slots in ispd.toml name it: port = "usb:1-1.1"
+    board_usb = "1-2.1"                    # where its board's own USB cable goes: its bootloader and firmware show up there
     fault = [{ kind = "power-loss", bytes = 20000 }]
     [programmer.board]                     # what sits on it at the start; leave out for an empty socket
     part = "atmega32u4"
-    state = "used"                         # blank | used (another firmware in it) | locked (the same, lock bits set)
+    state = "used"                         # blank | used (another firmware in it) | locked (the same, lock bits set) |
+                                           # bootloader (its loader is in it, with its fuses) | flashed (and a firmware)
     fuses = { lfuse = 0x5E }
+    loader = "atmel-dfu-32u4"              # what a bootloader without the bench's marker is; also what state puts into it
+    hwb_low = true                         # the HWB pin: a reset enters the bootloader where HWBE is programmed
     fault = [{ kind = "stuck-bits", memory = "flash", address = 0x1234, mask = 0x01, level = 1 }]
 
     [[programmer]]
@@ -45,92 +49,60 @@
     kind = "usbasp-loader"                 # a keyboard in its bootloader that looks like a USBasp
     part = "atmega32a"
 
+    [[port]]                               # a USB port for boards that are on no programmer
+    name = "B1"
+    path = "1-2.9"
+    [port.board]
+    part = "atmega32u4"
+    state = "bootloader"
+    loader = "caterina-promicro16"
+    fault = [{ kind = "vanishes", transfer = 500 }]  # of a board's USB side: erase-leaves | vanishes | wrong-identity | never-enumerates
+
+    [tools]                                # outside programs: the version, "" for one that is not installed
+    dfu-programmer = "0.7.2"
+
     [[event]]
     at = 12.0                              # bench seconds after the start
     unplug = "P1"                          # or plug, remove; or insert together with a board table
 """
 
-import re
 import tomllib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import Parts
-from ispd.errors import ConfigError, ErrorCode, IspdError
-from ispd.model.part import MemoryKind, Part
+from ispd.errors import ConfigError, ErrorCode
+from vbench.board_table import BoardState, BoardTable, part_named, read_faults
 from vbench.bus_pirate import BusPirate, BusPirateHardware, BusPirateWiring
 from vbench.emulated import EmulatedSerial, EmulatedUsb
-from vbench.faults import Fault, ProgrammerFault, UsbFault
+from vbench.faults import ProgrammerFault, UsbFault
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
-from vbench.target import AvrTarget, Circuit
+from vbench.target import AvrTarget
 from vbench.usbasp import UsbAsp, UsbAspFirmware
 from vbench.usbasp_loader import UsbAspLoader
 from vbench.usbtiny import UsbTiny, UsbTinyModel
 
-__all__ = ["BenchFile", "BoardState", "BoardTable", "EventTable", "ProgrammerKind", "ProgrammerTable", "read_bench"]
+__all__ = [
+    "BenchFile",
+    "BoardState",
+    "BoardTable",
+    "EventTable",
+    "PortTable",
+    "ProgrammerKind",
+    "ProgrammerTable",
+    "read_bench",
+]
 
-T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
-
-_USED_SHARE = 4
-"""A used board has three quarters of its flash filled."""
-_FACTORY_LOCK = 0xEC
-"""LB and BLB0 programmed: what many factory-fresh USB AVRs are reported to carry."""
-
-
-class BoardState(StrEnum):
-    """What was done to a board before it came to the bench."""
-
-    BLANK = "blank"
-    USED = "used"
-    LOCKED = "locked"
-
-
-class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A board. ``crystal_hz`` 0 means that no crystal is fitted."""
-
-    part: str
-    state: BoardState = BoardState.BLANK
-    fuses: dict[MemoryKind, int] = {}
-    lock: int | None = None
-    crystal_hz: float = 16e6
-    supply_mv: int = 5000
-    unimplemented: int = 0xFF
-    seed: int = 0
-    fault: list[dict[str, Any]] = []
-
-    def build(self, parts: Parts) -> AvrTarget:
-        """Make the target. Raises ``ConfigError`` for an unknown part or fault."""
-        part = _part(parts, self.part)
-        unknown = [memory for memory in self.fuses if part.fuse(memory) is None]
-        if unknown:
-            raise ConfigError(f"{part.name} has no {unknown[0]}")
-        locked = self.state is BoardState.LOCKED
-        try:
-            target = AvrTarget(
-                part,
-                fuses=self.fuses,
-                lock=self.lock if self.lock is not None else _FACTORY_LOCK if locked else 0xFF,
-                circuit=Circuit(crystal_hz=self.crystal_hz or None, supply_mv=self.supply_mv),
-                unimplemented=self.unimplemented,
-                faults=_faults(self.fault, Fault),
-                seed=self.seed,
-            )
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
-        if self.state is not BoardState.BLANK:
-            filled = len(target.flash) - len(target.flash) // _USED_SHARE
-            target.flash[:filled] = bytes(address * 7 + (address >> 8) & 0xFF for address in range(filled))
-            target.eeprom[:] = bytes(address & 0xFF for address in range(len(target.eeprom)))
-        return target
 
 
 class ProgrammerKind(StrEnum):
@@ -146,12 +118,15 @@ class ProgrammerKind(StrEnum):
 class ProgrammerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A programmer and its port; ``plugged`` false keeps it in the drawer until an event plugs it in.
 
+    ``board_usb`` is the path of the port where its boards' own USB cables go; without it they have none.
+
     The options below ``fault`` belong to some kinds only, see ``_KINDS``; they keep their default where not given.
     """
 
     name: str
     kind: ProgrammerKind = ProgrammerKind.STK500V1
     path: str | None = None
+    board_usb: str | None = None
     plugged: bool = True
     refusal: ErrorCode | None = None
     board: BoardTable | None = None
@@ -185,7 +160,7 @@ class ProgrammerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         return kind.build(
             parts,
             target=self.board.build(parts) if self.board else None,
-            faults=_faults(self.fault, kind.faults),
+            faults=read_faults(self.fault, kind.faults),
             **given,
         )
 
@@ -213,7 +188,7 @@ def _buspirate(_parts: Parts, *, own_supply: bool = False, aux_on_xtal1: bool = 
 def _usbasp_loader(parts: Parts, *, target: AvrTarget | None, part: str = "", **options: Any) -> UsbAspLoader:
     if target is not None:
         raise ConfigError("a usbasp-loader has no header for a board: name its own part")
-    return UsbAspLoader(_part(parts, part), **options)
+    return UsbAspLoader(part_named(parts, part), **options)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,8 +222,16 @@ _KINDS = {
 _OPTIONS = sorted(frozenset[str]().union(*(kind.options for kind in _KINDS.values())))
 
 
+class PortTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A port for boards that are on no programmer."""
+
+    name: str
+    path: str
+    board: BoardTable | None = None
+
+
 class EventTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One thing that happens ``at`` bench seconds: exactly one of the four verbs, naming a programmer."""
+    """One thing that happens ``at`` bench seconds: exactly one of the four verbs, naming a programmer; a port knows insert and remove only."""
 
     at: float
     plug: str | None = None
@@ -267,7 +250,9 @@ class BenchFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """A whole bench."""
 
     time_scale: float = 1.0
+    tools: dict[str, str] = {}
     programmer: list[ProgrammerTable] = []
+    port: list[PortTable] = []
     event: list[EventTable] = []
 
 
@@ -276,8 +261,9 @@ def read_bench(file: Path, parts: Parts) -> BenchFile:
     try:
         bench = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), BenchFile)
         _check(bench)
+        bootloaders = load_bootloaders(parts)
         for board in _boards(bench):
-            board.build(parts)
+            board.build_board(parts, bootloaders)
         for programmer in bench.programmer:
             programmer.build(parts)
     except OSError as error:
@@ -290,12 +276,14 @@ def read_bench(file: Path, parts: Parts) -> BenchFile:
 def _check(bench: BenchFile) -> None:
     if bench.time_scale <= 0:
         raise ConfigError("time_scale must be above 0")
-    names = [programmer.name for programmer in bench.programmer]
+    ports = [port.name for port in bench.port]
+    names = [programmer.name for programmer in bench.programmer] + ports
     for twin in (name for name in names if names.count(name) > 1):
-        raise ConfigError(f"two programmers are called {twin}")
-    paths = [programmer.path for programmer in bench.programmer if programmer.path is not None]
+        raise ConfigError(f"two programmers or ports are called {twin}")
+    places = [place for programmer in bench.programmer for place in (programmer.path, programmer.board_usb)]
+    paths = [path for path in places if path is not None] + [port.path for port in bench.port]
     for path in (path for path in paths if paths.count(path) > 1):
-        raise ConfigError(f"two programmers have the path {path}")
+        raise ConfigError(f"two programmers or boards have the path {path}")
     for event in bench.event:
         verbs = [name for name in (event.plug, event.unplug, event.remove, event.insert) if name is not None]
         if len(verbs) != 1:
@@ -303,19 +291,14 @@ def _check(bench: BenchFile) -> None:
         if (event.insert is None) != (event.board is None):
             raise ConfigError(f"the event at {event.at}: insert and board belong together")
         if event.at < 0 or event.subject not in names:
-            raise ConfigError(f"the event at {event.at} names no programmer of this bench: {event.subject}")
+            raise ConfigError(f"the event at {event.at} names no programmer or port of this bench: {event.subject}")
+        if event.subject in ports and (event.plug or event.unplug) is not None:
+            raise ConfigError(f"the event at {event.at}: a port cannot be plugged, insert and remove boards instead")
 
 
 def _boards(bench: BenchFile) -> Iterator[BoardTable]:
-    """Boards that events insert; those on programmers are built with them."""
-    yield from (event.board for event in bench.event if event.board is not None)
-
-
-def _part(parts: Parts, name: str) -> Part:
-    try:
-        return parts.get(name)
-    except IspdError as error:
-        raise ConfigError(error.message, hint=error.hint) from error
+    tables: list[ProgrammerTable | PortTable | EventTable] = [*bench.programmer, *bench.port, *bench.event]
+    yield from (table.board for table in tables if table.board is not None)
 
 
 def _choice(kind: type[E], value: str) -> E:
@@ -323,26 +306,3 @@ def _choice(kind: type[E], value: str) -> E:
         return kind(value)
     except ValueError:
         raise ConfigError(f"unknown firmware {value!r}; known are {', '.join(kind)}") from None
-
-
-def _faults(tables: Sequence[dict[str, Any]], union: UnionType) -> tuple[Any, ...]:
-    kinds = {re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower(): kind for kind in get_args(union)}
-    return tuple(_fault(table, kinds) for table in tables)
-
-
-def _fault(table: dict[str, Any], kinds: dict[str, type[T]]) -> T:
-    values = dict(table)
-    name = values.pop("kind", None)
-    kind = kinds.get(name) if isinstance(name, str) else None
-    if kind is None:
-        raise ConfigError(f"unknown fault {name!r}; known are {', '.join(sorted(kinds))}")
-    known = {field.name: field.type for field in fields(kind)}  # type: ignore[arg-type]  # every member of the union is a dataclass
-    if not values.keys() <= known.keys():
-        raise ConfigError(f"fault {name} has no {', '.join(sorted(values.keys() - known.keys()))}")
-    try:
-        for key, value in values.items():
-            if known[key] is bytes and isinstance(value, str):
-                values[key] = bytes.fromhex(value)
-        return msgspec.convert(values, kind)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"fault {name}: {error}") from error

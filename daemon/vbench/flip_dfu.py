@@ -238,10 +238,8 @@ class FlipDfu(ControlFace):
                 self._is_leaving = True
 
     def _leave(self) -> None:
-        """Start the application: by the watchdog, or by a jump at once, which ends the transfer that asks for it."""
-        is_jump = self._command[2] == 1
-        exit_ = Exit.APPLICATION if is_jump else Exit.RESET
-        self.departure = Departure(at=self.now + (0.0 if is_jump else _WATCHDOG_S), exit=exit_)
+        """Start the application, by the watchdog or by a jump; the device is gone before this transfer ends."""
+        self.departure = Departure(at=self.now, exit=Exit.APPLICATION if self._command[2] == 1 else Exit.RESET)
 
     def _read_info(self) -> None:
         signature = self.chip.part.signature.value

@@ -19,6 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
+from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ErrorCode, TransportError
 from ispd.transport.contract import (
@@ -288,6 +289,10 @@ class BenchHardware:
             self._boards.detach(place.board_usb, now)
         return place.programmer.socket.remove(now)
 
+    def holds_board(self, name: str) -> bool:
+        """Tell whether a board is on a programmer, or in a port."""
+        return (self.board(name) if name in self._named_ports else self.target(name)) is not None
+
     def board(self, name: str) -> EmulatedBoard | None:
         """Return the USB side of the board on a programmer, or in a port; None where there is none."""
         path = self._named_ports.get(name) or self._place(name).board_usb
@@ -442,30 +447,45 @@ def open_bench(file: Path) -> BenchHardware:
     """
     parts = load_parts()
     described = read_bench(file, parts)
+    bootloaders = load_bootloaders(parts)
     bench = BenchHardware(time_scale=described.time_scale)
+    bench.tools = described.tools
     for table in described.programmer:
-        bench.add(table.name, table.build(parts), path=table.path, plugged=table.plugged, refusal=table.refusal)
+        programmer = table.build(parts)
+        target = programmer.socket.target
+        board = table.board.build_board(parts, bootloaders, target) if table.board and target else None
+        bench.add(
+            table.name,
+            programmer,
+            path=table.path,
+            plugged=table.plugged,
+            refusal=table.refusal,
+            board_usb=table.board_usb,
+            board=board,
+        )
+    for port in described.port:
+        bench.add_port(port.name, port.path, port.board.build_board(parts, bootloaders) if port.board else None)
     for event in described.event:
-        bench.at(event.at, _action(bench, event, parts))
+        bench.at(event.at, _action(bench, event, parts, bootloaders))
     return bench
 
 
-def _action(bench: BenchHardware, event: EventTable, parts: Parts) -> Callable[[], object]:
+def _action(bench: BenchHardware, event: EventTable, parts: Parts, bootloaders: Bootloaders) -> Callable[[], object]:
     if event.plug is not None:
         return partial(bench.plug, event.plug)
     if event.unplug is not None:
         return partial(bench.unplug, event.unplug)
     if event.board is not None:
-        return partial(_swap, bench, event.subject, event.board.build(parts))
+        return partial(_swap, bench, event.subject, event.board.build_board(parts, bootloaders))
     return partial(_take_off, bench, event.subject)
 
 
 def _take_off(bench: BenchHardware, name: str) -> None:
     """Remove a board if there is one: a bench file cannot know what happened until then."""
-    if bench.target(name) is not None:
+    if bench.holds_board(name):
         bench.remove(name)
 
 
-def _swap(bench: BenchHardware, name: str, target: AvrTarget) -> None:
+def _swap(bench: BenchHardware, name: str, board: EmulatedBoard) -> None:
     _take_off(bench, name)
-    bench.insert(name, target)
+    bench.insert(name, board)

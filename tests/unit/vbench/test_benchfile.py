@@ -44,7 +44,7 @@ def test_kinds_and_their_options(tmp_path: Path, parts: Parts) -> None:
     assert (str(tiny.usb), tiny.stretch) == ("2341:0049", 1.0)
     loader = built(tmp_path, parts, 'kind = "usbasp-loader"\npart = "atmega32a"')
     assert isinstance(loader, UsbAspLoader)
-    assert loader.part.id == "atmega32a"
+    assert loader.chip.part.id == "atmega32a"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import structlog
 
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
+from ispd.chain.registry import load_tools
 from ispd.config import Config
 from ispd.errors import ConfigError
 from ispd.model import station as model
@@ -69,7 +70,7 @@ async def station_of(config: Config, hardware: Hardware, clock: Clock) -> AsyncI
         yield Station(
             hardware,
             journal,
-            knowledge=Knowledge(parts=parts, bootloaders=bootloaders, drivers=drivers),
+            knowledge=Knowledge(parts=parts, bootloaders=bootloaders, drivers=drivers, tools=load_tools()),
             clock=clock,
             specs=config.slots,
             watch_hotplug=config.watch_udev,
@@ -110,7 +111,7 @@ def _existing(bench: Path) -> Path:
 
 def _check_slots(config: Config, drivers: Mapping[str, Driver]) -> None:
     for spec in config.slots:
-        if spec.programmer not in drivers:
+        if spec.has_programmer and spec.programmer not in drivers:
             raise ConfigError(
                 f"slot {spec.name}: there is no programmer {spec.programmer!r}",
                 hint=f"known programmers: {', '.join(sorted(drivers))}",

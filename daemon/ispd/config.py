@@ -31,8 +31,8 @@ class _Dbus(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 class _Slot(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     name: str
-    programmer: str
-    port: str
+    programmer: str | None = None
+    port: str | None = None
     baud: int | None = None
     target_usb: str | None = None
 
@@ -147,7 +147,7 @@ def _slots(slots: list[_Slot]) -> tuple[SlotSpec, ...]:
         for other in specs:
             if other.name == spec.name:
                 raise ConfigError(f"two slots are called {spec.name}", hint="give each slot a name of its own")
-            if (other.port, other.path) == (spec.port, spec.path):
+            if spec.has_programmer and (other.port, other.path) == (spec.port, spec.path):
                 raise ConfigError(
                     f"slots {other.name} and {spec.name} share the port {slot.port}", hint="one slot a port"
                 )
@@ -178,6 +178,8 @@ def _slot(slot: _Slot) -> SlotSpec:
         raise ConfigError(
             f"slot {slot.name}: baud {slot.baud} is not a speed", hint="19200 suits the shipped ArduinoISP"
         )
+    if slot.port is None or slot.programmer is None:
+        return _without_programmer(slot)
     is_usb = slot.port.startswith(_USB_PREFIX)
     if not is_usb and not slot.port.startswith("/"):
         raise ConfigError(
@@ -192,3 +194,19 @@ def _slot(slot: _Slot) -> SlotSpec:
         baud=slot.baud,
         target_usb=slot.target_usb,
     )
+
+
+def _without_programmer(slot: _Slot) -> SlotSpec:
+    """Return a slot that is only the USB port of its boards."""
+    if slot.port is not None or slot.programmer is not None or slot.baud is not None:
+        missing = "port" if slot.port is None else "programmer"
+        raise ConfigError(
+            f"slot {slot.name} has no {missing}",
+            hint="a programmer has both, programmer and port; a slot without programmer has target_usb alone",
+        )
+    if slot.target_usb is None:
+        raise ConfigError(
+            f"slot {slot.name} has neither a programmer nor target_usb",
+            hint='name its programmer and port, or the USB port of its boards: target_usb = "1-2.1"',
+        )
+    return SlotSpec(name=slot.name, target_usb=slot.target_usb)

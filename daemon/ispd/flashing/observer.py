@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from ispd.flashing.pace import UsbPace
 from ispd.flashing.sck import FoundSck
 from ispd.flashing.session import TargetState
 from ispd.flashing.steps import Plan, Step
@@ -46,6 +47,8 @@ class UnitOutcome:
     :param sck_hz: SCK that was worked with, so far as it came.
     :param fuses_after: what was read back after the last write, like ``lock_after``.
     :param found_sck: what the slot should remember about SCK; None where nothing was learned.
+    :param application_usb: USB id that the board's own port showed at last, None where nobody looked or nothing showed.
+    :param usb_pace: how long the firmware took over USB; None where it did not come that way.
     """
 
     verdict: Verdict
@@ -54,6 +57,8 @@ class UnitOutcome:
     signature: str | None = None
     sck_hz: int | None = None
     found_sck: FoundSck | None = None
+    application_usb: str | None = None
+    usb_pace: UsbPace | None = None
     fuses_before: Mapping[MemoryKind, int] = field(default_factory=dict)
     fuses_after: Mapping[MemoryKind, int] = field(default_factory=dict)
     lock_before: int | None = None

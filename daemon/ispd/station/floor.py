@@ -1,14 +1,18 @@
 """What all slots of a station share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
+from ispd.chain.contract import ChainTool
+from ispd.flashing.chained import ToolTurns
+from ispd.station.board_port import UsbTree
 from ispd.station.events import EventHub
 from ispd.station.journal import Journal
 from ispd.station.queue import JobQueue
 from ispd.transport.clock import Clock, timestamp
+from ispd.transport.contract import Hardware
 
 __all__ = ["LISTING_S", "Floor"]
 
@@ -18,10 +22,14 @@ LISTING_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Floor:
-    """What all slots of a station share."""
+    """What all slots of a station share: what it knows, its records, and the machine with all that is on its USB."""
 
     parts: Parts
     bootloaders: Bootloaders
+    tools: Sequence[ChainTool]
+    hardware: Hardware
+    tree: UsbTree
+    turns: ToolTurns
     queue: JobQueue
     journal: Journal
     events: EventHub

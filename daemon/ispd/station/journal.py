@@ -20,6 +20,7 @@ from ispd.model.job import Attempt, Failure, Job, StepRecord, Unit, Verdict
 from ispd.model.recipe import Recipe
 from ispd.station import journal_rows as rows
 from ispd.station.journal_file import JournalFile
+from ispd.station.slot_memory import SlotMemory
 from ispd.station.worker import Worker
 
 __all__ = ["Journal"]
@@ -41,12 +42,14 @@ _SELECT_JOB = """
 class Journal:
     """The station's records. Every method raises ``IspdError`` with ``journal-failed`` where the disk fails.
 
-    After such an error nothing of the method's change is kept, and the journal can still be used.
+    After such an error nothing of the method's change is kept, and the journal can still be used. ``slots`` is what it
+    keeps about slots beside their units.
     """
 
     def __init__(self, file: JournalFile, worker: Worker) -> None:
         self._file = file
         self._worker = worker
+        self.slots = SlotMemory(file, worker)
 
     @classmethod
     async def open(cls, path: Path, worker: Worker, *, now: str) -> "Journal":
@@ -74,15 +77,15 @@ class Journal:
 
     async def add_job(self, job: Job, recipe: Recipe) -> Job:
         """Record a new job with its recipe and return it with its id; ``job.id`` is ignored."""
-        images = [recipe.flash] if recipe.eeprom is None else [recipe.flash, recipe.eeprom]
+        images = [image for image in (recipe.flash, recipe.firmware, recipe.eeprom) if image is not None]
 
         def add() -> int:
             for image in images:
                 stored = {"sha256": image.sha256, "data": rows.image_bytes(image)}
                 self._file.insert("image", stored, if_absent=True)
-            eeprom = None if recipe.eeprom is None else recipe.eeprom.sha256
             row = rows.job_row(job)
-            row |= {"recipe_json": rows.recipe_json(recipe), "flash": recipe.flash.sha256, "eeprom": eeprom}
+            row |= {"recipe_json": rows.recipe_json(recipe), "flash": recipe.flash.sha256}
+            row |= {"firmware": _digest(recipe.firmware), "eeprom": _digest(recipe.eeprom)}
             return self._file.insert("job", row)
 
         return replace(job, id=await self._commit(add), running=0)
@@ -140,6 +143,18 @@ class Journal:
 
         return await self._commit(begin)
 
+    async def begin_again(self, unit: Unit, verdict: Verdict, failure: Failure, now: str) -> Unit:
+        """Close the open attempt of a running unit with a verdict, open the next one, and return the unit."""
+
+        def begin() -> Unit:
+            self._save_unit(unit, rows.unit_facts_row(unit))
+            row = rows.unit_verdict_row(verdict, failure, now)
+            _expect(self._file.update("attempt", row, where="unit = :key_id AND verdict IS NULL", id=unit.id), unit.id)
+            self._open_attempt(unit.id, unit.attempts[-1].number + 1, unit.slot, now)
+            return self._unit(unit.id)
+
+        return await self._commit(begin)
+
     async def save_unit(self, unit: Unit) -> None:
         """Record what became known about a running unit: all but its verdict and attempts."""
         await self._commit(lambda: self._save_unit(unit, rows.unit_facts_row(unit)))
@@ -181,6 +196,23 @@ class Journal:
         found = await self._worker.run(lambda: self._units("id = :id", {"id": unit_id}))
         return found[0] if found else None
 
+    async def newest_to_rescue(self) -> Unit | None:
+        """Return the newest unit that ended ``needs-rescue``, None where there is none."""
+        where = "id = (SELECT max(id) FROM unit WHERE verdict = 'needs-rescue')"
+        found = await self._worker.run(lambda: self._units(where, {}))
+        return found[0] if found else None
+
+    async def recipe(self, job_id: int) -> Recipe:
+        """Return a job's recipe; ``JobError`` unknown-job where there is none."""
+
+        def load() -> Recipe:
+            found = self._file.query("SELECT * FROM job WHERE id = :id", {"id": job_id})
+            if not found:
+                raise _unknown_job(job_id)
+            return self._recipe(found[0])
+
+        return await self._worker.run(load)
+
     async def last_units(self, job_id: int) -> dict[str, Unit]:
         """Return for each slot the newest unit of this job."""
         where = "id IN (SELECT max(id) FROM unit WHERE job = :job GROUP BY slot)"
@@ -214,7 +246,7 @@ class Journal:
 
     def _save_job(self, job: Job) -> None:
         if self._file.update("job", rows.job_row(job), where="id = :key_id", id=job.id) != 1:
-            raise JobError(ErrorCode.UNKNOWN_JOB, f"there is no job {job.id}", hint="`ispctl jobs` lists them")
+            raise _unknown_job(job.id)
 
     def _save_unit(self, unit: Unit, row: dict[str, Any]) -> None:
         _expect(self._file.update("unit", row, where="id = :key_id AND verdict IS NULL", id=unit.id), unit.id)
@@ -223,8 +255,9 @@ class Journal:
         self._file.insert("attempt", {"unit": unit_id, "number": number, "slot": slot, "started": started})
 
     def _recipe(self, job: rows.Row) -> Recipe:
+        firmware = None if job["firmware"] is None else self._image(job["firmware"])
         eeprom = None if job["eeprom"] is None else self._image(job["eeprom"])
-        return rows.recipe_of(job["recipe_json"], self._image(job["flash"]), eeprom)
+        return rows.recipe_of(job["recipe_json"], flash=self._image(job["flash"]), firmware=firmware, eeprom=eeprom)
 
     def _image(self, sha256: str) -> Image:
         found = self._file.query("SELECT data FROM image WHERE sha256 = :sha256", {"sha256": sha256})
@@ -256,6 +289,14 @@ def _interrupt_open_attempts(file: JournalFile, now: str) -> None:
     verdict = rows.unit_verdict_row(Verdict.INTERRUPTED, _INTERRUPTED, now)
     file.update("unit", verdict, where="verdict IS NULL")
     file.update("attempt", verdict, where="verdict IS NULL")
+
+
+def _digest(image: Image | None) -> str | None:
+    return None if image is None else image.sha256
+
+
+def _unknown_job(job_id: int) -> JobError:
+    return JobError(ErrorCode.UNKNOWN_JOB, f"there is no job {job_id}", hint="`ispctl jobs` lists them")
 
 
 def _expect(changed: int, unit_id: int) -> None:

@@ -14,7 +14,7 @@ from ispd.errors import ErrorCode, IspdError
 from ispd.flashing.sck import FoundSck, SckKey
 from ispd.model.image import Image, Segment
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
-from ispd.model.recipe import Recipe, SourceFile
+from ispd.model.recipe import PlanKind, Recipe, SourceFile
 
 __all__ = [
     "Row",
@@ -76,12 +76,12 @@ def image_of(sha256: str, data: bytes) -> Image:
 
 def recipe_json(recipe: Recipe) -> str:
     """Return everything of ``recipe`` but its images."""
-    return _encode(replace(recipe, flash=Image(()), eeprom=None))
+    return _encode(replace(recipe, flash=Image(()), firmware=None, eeprom=None))
 
 
-def recipe_of(text: str, flash: Image, eeprom: Image | None) -> Recipe:
+def recipe_of(text: str, *, flash: Image, firmware: Image | None, eeprom: Image | None) -> Recipe:
     """Return the recipe with its images back in place."""
-    return replace(_decode(text, Recipe), flash=flash, eeprom=eeprom)
+    return replace(_decode(text, Recipe), flash=flash, firmware=firmware, eeprom=eeprom)
 
 
 def job_row(job: Job) -> dict[str, Any]:
@@ -94,6 +94,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "count": job.count,
         "part": job.part,
         "bootloader": job.bootloader,
+        "plan": job.plan.value,
         "passed": job.passed,
         "failed": job.failed,
         "image_sha256": job.image_sha256,
@@ -114,6 +115,7 @@ def job_of(row: Row) -> Job:
         count=row["count"],
         part=row["part"],
         bootloader=row["bootloader"],
+        plan=PlanKind(row["plan"]),
         passed=row["passed"],
         failed=row["failed"],
         running=row["running"],
@@ -129,6 +131,9 @@ def unit_facts_row(unit: Unit) -> dict[str, Any]:
     return {
         "part": unit.part,
         "signature": unit.signature,
+        "plan": None if unit.plan is None else unit.plan.value,
+        "target_usb": unit.target_usb,
+        "application_usb": unit.application_usb,
         "sck_hz": unit.sck_hz,
         "image_sha256": unit.image_sha256,
         "sources_json": _encode(unit.sources),
@@ -163,6 +168,9 @@ def unit_of(row: Row, attempts: Sequence[Attempt]) -> Unit:
         started=row["started"],
         part=row["part"],
         signature=row["signature"],
+        plan=None if row["plan"] is None else PlanKind(row["plan"]),
+        target_usb=row["target_usb"],
+        application_usb=row["application_usb"],
         verdict=_verdict_of(row),
         failure=_failure_of(row),
         sck_hz=row["sck_hz"],
@@ -201,12 +209,13 @@ def step_row(unit_id: int, attempt: int, position: int, step: StepRecord) -> dic
         "seconds": step.seconds,
         "bytes": step.bytes,
         "note": step.note,
+        "output": step.output,
     }
 
 
 def step_of(row: Row) -> StepRecord:
     """Return the step of a row."""
-    fields = ("name", "started", "seconds", "bytes", "note")
+    fields = ("name", "started", "seconds", "bytes", "note", "output")
     return StepRecord(**{field: row[field] for field in fields})
 
 

@@ -66,6 +66,11 @@ class ProgrammerHost:
         """True for a port named in the configuration, which gives no plug events."""
         return self._spec.port is not None
 
+    @property
+    def has_place(self) -> bool:
+        """False for a slot without programmer."""
+        return self._spec.has_programmer
+
     def holds(self, event: PortEvent) -> bool:
         """Tell whether a port that went away is the one this slot has; by place and node, since the ids may be gone, too."""
         held = self._seen if self._loader is None else self._loader[0]
@@ -109,6 +114,12 @@ class ProgrammerHost:
         if self._open is None:
             if self.port is not None:
                 await self.drop()
+            if not self.has_place:
+                raise ProgrammerError(
+                    ErrorCode.PROGRAMMER_CANNOT,
+                    f"slot {self._spec.name} has no programmer, only a USB port",
+                    hint="use a slot with a programmer",
+                )
             if self.port is None:
                 raise TransportError(
                     ErrorCode.PORT_NOT_FOUND,

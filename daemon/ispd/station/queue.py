@@ -10,7 +10,7 @@ from dataclasses import replace
 import anyio
 
 from ispd.errors import ErrorCode, JobError
-from ispd.model.job import Job, JobState, Unit, Verdict
+from ispd.model.job import Failure, Job, JobState, Unit, Verdict
 from ispd.model.recipe import Recipe
 from ispd.station.events import EventHub
 from ispd.station.journal import Journal
@@ -134,13 +134,19 @@ class JobQueue:
         self._events.publish(unit)
         return unit
 
+    async def begin_again(self, unit: Unit, failure: Failure) -> Unit:
+        """Commit that a running unit is worked on anew, since its board turned out ill: a further attempt, which ISP begins."""
+        unit = await self._journal.begin_again(unit, Verdict.NEEDS_RESCUE, failure, timestamp(self._clock))
+        self._events.publish(unit)
+        return unit
+
     async def finish(self, entry: OpenJob, unit: Unit) -> None:
         """Record a unit's verdict together with the job's counters; :meth:`settle` comes next."""
         async with entry.lock:
             record = replace(
                 entry.record,
                 passed=entry.record.passed + (unit.verdict is Verdict.PASSED),
-                failed=entry.record.failed + (unit.verdict is Verdict.FAILED),
+                failed=entry.record.failed + (unit.verdict in (Verdict.FAILED, Verdict.NEEDS_RESCUE)),
             )
             await self._journal.finish_unit(unit, record)
             entry.record = record

@@ -1,19 +1,23 @@
 """One slot's life: its programmer comes and goes, jobs come, and its trouble stays its own."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import TypeVar
 
 import anyio
 
 from ispd.errors import ErrorCode, IspdError, JobError, LinkClosedError
 from ispd.flashing.session import failure_of
+from ispd.model.recipe import PlanKind
 from ispd.model.station import Slot, SlotState
 from ispd.programmers.contract import IspProgrammer
+from ispd.station.chain_work import ChainWork
 from ispd.station.floor import LISTING_S, Floor
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.slot_display import SlotDisplay
 from ispd.station.slot_work import SlotWork
 from ispd.station.spec import SlotSpec
+from ispd.station.unit_flasher import UnitFlasher
 from ispd.station.wall import wall
 from ispd.transport.contract import PortEvent
 
@@ -39,20 +43,41 @@ class SlotRunner:
         self._listed_at = 0.0
         self._opening = anyio.CancelScope()
         self.settled = anyio.Event()
-        vacant = Slot(name=spec.name, state=SlotState.VACANT, programmer=spec.programmer, port=host.port)
-        self._display = SlotDisplay(vacant, floor.events)
+        empty = Slot(
+            name=spec.name,
+            state=self._unserved,
+            programmer=spec.programmer,
+            port=host.port,
+            target_usb=spec.target_usb,
+        )
+        self._display = SlotDisplay(empty, floor.events)
+        flasher = UnitFlasher(host, floor, self._display)
         self._work = SlotWork(
             host,
             floor,
             self._display,
+            flasher,
             programmer_lock=self._programmer_lock,
             is_disabled=lambda: self._is_disabled,
+        )
+        self._chain_work = ChainWork(
+            floor,
+            self._display,
+            flasher,
+            programmer_lock=self._programmer_lock,
+            is_disabled=lambda: self._is_disabled,
+            listing_left_s=self._listing_s,
         )
 
     @property
     def view(self) -> Slot:
         """What the slot shows now."""
         return self._display.view
+
+    @property
+    def _unserved(self) -> SlotState:
+        """State of a slot that nothing is known to be wrong with, and whose programmer is not open."""
+        return SlotState.VACANT if self.spec.has_programmer else SlotState.IDLE
 
     # ------------------------------------------------------------------ what others may do
 
@@ -71,7 +96,7 @@ class SlotRunner:
         self._is_disabled = False
         self._troubles = 0
         if self.view.state in (SlotState.DISABLED, SlotState.QUARANTINED):
-            self._display.to(SlotState.IDLE if self.host.is_open else SlotState.VACANT, failure=None, note="")
+            self._display.to(SlotState.IDLE if self.host.is_open else self._unserved, failure=None, note="")
         self._floor.queue.changed.fire()
 
     def disable(self) -> None:
@@ -83,10 +108,23 @@ class SlotRunner:
 
     @property
     def is_usable(self) -> bool:
-        """True where a job may count on this slot: it has a programmer, or one is just being opened."""
+        """True where a job may count on this slot: it has a programmer, or one is just being opened, or it needs none."""
         if self.view.state is SlotState.VACANT:
             return self.host.port is not None and not self.settled.is_set()
         return self.view.state is not SlotState.DISABLED
+
+    def pair(self, path: str | None) -> None:
+        """Take note of where this slot's boards show up, None where nobody knows it any more."""
+        self.spec = replace(self.spec, target_usb=path)
+        self.board_changed()
+        self._floor.queue.changed.fire()
+
+    def board_changed(self) -> None:
+        """Show who is on the port of this slot's board; whoever works there is woken by the port itself."""
+        path = self.spec.target_usb
+        usb = None if path is None else self._floor.tree.at(path)
+        self._display.show(target_usb=path, board_usb=None if usb is None else str(usb))
+        self._floor.queue.changed.fire()
 
     def plugged(self, event: PortEvent) -> None:
         """Take note that the programmer is there."""
@@ -137,22 +175,32 @@ class SlotRunner:
             return
         try:
             with wall(self.spec.name):
-                with anyio.CancelScope() as self._opening:
-                    async with self._programmer_lock:
-                        self._opened(await self.host.programmer())
-                if self._opening.cancelled_caught:
+                entry = queue.next_for(self.spec.name)
+                if entry is not None and entry.recipe.plan is PlanKind.CHAIN_ONLY:
+                    self.settled.set()
+                    await self._chain_work.serve(entry)
                     return
+                if self.spec.has_programmer and not await self._open():
+                    return
+                self.settled.set()
                 entry = queue.next_for(self.spec.name)
                 if entry is None:
                     self._rest()
                     await self._floor.wait_for_change()
-                else:
+                elif entry.recipe.plan is not PlanKind.CHAIN_ONLY:
                     await self._work.serve(entry)
             self._troubles = 0
         except IspdError as error:
             if error.code is ErrorCode.JOURNAL_FAILED:
                 raise
             await self._trouble(error)
+
+    async def _open(self) -> bool:
+        """Open the programmer where it is not open; false where that was given up."""
+        with anyio.CancelScope() as self._opening:
+            async with self._programmer_lock:
+                self._opened(await self.host.programmer())
+        return not self._opening.cancelled_caught
 
     async def _stand_by(self) -> None:
         """Wait while disabled; a job without count is told not to wait for this slot."""
@@ -183,7 +231,7 @@ class SlotRunner:
         if not is_gone and self._troubles >= _TROUBLES_TO_QUARANTINE:
             self._display.to(SlotState.QUARANTINED, failure=failure, note="its programmer keeps failing", job=None)
         else:
-            self._display.to(SlotState.VACANT, failure=failure, note=error.message, job=None, step=None)
+            self._display.to(self._unserved, failure=failure, note=error.message, job=None, step=None)
         entry = self._floor.queue.next_for(self.spec.name)
         if entry is not None and entry.is_once and self._is_hopeless(error):
             await self._floor.queue.note_seen(entry, self.spec.name, f"{error.message}; {error.hint}")
@@ -200,7 +248,11 @@ class SlotRunner:
 
     def _listing_left_s(self) -> float:
         """How long a port that comes with hotplug may still be missing because the first listing is under way."""
-        return 0.0 if self.host.is_fixed else max(0.0, self._listed_at - self._floor.clock.monotonic())
+        return 0.0 if self.host.is_fixed else self._listing_s()
+
+    def _listing_s(self) -> float:
+        """How long what is on the machine's USB may still have to be told."""
+        return max(0.0, self._listed_at - self._floor.clock.monotonic())
 
     def _retry_s(self, *, is_gone: bool) -> float:
         is_new = self._troubles == 0  # something came or went while the programmer was being closed

@@ -5,10 +5,8 @@ from collections.abc import Callable
 import anyio
 
 from ispd.errors import ErrorCode, IspdError, LinkClosedError
-from ispd.flashing.execute import flash_unit
 from ispd.flashing.observer import UnitOutcome
-from ispd.flashing.sck import LookTurns, SckStart
-from ispd.flashing.session import failure_of
+from ispd.flashing.sck import LookTurns
 from ispd.flashing.signature import fixed_sck_hint
 from ispd.flashing.target import Sighting, look
 from ispd.model.job import Unit, Verdict
@@ -20,8 +18,7 @@ from ispd.station.presence import Presence, PresenceChange
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import OpenJob
 from ispd.station.slot_display import SlotDisplay
-from ispd.station.unit_run import UnitRun
-from ispd.station.wall import wall
+from ispd.station.unit_flasher import UnitFlasher
 
 __all__ = ["SlotWork"]
 
@@ -42,6 +39,7 @@ class SlotWork:
         host: ProgrammerHost,
         floor: Floor,
         display: SlotDisplay,
+        flasher: UnitFlasher,
         *,
         programmer_lock: anyio.Lock,
         is_disabled: Callable[[], bool],
@@ -49,6 +47,7 @@ class SlotWork:
         self._host = host
         self._floor = floor
         self._display = display
+        self._flasher = flasher
         self._programmer_lock = programmer_lock
         self._is_disabled = is_disabled
         self._turns = LookTurns()
@@ -129,48 +128,24 @@ class SlotWork:
 
     async def _flash(self, entry: OpenJob, signature: Signature, sighting: Sighting) -> None:
         """Flash one reserved board, with its record around it."""
-        floor = self._floor
         self._display.to(SlotState.BUSY, job=entry.record.id, signature=str(signature))
         async with self._programmer_lock:
-            programmer, unit = await self._begin_unit(entry, signature)
-            self._display.show(unit=unit.id)
-            run = UnitRun(
-                unit,
-                entry,
-                journal=floor.journal,
-                queue=floor.queue,
-                clock=floor.clock,
-                show=self._display.show,
-                is_stopping=floor.is_stopping,
-            )
-            found = await floor.journal.found_sck(self._slot, programmer.identity.kind)
-            outcome = await self._attempt(programmer, entry, run, SckStart(rung_hz=sighting.rung_hz, found=found))
-        unit = run.close(outcome, floor.now())
-        await floor.queue.finish(entry, unit)
-        await self._learn(entry, programmer, unit, outcome)
-        self._display.verdict(unit)
-        await floor.queue.settle(entry)
+            programmer = await self._programmer_for(entry)
+            flashed = await self._flasher.flash(entry, signature=signature, rung_hz=sighting.rung_hz)
+        unit = flashed.unit
+        await self._learn(entry, programmer, unit, flashed.outcome)
         if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:
             raise LinkClosedError(self._host.port or self._slot)
         if unit.failure is not None and unit.failure.code == ErrorCode.INTERNAL:
             raise IspdError(ErrorCode.INTERNAL, unit.failure.message, hint=unit.failure.hint)
 
-    async def _attempt(self, programmer: IspProgrammer, entry: OpenJob, run: UnitRun, sck: SckStart) -> UnitOutcome:
-        """Flash the board. What nobody foresaw is a verdict, too: an open record would keep its job open for ever."""
-        floor = self._floor
+    async def _programmer_for(self, entry: OpenJob) -> IspProgrammer:
+        """Make sure of the programmer before the intent is recorded; give the reservation back where there is none."""
         try:
-            with wall(self._slot):
-                return await flash_unit(
-                    programmer,
-                    entry.recipe,
-                    parts=floor.parts,
-                    bootloaders=floor.bootloaders,
-                    clock=floor.clock,
-                    observer=run,
-                    sck=sck,
-                )
-        except IspdError as error:
-            return UnitOutcome(verdict=Verdict.FAILED, failure=failure_of(error))
+            return await self._host.programmer()
+        except IspdError:
+            self._floor.queue.abandon(entry, self._slot)
+            raise
 
     async def _learn(self, entry: OpenJob, programmer: IspProgrammer, unit: Unit, outcome: UnitOutcome) -> None:
         """Keep what the board showed about SCK: for the next look at it, and for the next boards."""
@@ -183,25 +158,6 @@ class SlotWork:
             await journal.remember_sck(self._slot, programmer.identity.kind, outcome.found_sck)
         elif entry.recipe.sck_hz is not None and unit.part is not None:
             await journal.forget_sck(self._slot, unit.part)
-
-    async def _begin_unit(self, entry: OpenJob, signature: Signature) -> tuple[IspProgrammer, Unit]:
-        """Make sure of the programmer, then commit the intent; give the reservation back where either fails."""
-        floor = self._floor
-        intent = Unit(
-            id=0,
-            job=entry.record.id,
-            slot=self._slot,
-            started=floor.now(),
-            signature=str(signature),
-            image_sha256=entry.record.image_sha256,
-            sources=entry.record.sources,
-            warnings=entry.record.warnings,
-        )
-        try:
-            return await self._host.programmer(), await floor.queue.begin(entry, intent)
-        except IspdError:
-            floor.queue.abandon(entry, self._slot)
-            raise
 
 
 def describe(sighting: Sighting, fixed_hz: int | None) -> str:

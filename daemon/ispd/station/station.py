@@ -8,25 +8,33 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from ispd.catalog.bootloaders import Bootloaders
+from ispd.catalog.options import NamedBytes
 from ispd.catalog.parts import Parts
+from ispd.catalog.plans import image_digest
+from ispd.catalog.rescue import as_rescue
+from ispd.chain.contract import ChainTool
 from ispd.errors import ErrorCode, JobError
 from ispd.flashing.target import probe, read_memory
 from ispd.model import station as model
-from ispd.model.job import Job, JobState, Unit
+from ispd.model.job import Job, JobState, Unit, Verdict
 from ispd.model.part import MemoryKind
 from ispd.model.recipe import Recipe
 from ispd.model.station import Probe, Programmer, Slot, SlotAction, SlotState
 from ispd.programmers.contract import Driver, IspProgrammer
+from ispd.station.board_port import UsbTree
 from ispd.station.events import EventHub
 from ispd.station.floor import LISTING_S, Floor
-from ispd.station.hotplug import Role, meaning_of, own_bootloaders
 from ispd.station.journal import Journal
+from ispd.station.pairing import learn_port
+from ispd.station.port_watch import PortWatch
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import JobQueue
+from ispd.station.slot_choice import choose_slots
 from ispd.station.slot_runner import SlotRunner
 from ispd.station.spec import SlotSpec
+from ispd.station.tool_turns import StationTurns
 from ispd.transport.clock import Clock
-from ispd.transport.contract import TURN_S, Hardware, PortChange, PortEvent
+from ispd.transport.contract import TURN_S, Hardware
 
 __all__ = ["Knowledge", "Station"]
 
@@ -55,6 +63,7 @@ class Knowledge:
     parts: Parts
     bootloaders: Bootloaders
     drivers: Mapping[str, Driver]
+    tools: Sequence[ChainTool] = ()
 
 
 class Station:
@@ -80,24 +89,35 @@ class Station:
         self._hardware = hardware
         self._journal = journal
         self._drivers = knowledge.drivers
-        self._loaders = own_bootloaders(knowledge.bootloaders)
-        self._watch_hotplug = watch_hotplug or any(spec.path is not None for spec in specs)
-        self._makes_slots = watch_hotplug
+        self._watches = watch_hotplug
         self._about = about
         self._is_stopping = False
         self._runners: dict[str, SlotRunner] = {}
+        self._pairings: dict[str, str] = {}
+        self._configured: set[str] = set()
+        """Slots whose board's port the configuration names."""
         self._tasks: TaskGroup | None = None
-        self._hotplug_scope = anyio.CancelScope()
-        self._watched_at = clock.monotonic()
         self._ended = anyio.Event()
+        tree = UsbTree(hardware)
         self._floor = Floor(
             parts=knowledge.parts,
             bootloaders=knowledge.bootloaders,
+            tools=knowledge.tools,
+            hardware=hardware,
+            tree=tree,
+            turns=StationTurns(tree),
             queue=JobQueue(journal, self.events, clock),
             journal=journal,
             events=self.events,
             clock=clock,
             is_stopping=lambda: self._is_stopping,
+        )
+        self._watch = PortWatch(
+            self._floor,
+            self._runners,
+            knowledge.drivers,
+            knowledge.bootloaders,
+            add=self._begin if watch_hotplug else None,
         )
         for spec in specs:
             self._add(spec)
@@ -111,14 +131,17 @@ class Station:
         are stopped then with their targets out of reset; the next start finds open attempts ``interrupted`` and goes on.
         """
         await self._floor.queue.load()
-        self._watched_at = self._floor.clock.monotonic()
+        self._pairings = await self._journal.slots.pairings()
+        self._take_pairings()
+        self._watches = self._watches or any(runner.spec.is_on_usb for runner in self._runners.values())
+        self._watch.turned()
         try:
             async with anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 for runner in self._runners.values():
                     tasks.start_soon(runner.run, name=f"slot {runner.spec.name}")
-                if self._watch_hotplug:
-                    tasks.start_soon(self._follow_hotplug, tasks, name="hotplug")
+                if self._watches:
+                    tasks.start_soon(self._watch.run, tasks, name="hotplug")
                 tasks.start_soon(self._note_missing_slots, name="missing slots")
                 with anyio.move_on_after(_SETTLE_DEADLINE_S):
                     for runner in tuple(self._runners.values()):
@@ -135,7 +158,7 @@ class Station:
     async def stop(self) -> None:
         """Let running units stop at their next page, with their targets out of reset, then end all slots."""
         self._is_stopping = True
-        self._hotplug_scope.cancel()
+        self._watch.stop()
         for runner in self._runners.values():
             runner.stop()
         self._floor.queue.changed.fire()
@@ -149,8 +172,7 @@ class Station:
     async def is_making_progress(self) -> bool:
         """Tell whether hotplug is still watched; returns only when the journal's thread has answered."""
         await self._journal.ping()
-        silent_s = self._floor.clock.monotonic() - self._watched_at
-        return not self._watch_hotplug or silent_s < _SILENT_TURNS * TURN_S
+        return not self._watches or self._watch.silent_s < _SILENT_TURNS * TURN_S
 
     async def _note_missing_slots(self) -> None:
         """Once the first listing of ports is over: jobs taken up again do not wait for slots that did not come back."""
@@ -161,57 +183,26 @@ class Station:
             await self._floor.queue.note_missing(self._runners)
 
     def _add(self, spec: SlotSpec) -> SlotRunner:
+        if spec.target_usb is None:
+            spec = replace(spec, target_usb=self._pairings.get(spec.name))
+        else:
+            self._configured.add(spec.name)
         runner = SlotRunner(spec, ProgrammerHost(spec, self._drivers, self._hardware), self._floor)
         self._runners[spec.name] = runner
         return runner
 
-    async def _follow_hotplug(self, tasks: TaskGroup) -> None:
-        with self._hotplug_scope:
-            async with self._hardware.hotplug(self._watch_turned) as changes:
-                async for change in changes:
-                    self._port_changed(change, tasks)
+    def _begin(self, spec: SlotSpec) -> SlotRunner:
+        """Add a slot while the station runs."""
+        runner = self._add(spec)
+        if self._tasks is not None:
+            self._tasks.start_soon(runner.run, name=f"slot {spec.name}")
+        return runner
 
-    def _watch_turned(self) -> None:
-        self._watched_at = self._floor.clock.monotonic()
-
-    def _port_changed(self, change: PortEvent, tasks: TaskGroup) -> None:
-        """Act on an event without waiting: closing what hangs would hold up what all other slots are to hear."""
-        if change.change is PortChange.REMOVED:
-            self._port_gone(change, tasks)
-            return
-        known = [runner.spec for runner in self._runners.values()]
-        meaning = meaning_of(change, known, self._drivers, self._loaders)
-        if meaning.spec is None:
-            return
-        match meaning.role:
-            case Role.PROGRAMMER:
-                self._programmer_came(meaning.spec, change, tasks)
-            case Role.BOOTLOADER:
-                runner = self._runners[meaning.spec.name]
-                runner.in_bootloader(change, self._loaders[str(change.usb)])
-                tasks.start_soon(runner.host.drop)
-
-    def _port_gone(self, change: PortEvent, tasks: TaskGroup) -> None:
-        for runner in self._runners.values():
-            if runner.host.holds(change):
-                gone = runner.host.describe()
-                runner.unplugged()
-                tasks.start_soon(runner.host.drop)
-                if gone is not None:
-                    self.events.publish(gone)
-                return
-
-    def _programmer_came(self, spec: SlotSpec, event: PortEvent, tasks: TaskGroup) -> None:
-        runner = self._runners.get(spec.name)
-        if runner is None:
-            if not self._makes_slots:
-                return
-            runner = self._add(spec)
-            tasks.start_soon(runner.run, name=f"slot {spec.name}")
-        runner.plugged(event)
-        programmer = runner.host.describe()
-        if programmer is not None:
-            self.events.publish(programmer)
+    def _take_pairings(self) -> None:
+        """Tell the slots where their boards show up; what the configuration says stays."""
+        for name, runner in self._runners.items():
+            if name not in self._configured:
+                runner.pair(self._pairings.get(name))
 
     # ------------------------------------------------------------------ jobs
 
@@ -222,7 +213,10 @@ class Station:
         :param count: passes wanted, or None for each board present now, once.
         :raises JobError: unknown-slot, no-slot.
         """
-        chosen = self._choose(slots)
+        named = None if slots is None else [self._runner(name).spec.name for name in slots]
+        chosen, told = choose_slots(
+            self._runners, named, recipe.plan, lambda name: self._floor.queue.next_for(name) is None
+        )
         job = Job(
             id=0,
             state=JobState.QUEUED,
@@ -231,26 +225,32 @@ class Station:
             count=count,
             part=recipe.part,
             bootloader=recipe.bootloader,
-            image_sha256=recipe.flash.sha256 if len(recipe.flash) else "",
+            plan=recipe.plan,
+            image_sha256=image_digest(recipe),
             sources=recipe.sources,
-            warnings=recipe.warnings,
+            warnings=(*recipe.warnings, *told),
         )
         return await self._floor.queue.add(job, recipe)
 
-    def _choose(self, slots: Sequence[str] | None) -> tuple[str, ...]:
-        if slots:
-            return tuple(dict.fromkeys(self._runner(name).spec.name for name in slots))
-        usable = [r for r in self._runners.values() if r.is_usable]
-        resting = (SlotState.IDLE, SlotState.PASSED, SlotState.FAILED, SlotState.VACANT)  # vacant: being opened
-        idle = [r for r in usable if r.view.state in resting and self._floor.queue.next_for(r.spec.name) is None]
-        chosen = tuple(runner.spec.name for runner in idle or usable)
-        if not chosen:
+    async def rescue(self, name: str, *, unit: int | None, images: Sequence[NamedBytes]) -> Job:
+        """Record a job that saves a board: bootloader by ISP, then the firmware that it could not take, once.
+
+        :param unit: which board's record to go by; None for the newest that ended ``needs-rescue``.
+        :param images: the bootloader's image, where the job had none.
+        :raises JobError: unknown-slot, unknown-unit, nothing-to-rescue, no-slot, not-paired; ``RefusedError`` for the recipe.
+        """
+        ill = await self._journal.newest_to_rescue() if unit is None else await self.unit(unit)
+        if ill is None:
             raise JobError(
-                ErrorCode.NO_SLOT,
-                "no slot has a programmer that answers",
-                hint="plug in a programmer, or see `ispctl slots` and `ispctl doctor`",
+                ErrorCode.NOTHING_TO_RESCUE, "no unit ended needs-rescue", hint="`ispctl units` lists how each ended"
             )
-        return chosen
+        if ill.verdict is not Verdict.NEEDS_RESCUE:
+            ended = "is not through" if ill.verdict is None else f"ended {ill.verdict}"
+            raise JobError(
+                ErrorCode.NOTHING_TO_RESCUE, f"unit {ill.id} {ended}", hint="flash the board again: ispctl enqueue"
+            )
+        recipe = as_rescue(await self._journal.recipe(ill.job), self.parts, self.bootloaders, images)
+        return await self.enqueue(recipe, slots=[name], count=None)
 
     async def jobs(self, limit: int, before: int | None) -> list[Job]:
         """Return jobs, newest first."""
@@ -333,6 +333,47 @@ class Station:
     async def read(self, name: str, memory: MemoryKind) -> bytes:
         """Read a whole memory of a slot's target."""
         return await self._use(name, lambda programmer: read_memory(programmer, self.parts, memory, _NoMonitor()))
+
+    async def learn(self, name: str) -> Slot:
+        """Find out which USB port a slot's board is on, and keep it; the board starts anew twice.
+
+        :raises JobError: unknown-slot, slot-busy, not-paired; and what keeps the programmer from being used.
+        """
+        runner = self._runner(name)
+        if not self._watches:
+            raise JobError(
+                ErrorCode.NOT_PAIRED,
+                "this daemon does not watch USB",
+                hint="set udev = true in [hotplug], or write target_usb into the slot",
+            )
+        clock, tree = self._floor.clock, self._floor.tree
+        path = await self._use(name, lambda programmer: learn_port(programmer, tree, clock, self._not_boards(name)))
+        if name in self._configured:
+            if path != runner.spec.target_usb:
+                raise JobError(
+                    ErrorCode.NOT_PAIRED,
+                    f"the board of slot {name} is on USB port {path}; the configuration says {runner.spec.target_usb}",
+                    hint="correct target_usb, or plug the board's cable in there",
+                )
+            return runner.view
+        await self._journal.slots.pair(name, path)
+        self._pairings = {slot: at for slot, at in self._pairings.items() if at != path} | {name: path}
+        self._take_pairings()
+        return runner.view
+
+    def _not_boards(self, name: str) -> set[str]:
+        """Return the places that cannot be where the board of slot ``name`` is."""
+        found: set[str] = set()
+        for runner in self._runners.values():
+            spec = runner.spec
+            if spec.path is not None:
+                found.add(spec.path)
+            elif runner.host.port is not None:
+                found.update(self._floor.tree.paths_of(runner.host.port))
+            is_other = spec.name != name and spec.target_usb is not None
+            if is_other and (spec.name in self._configured or runner.view.state is SlotState.BUSY):
+                found.add(str(spec.target_usb))
+        return found
 
     def programmers(self) -> list[Programmer]:
         """Return the programmers that are connected now."""

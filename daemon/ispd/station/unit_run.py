@@ -4,14 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ispd.errors import ErrorCode, JobError
+from ispd.flashing.chained import ChainStep
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.steps import Plan, Step
 from ispd.flashing.target import TargetState
-from ispd.model.job import JobState, StepRecord, Unit, Verdict
+from ispd.model.job import Failure, JobState, StepRecord, Unit, Verdict
 from ispd.model.part import Part, Signature
-from ispd.station.journal import Journal
-from ispd.station.queue import JobQueue, OpenJob
-from ispd.transport.clock import Clock
+from ispd.station.floor import Floor
+from ispd.station.queue import OpenJob
 
 __all__ = ["UnitRun"]
 
@@ -19,31 +19,23 @@ _PROGRESS_INTERVAL_S = 0.2  # at most five progress events a second and unit
 
 
 class UnitRun:
-    """Observer of one run of :func:`ispd.flashing.execute.flash_unit`.
+    """Observer of one run of :func:`ispd.flashing.whole.flash_whole`.
 
+    :param firmware_bytes: what goes on over USB after ISP; progress counts it from the start.
     :param show: called with what the slot should show now: field values of :class:`ispd.model.station.Slot`.
-    :param is_stopping: true once the daemon is shutting down.
     """
 
     def __init__(
-        self,
-        unit: Unit,
-        entry: OpenJob,
-        *,
-        journal: Journal,
-        queue: JobQueue,
-        clock: Clock,
-        show: Callable[..., None],
-        is_stopping: Callable[[], bool],
+        self, unit: Unit, entry: OpenJob, floor: Floor, *, show: Callable[..., None], firmware_bytes: int = 0
     ) -> None:
         self.unit = unit
         self._entry = entry
-        self._journal = journal
-        self._queue = queue
-        self._clock = clock
+        self._floor = floor
         self._show = show
-        self._is_stopping = is_stopping
-        self._shown_at = clock.monotonic() - _PROGRESS_INTERVAL_S
+        self._before_bytes = 0
+        self._after_bytes = firmware_bytes
+        self._told_bytes = 0
+        self._shown_at = floor.clock.monotonic() - _PROGRESS_INTERVAL_S
 
     async def identified(self, signature: Signature, part: Part, sck_hz: int) -> None:
         """Both looks agreed on a known part."""
@@ -63,49 +55,71 @@ class UnitRun:
             lock_before=before.lock,
             warnings=(*self.unit.warnings, *warnings),
         )
-        await self._journal.save_unit(self.unit)
+        await self._floor.journal.save_unit(self.unit)
 
-    async def step_started(self, step: Step) -> None:
+    async def step_started(self, step: Step | ChainStep) -> None:
         """Show what is going on."""
         self._show(step=step.name)
 
     async def step_finished(self, record: StepRecord) -> None:
         """Commit a step's result before the next one begins."""
-        await self._journal.add_step(self.unit.id, self.unit.attempts[-1].number, record)
+        await self._floor.journal.add_step(self.unit.id, self.unit.attempts[-1].number, record)
         attempt = self.unit.attempts[-1]
         attempt = replace(attempt, steps=(*attempt.steps, record))
         self.unit = replace(self.unit, attempts=(*self.unit.attempts[:-1], attempt))
 
     def progress(self, done_bytes: int, total_bytes: int) -> None:
         """Show progress, at most five times a second."""
-        now = self._clock.monotonic()
+        self._told_bytes = total_bytes
+        done_bytes, total_bytes = done_bytes + self._before_bytes, total_bytes + self._before_bytes + self._after_bytes
+        now = self._floor.clock.monotonic()
         if now - self._shown_at < _PROGRESS_INTERVAL_S and done_bytes < total_bytes:
             return
         self._shown_at = now
         share = done_bytes / total_bytes if total_bytes else 1.0
         self._show(progress=round(share, 4), bytes_done=done_bytes, bytes_total=total_bytes)
 
+    def firmware_begins(self) -> None:
+        """Count the firmware's bytes on top of those that ISP moved."""
+        self._before_bytes, self._after_bytes = self._told_bytes, 0
+
+    async def begin_again(self, failure: Failure) -> None:
+        """Commit the verdict of this attempt and the intent to make another one, before anything is erased."""
+        self.unit = await self._floor.queue.begin_again(self.unit, failure)
+        self._after_bytes, self._before_bytes = self._told_bytes, 0
+        self._show(step=None, note="the board is ill: rescued by ISP")
+
     @property
     def stop_requested(self) -> bool:
         """True when :meth:`checkpoint` has something to do."""
-        return self._is_stopping() or self._entry.record.state in (JobState.PAUSED, JobState.CANCELLING)
+        return self._floor.is_stopping() or self._entry.record.state in (JobState.PAUSED, JobState.CANCELLING)
 
     async def checkpoint(self) -> None:
         """Wait while the job is paused; raise ``JobError`` when it was cancelled or the daemon stops."""
         while True:
-            if self._is_stopping():
-                raise JobError(ErrorCode.INTERRUPTED, "the daemon was stopped", hint="the board is flashed again")
-            match self._entry.record.state:
-                case JobState.CANCELLING:
-                    raise JobError(
-                        ErrorCode.CANCELLED, "the job was cancelled", hint="the board is not usable as it is"
-                    )
-                case JobState.PAUSED:
-                    self._show(note="paused")
-                    await self._queue.changed.wait()  # nothing was awaited since the state was read
-                    self._show(note="")
-                case _:
-                    return
+            reason = self._reason_to_stop()
+            if reason is not None:
+                raise reason
+            if self._entry.record.state is not JobState.PAUSED:
+                return
+            self._show(note="paused")
+            await self._floor.queue.changed.wait()  # nothing was awaited since the state was read
+            self._show(note="")
+
+    async def stopped(self) -> JobError:
+        """Return, once the job was cancelled or the daemon stops, which of both. A pause lets the step come to its end."""
+        while True:
+            reason = self._reason_to_stop()
+            if reason is not None:
+                return reason
+            await self._floor.queue.changed.wait()  # as above
+
+    def _reason_to_stop(self) -> JobError | None:
+        if self._floor.is_stopping():
+            return JobError(ErrorCode.INTERRUPTED, "the daemon was stopped", hint="the board is flashed again")
+        if self._entry.record.state is JobState.CANCELLING:
+            return JobError(ErrorCode.CANCELLED, "the job was cancelled", hint="the board is not usable as it is")
+        return None
 
     def close(self, outcome: UnitOutcome, finished: str) -> Unit:
         """Return the unit's final record."""
@@ -118,6 +132,7 @@ class UnitRun:
             self.unit,
             part=outcome.part or self.unit.part,
             signature=outcome.signature or self.unit.signature,
+            application_usb=outcome.application_usb,
             sck_hz=outcome.sck_hz if outcome.sck_hz is not None else self.unit.sck_hz,
             verdict=verdict,
             failure=outcome.failure,

@@ -1,0 +1,209 @@
+"""One unit from the first look to its verdict: ISP, then the chain, then, where the board turns out ill, ISP and the chain again."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from ispd.catalog.bootloaders import Bootloaders
+from ispd.catalog.parts import Parts
+from ispd.catalog.plans import as_merged
+from ispd.catalog.rescue import as_rescue
+from ispd.chain.registry import tool_for
+from ispd.errors import IspdError, LocalProtocolError, RefusedError
+from ispd.flashing.chained import ChainBench, ChainObserver, ChainStep, chain_board, unless_stopped, verdict_of
+from ispd.flashing.execute import flash_unit
+from ispd.flashing.observer import UnitObserver, UnitOutcome
+from ispd.flashing.sck import SckStart
+from ispd.flashing.session import failure_of
+from ispd.flashing.steps import Step
+from ispd.model.bootloader import Bootloader
+from ispd.model.image import Image
+from ispd.model.job import Failure, Verdict
+from ispd.model.recipe import PlanKind, Recipe
+from ispd.programmers.contract import IspProgrammer
+from ispd.transport.clock import Clock
+
+__all__ = ["RESCUE_HINT", "Equipment", "Way", "WholeObserver", "flash_whole", "way_of"]
+
+RESCUE_HINT = "`ispctl rescue SLOT` does it by ISP, once the board is on a slot with a programmer"
+
+_NOTHING_KNOWN = SckStart()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """Which way one board takes.
+
+    :param plan: never ``auto``.
+    :param isp: what goes on by ISP at first; None: nothing.
+    :param firmware: what goes on through ``bootloader`` then; None: nothing.
+    :param rescue: what brings an ill board back by ISP, None where that is not known.
+    """
+
+    plan: PlanKind
+    isp: Recipe | None
+    part: str | None = None
+    firmware: Image | None = None
+    bootloader: Bootloader | None = None
+    rescue: Recipe | None = None
+
+
+def way_of(recipe: Recipe, plan: PlanKind, parts: Parts, bootloaders: Bootloaders) -> Way:
+    """Return the way of ``recipe``; pure.
+
+    :param plan: the recipe's own, or what was chosen where that is ``auto``.
+    """
+    if plan in (PlanKind.ISP_ONLY, PlanKind.MERGED):
+        return Way(plan=plan, isp=recipe if recipe.plan is plan else as_merged(recipe))
+    if recipe.firmware is None or recipe.bootloader is None:
+        raise LocalProtocolError(f"a recipe without firmware or bootloader cannot go {plan}")
+    try:
+        rescue = as_rescue(recipe, parts, bootloaders)
+    except RefusedError:
+        rescue = None
+    return Way(
+        plan=plan,
+        isp=None if plan is PlanKind.CHAIN_ONLY else _isp_half(recipe),
+        part=recipe.part,
+        firmware=recipe.firmware,
+        bootloader=bootloaders.get(recipe.bootloader),
+        rescue=None if rescue is None else _isp_half(rescue),
+    )
+
+
+def _isp_half(recipe: Recipe) -> Recipe:
+    return replace(recipe, plan=PlanKind.CHAINED)
+
+
+class WholeObserver(UnitObserver, ChainObserver, Protocol):
+    """Told what happens on either way."""
+
+    async def step_started(self, step: Step | ChainStep) -> None:
+        """A step begins."""
+
+    def firmware_begins(self) -> None:
+        """What ISP had to do is done; progress goes on with the firmware's bytes."""
+
+    async def begin_again(self, failure: Failure) -> None:
+        """The board is ill: end the attempt with ``needs-rescue``, and begin another one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Equipment:
+    """What a unit is worked on with.
+
+    :param programmer: the slot's, opened when asked for; None where it has none. What ISP cannot reach then ends ``needs-rescue``.
+    :param bench: where the firmware goes on; None for ways without.
+    """
+
+    programmer: Callable[[], Awaitable[IspProgrammer]] | None
+    parts: Parts
+    bootloaders: Bootloaders
+    clock: Clock
+    bench: ChainBench | None = None
+
+
+async def flash_whole(
+    way: Way, equipment: Equipment, observer: WholeObserver, sck: SckStart = _NOTHING_KNOWN
+) -> UnitOutcome:
+    """Bring one board the whole way and return how it ended; promises and errors as :func:`~ispd.flashing.execute.flash_unit`."""
+    run = _WholeRun(way, equipment, observer, sck)
+    bench = equipment.bench
+    tool = None if way.bootloader is None or bench is None else tool_for(way.bootloader.family, bench.tools)
+    if tool is None or bench is None or not tool.is_exclusive:
+        return await run.carry_out()
+    # from the start: a board that its programmer lets go of in the midst of another's turn would be taken for that one
+    try:
+        await unless_stopped(observer, lambda: bench.turns.take(tool))
+    except IspdError as error:
+        return UnitOutcome(verdict=verdict_of(error), failure=failure_of(error), part=way.part)
+    try:
+        return await run.carry_out()
+    finally:
+        bench.turns.give(tool)
+
+
+class _WholeRun:
+    def __init__(self, way: Way, equipment: Equipment, observer: WholeObserver, sck: SckStart) -> None:
+        self._way = way
+        self._with = equipment
+        self._observer = observer
+        self._sck = sck
+
+    async def carry_out(self) -> UnitOutcome:
+        outcome = await self._attempt(self._way.isp)
+        if outcome.verdict is not Verdict.NEEDS_RESCUE or outcome.failure is None:
+            return outcome
+        if self._way.rescue is None or self._with.programmer is None:
+            return _needing_rescue(outcome)
+        try:
+            await self._with.programmer()
+        except IspdError as error:
+            return _needing_rescue(outcome, f"the slot's programmer could not be used: {error.message}")
+        await self._observer.begin_again(outcome.failure)
+        return _after_rescue(outcome, outcome.failure, await self._attempt(self._way.rescue))
+
+    async def _attempt(self, isp: Recipe | None) -> UnitOutcome:
+        outcome = UnitOutcome(verdict=Verdict.PASSED, part=self._way.part)
+        if isp is not None:
+            outcome = await self._by_isp(isp)
+        if outcome.verdict is not Verdict.PASSED or self._way.firmware is None:
+            return outcome
+        if self._with.bench is None or self._way.bootloader is None:
+            raise LocalProtocolError("nobody said where the board's own USB port is")
+        self._observer.firmware_begins()
+        part = None if outcome.part is None else self._with.parts.get(outcome.part)
+        chained = await chain_board(self._way.firmware, part, self._way.bootloader, self._with.bench, self._observer)
+        return replace(
+            outcome,
+            verdict=chained.verdict,
+            failure=chained.failure,
+            application_usb=chained.application_usb,
+            usb_pace=chained.pace,
+            warnings=tuple(dict.fromkeys((*outcome.warnings, *chained.warnings))),
+        )
+
+    async def _by_isp(self, recipe: Recipe) -> UnitOutcome:
+        if self._with.programmer is None:
+            raise LocalProtocolError("a slot without programmer cannot flash by ISP")
+        return await flash_unit(
+            await self._with.programmer(),
+            recipe,
+            parts=self._with.parts,
+            bootloaders=self._with.bootloaders,
+            clock=self._with.clock,
+            observer=self._observer,
+            sck=self._sck,
+        )
+
+
+def _needing_rescue(outcome: UnitOutcome, why: str = "") -> UnitOutcome:
+    """Tell the operator what saves the board, since nothing here could."""
+    if outcome.failure is None:
+        return outcome
+    hint = "; ".join(word for word in (RESCUE_HINT, why) if word)
+    return replace(outcome, verdict=Verdict.NEEDS_RESCUE, failure=replace(outcome.failure, hint=hint))
+
+
+def _after_rescue(first: UnitOutcome, illness: Failure, rescued: UnitOutcome) -> UnitOutcome:
+    """Return how the unit ended, with what made the rescue necessary among its warnings."""
+    told = f"rescued by ISP: {illness.message}"
+    match rescued.verdict:
+        case Verdict.PASSED:
+            pass
+        case Verdict.FAILED if not rescued.steps and rescued.failure is not None:
+            # ISP did not even reach the chip: another slot may
+            why = f"this slot's programmer could not do it: {rescued.failure.message}"
+            return _needing_rescue(replace(first, warnings=_joined(first, rescued)), why)
+        case Verdict.NEEDS_RESCUE if rescued.failure is not None:
+            hint = "ISP did not cure it: replace the chip, or take the board out of the batch"
+            failure = replace(rescued.failure, hint=hint)
+            rescued = replace(rescued, verdict=Verdict.FAILED, failure=failure)
+            told = f"not cured by ISP: {illness.message}"
+        case _:
+            told = f"a rescue by ISP was begun: {illness.message}"
+    return replace(rescued, warnings=tuple(dict.fromkeys((*_joined(first, rescued), told))))
+
+
+def _joined(first: UnitOutcome, second: UnitOutcome) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*first.warnings, *second.warnings)))

@@ -1,0 +1,84 @@
+"""Which slots a job is for: those that were named, or all that can do it. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ispd.errors import ErrorCode, JobError
+from ispd.model.recipe import PlanKind
+from ispd.model.station import SlotState
+from ispd.station.slot_runner import SlotRunner
+
+__all__ = ["choose_slots"]
+
+_RESTING = (SlotState.IDLE, SlotState.PASSED, SlotState.FAILED, SlotState.VACANT)  # vacant: being opened
+_OVER_USB = frozenset({PlanKind.CHAINED, PlanKind.AUTO, PlanKind.CHAIN_ONLY})
+
+
+def choose_slots(
+    runners: Mapping[str, SlotRunner],
+    named: Sequence[str] | None,
+    plan: PlanKind,
+    is_free: Callable[[str], bool],
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of a job's slots, and what is worth a warning about the choice.
+
+    :param named: slots that were asked for, known ones; None for all idle ones (all usable ones, where none is idle).
+    :param is_free: tells whether no job wants a slot.
+    Raises ``JobError``: no-slot, not-paired.
+    """
+    if named:
+        chosen = tuple(dict.fromkeys(named))
+        _check_programmers([runners[name] for name in chosen], plan)
+        unpaired = _unpaired([runners[name] for name in chosen], plan)
+        if unpaired:
+            raise _not_paired(unpaired)
+        return chosen, ()
+    able = [runner for runner in runners.values() if _is_able(runner, plan)]
+    unpaired = _unpaired(able, plan)
+    paired = [runner for runner in able if runner.spec.name not in unpaired]
+    idle = [runner for runner in paired if runner.view.state in _RESTING and is_free(runner.spec.name)]
+    chosen = tuple(runner.spec.name for runner in idle or paired)
+    if chosen:
+        return chosen, tuple(_left_out(unpaired))
+    if unpaired:
+        raise _not_paired(unpaired)
+    what = "USB port that belongs to it" if plan is PlanKind.CHAIN_ONLY else "programmer that answers"
+    raise JobError(
+        ErrorCode.NO_SLOT,
+        f"no slot has a {what}",
+        hint="plug in a programmer, or see `ispctl slots` and `ispctl doctor`",
+    )
+
+
+def _is_able(runner: SlotRunner, plan: PlanKind) -> bool:
+    if plan is PlanKind.CHAIN_ONLY:
+        return runner.view.state is not SlotState.DISABLED and (
+            runner.spec.target_usb is not None or runner.spec.has_programmer
+        )
+    return runner.spec.has_programmer and runner.is_usable
+
+
+def _unpaired(runners: Sequence[SlotRunner], plan: PlanKind) -> list[str]:
+    """Return the slots whose board's USB port is needed and not known."""
+    return [runner.spec.name for runner in runners if plan in _OVER_USB and runner.spec.target_usb is None]
+
+
+def _left_out(unpaired: Sequence[str]) -> list[str]:
+    return [f"slot {name} is left out: nobody knows which USB port its board is on" for name in unpaired]
+
+
+def _check_programmers(runners: Sequence[SlotRunner], plan: PlanKind) -> None:
+    without = [runner.spec.name for runner in runners if not runner.spec.has_programmer]
+    if plan is not PlanKind.CHAIN_ONLY and without:
+        raise JobError(
+            ErrorCode.NO_SLOT,
+            f"slot {', '.join(without)} has no programmer, only a USB port",
+            hint="--chain-only brings a firmware there; for everything else use a slot with a programmer",
+        )
+
+
+def _not_paired(names: Sequence[str]) -> JobError:
+    return JobError(
+        ErrorCode.NOT_PAIRED,
+        f"nobody knows which USB port the board of slot {', '.join(names)} is on",
+        hint=f'`ispctl slot {names[0]} learn` finds it; or write target_usb = "1-2.1" into its [[slot]]',
+    )

@@ -37,6 +37,9 @@ __all__ = ["PyusbBackend", "UsbPlace"]
 
 _STANDARD = 0x00
 _TYPE_MASK = 0x60
+_TO_WHOM = 0x7F
+_CLASS_TO_INTERFACE = 0x21
+"""What the kernel passes on for who has claimed the interface only."""
 _GET_DESCRIPTOR, _TEXT = 0x06, 3
 """Request and descriptor type of a text (USB 2.0, tables 9-4 and 9-5)."""
 _LOW_SPEED = 1
@@ -290,6 +293,20 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         """Tell whether a driver of the kernel sits there; another process's claim is none."""
         return dev_handle.place.has_kernel_driver
 
+    def detach_kernel_driver(self, dev_handle: _Handle, _intf: int) -> None:
+        """Take the kernel's driver off the interface; raises error 2 where there is none."""
+        with dev_handle.place.changed:
+            self._check(dev_handle, "detach")
+            _fail(None if dev_handle.place.has_kernel_driver else errno.ENOENT)
+            dev_handle.place.has_kernel_driver = False
+
+    def attach_kernel_driver(self, dev_handle: _Handle, _intf: int) -> None:
+        """Let the kernel's driver have the interface; raises error 16 while somebody has claimed it."""
+        with dev_handle.place.changed:
+            self._check(dev_handle, "attach")
+            _fail(errno.EBUSY if dev_handle.place.claimed else None)
+            dev_handle.place.has_kernel_driver = True
+
     def ctrl_transfer(
         self,
         dev_handle: _Handle,
@@ -314,6 +331,8 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         place = dev_handle.place
         with place.changed:
             self._check(dev_handle, f"request {bRequest}")
+            if bmRequestType & _TO_WHOM == _CLASS_TO_INTERFACE and place.claimed is not dev_handle:
+                _fail(errno.EBUSY)
             if place.is_busy:
                 self.strays.append(f"request {bRequest} before another had ended")
             place.is_busy = True

@@ -42,6 +42,12 @@ _GET_STATUS = ControlTransfer(request_type=0x80, request=0x00, length=2, timeout
 _LOADING = threading.Lock()
 """pyusb loads the library into a variable of its module, and threads that see it half set up would crash."""
 
+_TO_WHOM = 0x7F
+_CLASS_TO_INTERFACE = 0x21
+"""Type and recipient in bmRequestType, and those of a class request to an interface (USB 2.0, table 9-2)."""
+_INTERFACE_MASK = 0xFF
+"""Where wIndex names the interface."""
+
 _GONE = frozenset({errno.ENODEV, errno.ENOENT, errno.ENXIO, errno.ESHUTDOWN})
 _DENIED = frozenset({errno.EACCES, errno.EPERM})
 
@@ -99,6 +105,10 @@ class BlockingUsbDevice:
 
     def __init__(self, backend: Any, place: UsbPlace) -> None:
         self._port = place.port
+        self._ours: set[int] = set()
+        """Interfaces that class requests may go to."""
+        self._without_driver: set[int] = set()
+        """Interfaces that a driver of the kernel was taken off."""
         try:
             device = place.find(backend)
             if device is None:
@@ -115,7 +125,9 @@ class BlockingUsbDevice:
             raise self._open_error(error) from error
 
     def close(self) -> None:
-        """Give the interface back and close the device."""
+        """Give the interfaces back, to their drivers where they had some, and close the device."""
+        for number in self._without_driver:
+            self._return_driver(number)
         usb.util.dispose_resources(self._device)
 
     def transfer(self, transfer: ControlTransfer) -> bytes:
@@ -131,7 +143,7 @@ class BlockingUsbDevice:
         """Open the device and take its first interface, which keeps other users of libusb from it.
 
         Requests to the device itself pass without; so where a kernel driver sits on the interface (the UART of some USBasp
-        forks), that is left in peace.
+        forks), that is left in peace, until somebody sends a request to the interface.
         """
         number = self._first_interface()
         try:
@@ -139,6 +151,29 @@ class BlockingUsbDevice:
         except usb.core.USBError as error:
             if error.errno != errno.EBUSY or not self._device.is_kernel_driver_active(number):
                 raise
+
+    def _make_ours(self, transfer: ControlTransfer) -> None:
+        """Take the interface that a class request goes to: the kernel lets nobody else's pass.
+
+        A driver that holds it, usbhid on a bootloader that calls itself a human interface device, is taken off until the device is
+        closed.
+        """
+        number = transfer.index & _INTERFACE_MASK
+        if transfer.request_type & _TO_WHOM != _CLASS_TO_INTERFACE or number in self._ours:
+            return
+        if self._device.is_kernel_driver_active(number):
+            self._device.detach_kernel_driver(number)
+            self._without_driver.add(number)
+        usb.util.claim_interface(self._device, number)
+        self._ours.add(number)
+
+    def _return_driver(self, number: int) -> None:
+        """Let the kernel's driver have the interface again; where the device is gone, or another driver was quicker, that is that."""
+        try:
+            usb.util.release_interface(self._device, number)
+            self._device.attach_kernel_driver(number)
+        except usb.core.USBError:
+            return
 
     def _first_interface(self) -> int:
         """Return the number of the first interface; the device is configured first where nobody did."""
@@ -181,6 +216,7 @@ class BlockingUsbDevice:
         # libusb takes 0 for "wait for ever"
         timeout_ms = max(1, math.ceil(transfer.timeout_s * 1000))
         request = (transfer.request_type, transfer.request, transfer.value, transfer.index)
+        self._make_ours(transfer)
         if transfer.is_in:
             return bytes(self._device.ctrl_transfer(*request, transfer.length, timeout_ms))
         taken = self._device.ctrl_transfer(*request, transfer.data, timeout_ms)

@@ -169,6 +169,31 @@ async def test_odd_devices_are_opened_all_the_same(backend: PyusbBackend) -> Non
     assert place.is_configured
 
 
+async def test_a_request_to_an_interface_takes_it_from_the_kernels_driver_until_the_end(backend: PyusbBackend) -> None:
+    """usbhid sits on a bootloader that calls itself a human interface device; where nothing was, nothing is put."""
+    place = backend.add("1-1.4", Echo())
+    report = ControlTransfer(request_type=0x21, request=ECHO, value=0x0301, data=b"1234567")
+    get = ControlTransfer(request_type=0xA1, request=ECHO, value=5, length=7)
+    for had_driver in (True, False):
+        place.has_kernel_driver = had_driver
+        seen = []
+        async with opened(backend) as device:
+            for transfers in ([ask()], [report, get, report]):
+                await device.submit(transfers)
+                seen.append(place.has_kernel_driver)
+        assert [*seen, place.has_kernel_driver] == [had_driver, False, had_driver]
+
+
+async def test_a_device_that_left_by_itself_is_closed_without_its_driver(backend: PyusbBackend) -> None:
+    """A bootloader that was told to start its application."""
+    place = backend.add("1-1.4", Echo())
+    place.has_kernel_driver = True
+    async with opened(backend) as device:
+        await device.submit([ControlTransfer(request_type=0x21, request=ECHO, data=b"1")])
+        backend.unplug("1-1.4")
+    assert not place.has_kernel_driver
+
+
 async def test_a_refused_or_short_transfer_ends_the_batch_and_not_the_link(backend: PyusbBackend) -> None:
     programmer = Echo()
     place = backend.add("1-1.4", programmer)

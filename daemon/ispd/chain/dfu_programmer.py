@@ -43,6 +43,9 @@ _SMALL_SECTION = frozenset({"at90usb1286", "at90usb1287"})
 
 _SMALL_SECTION_BYTES = 4096
 
+_FACTORY = "atmel-dfu"
+"""QMK's name of Atmel's own bootloader; the others of the family are LUFA's and QMK's rebuilds."""
+
 _QUICK_S = 10.0
 """For what takes no work of the board."""
 
@@ -120,7 +123,7 @@ class DfuProgrammer:
         outcome = await _run(work, desk, ("erase", "--force"), _ERASE_S)
         claim = read_erase(text_of(outcome.errors))
         if claim.not_blank_at is not None:
-            raise _not_blank(work, claim.not_blank_at)
+            raise _not_blank(work, _as_sent(work, claim.not_blank_at))
         if not claim.was_done:
             raise _erase_failed(work, outcome)
 
@@ -208,6 +211,16 @@ async def _look_for_rest(work: ChainWork, desk: Desk, erase: ToolOutcome) -> Non
     address = next((address for address, cell in enumerate(cells) if cell != BLANK), None)
     if address is not None:
         raise _not_blank(work, address, cells[address])
+
+
+def _as_sent(work: ChainWork, address: int) -> int:
+    """Undo what the program makes of an address from LUFA's rebuild (and QMK's of that), which answers low byte first.
+
+    ``BootloaderDFU.c`` hands over the address as the AVR holds it; ``atmel.c`` reads it high byte first, as Atmel sends it.
+    """
+    if work.bootloader.qmk == _FACTORY:
+        return address
+    return address & ~0xFFFF | (address & 0xFF) << 8 | address >> 8 & 0xFF
 
 
 def _written(work: ChainWork) -> Image:

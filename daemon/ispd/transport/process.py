@@ -120,7 +120,7 @@ class _Program:
 
 
 def _start(words: tuple[str, ...], folder: Path, more: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    search_path = os.environ.get("PATH", _SEARCH_PATH)
+    search_path = more.get("PATH", os.environ.get("PATH", _SEARCH_PATH))
     program = shutil.which(words[0], path=search_path) or shutil.which(words[0], mode=os.F_OK, path=search_path)
     if program is None:
         raise _missing(words[0])

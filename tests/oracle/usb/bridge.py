@@ -159,6 +159,7 @@ def plug(testbed: Any, device: dict[str, Any], handler: Device | None) -> None:
         "A: bConfigurationValue=1\\n",
         f"A: idVendor={product[0]:04x}\\n",
         f"A: idProduct={product[1]:04x}\\n",
+        f"A: bcdDevice={product[2]:04x}\\n",
         *(f"A: {name}={text}\\n" for name, text in device["texts"].items()),
         f"H: descriptors={content.hex().upper()}",
         "",

@@ -91,6 +91,20 @@ def test_position_decides(before: str, address: int) -> None:
     assert read_erase(before + ERASING + CHECKING + disease) == EraseClaim(was_done=False, not_blank_at=address)
 
 
+@pytest.mark.parametrize(
+    ("bootloader", "printed", "address"),
+    [("atmel-dfu-32u4", 0x1F1, 0x1F0), ("lufa-dfu-32u4", 0xF002, 0x1F0), ("qmk-dfu-usb128", 0x1F002, 0x101F0)],
+)
+async def test_address_from_a_rebuild(bootloader: str, printed: int, address: int) -> None:
+    """LUFA's answers low byte first, which the program does not know: what it prints is turned round."""
+    said = f"{ERASING}{CHECKING}Not blank at 0x{printed:X}.\n"
+    with pytest.raises(TargetError) as failure:
+        await tool.erase(
+            work_for(bootloader, FIRMWARE), ScriptedDesk(NEW, Reply(words=("erase",), code=1, errors=said))
+        )
+    assert failure.value.facts.address == address
+
+
 ERASE_OLD = ("atmega32u4:1,17", "erase")
 DUMP = ("atmega32u4:1,17", "dump")
 BLANK_CELLS = b"\xff" * APPLICATION_BYTES

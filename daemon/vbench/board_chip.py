@@ -91,7 +91,8 @@ class Chip:
         """Erase every page below the boot section; return when that is done. As far as the program can tell it always works."""
         residue = None if self._disease is None else self._disease.strike()
         if residue is not None:
-            return self.write_page(0, residue, at)
+            is_blank = self.target.flash.startswith(bytes([_BLANK]) * len(residue))
+            return self.write_page(0, residue, at) if is_blank else at + PAGE_STEP_S
         for start in range(0, self.section.start, self.part.flash.page_bytes):
             at = self.erase_page(start, at)
         return at

@@ -150,6 +150,7 @@ class Caterina(SerialBoard):
         self._counting_since = at
         self._is_listening = False
         self.power_on(at)
+        self.run(at)  # its time is running before anybody speaks to it
 
     @property
     def face(self) -> EmulatedFace | None:

@@ -151,6 +151,8 @@ class FlipDfu(ControlFace):
         if self.is_protected and not (data[0] == 5 or data[:3] == b"\x04\x00\xff"):
             self._fail(_Status.WRITE)
             raise StallError
+        if self.state is _State.DOWNLOAD_IDLE:
+            self.state = _State.IDLE
         match data[0]:
             case 1:
                 self._write(data)
@@ -214,6 +216,7 @@ class FlipDfu(ControlFace):
             self.now = self.chip.write_eeprom(span.start, content, self.now)
         else:
             self._write_flash(self._in_flash(span).start, content)
+        self.state = _State.DOWNLOAD_IDLE
 
     def _write_flash(self, start: int, content: bytes) -> None:
         """Write bytes; what lies around them in their pages stays. The loader's own section is refused."""

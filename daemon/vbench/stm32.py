@@ -1,0 +1,97 @@
+"""An STM32F103 as its own program sees it: flash by pages and half-words, and a register that outlives a reset.
+
+Source: PM0075 (flash programming of STM32F10x); times are the usual figures of its data sheet. Addresses count from the start
+of flash, 0x0800_0000 on the chip's bus.
+"""
+
+import binascii
+import hashlib
+import struct
+
+from ispd.catalog.lint import usb_id_in
+from ispd.model.image import Image, Segment
+from ispd.model.span import Span
+
+__all__ = ["APPLICATION", "LEGACY_APPLICATION", "Stm32Chip", "find_application", "stm32_application"]
+
+APPLICATION, LEGACY_APPLICATION = 0x2000, 0x5000
+"""Where the STM32duino bootloader looks for an application."""
+_ERASE_S = 40e-3
+_HALF_WORD_S = 52.5e-6
+_FLASH_BASE = 0x0800_0000
+_STACK_MASK, _STACK_BASE = 0x2FFE_0000, 0x2000_0000
+"""An application begins with a stack pointer into RAM (``checkUserCode``)."""
+_STACK = 0x2000_5000
+_MAGIC = b"vbnch\x02"
+_HEAD = struct.Struct("<II6sHIHHBBHBBBBHHHBBBB")
+_MARKER_AT = 8
+_CRC_AT = _MARKER_AT + 8
+_DEFAULT_USB = "FEED:0000"
+
+
+class Stm32Chip:
+    """Cells of one chip. ``dr10`` is lost with the supply; ``bad_pages`` hold addresses of pages that no programming changes."""
+
+    def __init__(self, *, flash_bytes: int = 0x1_0000, bad_pages: frozenset[int] = frozenset()) -> None:
+        self.flash = bytearray(b"\xff") * flash_bytes
+        self.page_bytes = 1024 if flash_bytes <= 0x2_0000 else 2048
+        self.dr10 = 0
+        self._bad = {address // self.page_bytes for address in bad_pages}
+
+    def has_application(self, at: int) -> bool:
+        """Tell whether something that looks like a vector table is there."""
+        return int.from_bytes(self.flash[at : at + 4], "little") & _STACK_MASK == _STACK_BASE
+
+    def erase_page(self, address: int, now: float) -> float:
+        """Erase the page around an address; return when that is done."""
+        start = address // self.page_bytes * self.page_bytes
+        self.flash[start : start + self.page_bytes] = b"\xff" * self.page_bytes
+        return now + _ERASE_S
+
+    def program(self, start: int, data: bytes, now: float) -> float:
+        """Program half-words: what is not blank takes nothing but 0000. Returns when that is done."""
+        for offset in range(0, len(data), 2):
+            address = start + offset
+            if address // self.page_bytes not in self._bad and (
+                self.flash[address : address + 2] == b"\xff\xff" or data[offset : offset + 2] == b"\0\0"
+            ):
+                self.flash[address : address + 2] = data[offset : offset + 2]
+        return now + len(data) / 2 * _HALF_WORD_S
+
+
+def stm32_application(size_bytes: int, *, seed: int = 0, usb: str = "FEED:6061", start: int = APPLICATION) -> bytes:
+    """Make a firmware as its .bin: vectors for ``start``, a USB device descriptor, a check sum over all of it.
+
+    Raises ``ValueError`` for a size below that of its head.
+    """
+    if size_bytes < _HEAD.size:
+        raise ValueError(f"an application has at least {_HEAD.size} bytes")
+    vendor, product = (int(half, 16) for half in usb.split(":"))
+    descriptor = (18, 1, 0x0200, 0, 0, 0, 64, vendor, product, 0x0001, 0, 0, 0, 1)
+    vectors = (_STACK, _FLASH_BASE + start + _HEAD.size | 1)
+    content = bytearray(_HEAD.pack(*vectors, _MAGIC, 0, 0, size_bytes & 0xFFFF, size_bytes >> 16, *descriptor))
+    content += hashlib.shake_128(str(seed).encode()).digest(size_bytes - len(content))
+    struct.pack_into("<I", content, _CRC_AT, binascii.crc32(content))
+    return bytes(content)
+
+
+def find_application(chip: Stm32Chip, at: int) -> str | None:
+    """Return the USB id of what runs when the bootloader jumps to ``at``; None where nothing gets as far as USB.
+
+    A firmware linked for another place jumps into the void; one of :func:`stm32_application` runs only whole.
+    """
+    end = len(chip.flash)
+    stack, reset = struct.unpack_from("<II", chip.flash, at)
+    if stack & _STACK_MASK != _STACK_BASE or not at <= reset - _FLASH_BASE < end:
+        return None
+    if chip.flash[at + _MARKER_AT : at + _MARKER_AT + len(_MAGIC)] == _MAGIC:
+        size = int.from_bytes(chip.flash[at + _CRC_AT + 4 : at + _CRC_AT + 8], "little")
+        content = bytearray(chip.flash[at : at + size])
+        if len(content) != size:
+            return None
+        crc = int.from_bytes(content[_CRC_AT : _CRC_AT + 4], "little")
+        content[_CRC_AT : _CRC_AT + 4] = bytes(4)
+        if binascii.crc32(content) != crc:
+            return None
+    image = Image.of([Segment(0, bytes(chip.flash))])
+    return usb_id_in(image, Span(at, end)) or _DEFAULT_USB

@@ -1,0 +1,199 @@
+"""A Bluepill with the STM32duino bootloader and a USB cable; no programmer reaches its chip here.
+
+What starts follows ``main`` of the bootloader: DR10 decides, then whether an application is there.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ispd.transport.contract import UsbIdentity
+from vbench.application import Keyboard
+from vbench.board_face import Exit, Program
+from vbench.board_faults import NeverEnumerates, Vanishes, WrongIdentity
+from vbench.board_shown import ShownSerial, ShownUsb, show
+from vbench.faults import LostPage
+from vbench.stm32 import APPLICATION, LEGACY_APPLICATION, Stm32Chip, find_application
+from vbench.stm32duino import JUMP_NOW, STAY, USB, Stm32duino
+
+__all__ = ["Stm32Board", "Stm32Fault"]
+
+_ENUMERATION_S = 0.25
+"""As of every board: from the start of a program to a device that udev has told about."""
+_JUMP_S = 1e-3
+_LOADER_BYTES = 7172
+"""generic_boot20_pc13.bin."""
+
+Stm32Fault = LostPage | Vanishes | WrongIdentity | NeverEnumerates
+"""What can be wrong with such a board; the address of a lost page counts from the start of flash."""
+
+
+class Stm32Board:
+    """One board; see :class:`~vbench.emulated.EmulatedBoard`. All times are bench seconds.
+
+    :param flash_bytes: 64 KiB, or the 128 that most parts have.
+    :param has_loader: whether the bootloader is there: without it nothing shows on USB.
+    :param application: what was at 0x0800_2000 before.
+    """
+
+    target: None = None
+
+    def __init__(
+        self,
+        *,
+        flash_bytes: int = 0x1_0000,
+        has_loader: bool = True,
+        application: bytes = b"",
+        faults: Sequence[Stm32Fault] = (),
+        enumeration_s: float = _ENUMERATION_S,
+    ) -> None:
+        lost = frozenset(fault.address for fault in faults if isinstance(fault, LostPage))
+        self.chip = Stm32Chip(flash_bytes=flash_bytes, bad_pages=lost)
+        if has_loader:
+            self.chip.flash[:_LOADER_BYTES] = (0x2000_2800).to_bytes(4, "little") * (_LOADER_BYTES // 4)
+        self.chip.flash[APPLICATION : APPLICATION + len(application)] = application
+        self.on_change: Callable[[], object] | None = None
+        self.enumerations = 0
+        """How often it was enumerated."""
+        self._has_loader = has_loader
+        self._vanishes = {fault.transfer for fault in faults if isinstance(fault, Vanishes)}
+        self._identities = [fault for fault in faults if isinstance(fault, WrongIdentity)]
+        self._silences = [fault for fault in faults if isinstance(fault, NeverEnumerates)]
+        self._enumeration_s = enumeration_s
+        self._transfers = 0
+        self._program: Program | None = None
+        self._shown: ShownUsb | ShownSerial | None = None
+        self._shown_at = math.inf
+        self._has_cable = False
+
+    # -- cable and reset ---------------------------------------------------------------------------------------------
+
+    def attach(self, at: float) -> None:
+        """Plug its USB cable in: its only supply."""
+        self.catch_up(at)
+        self._has_cable = True
+        self._start(at)
+        self._notify()
+
+    def detach(self, at: float) -> None:
+        """Pull its USB cable."""
+        self.catch_up(at)
+        self._has_cable = False
+        self.chip.dr10 = 0
+        self._stop(at)
+        self._notify()
+
+    def reset(self, at: float) -> None:
+        """Press its reset button; the backup register stays."""
+        self.catch_up(at)
+        if self._has_cable:
+            self._stop(at)
+            self._start(at)
+        self._notify()
+
+    def bus_reset(self, at: float) -> None:
+        """The host resets its port."""
+        self.catch_up(at)
+        if isinstance(self._program, Stm32duino):
+            self._program.bus_reset(at)
+        self._notify()
+
+    # -- what is on its port -----------------------------------------------------------------------------------------
+
+    def face(self, now: float) -> ShownUsb | ShownSerial | None:
+        """Return who is on its port at ``now``, None for nobody."""
+        self.catch_up(now)
+        return self._shown
+
+    def next_change(self) -> float:
+        """Return when :meth:`face` should be asked next, infinity for never."""
+        leaves = math.inf if self._program is None or self._program.departure is None else self._program.departure.at
+        return min(self._shown_at, leaves)
+
+    def catch_up(self, now: float) -> None:
+        """Let everything happen that is due by ``now``, in its order."""
+        while (due := self.next_change()) <= now:
+            if self._shown_at <= due:
+                self._enumerate()
+            else:
+                self._depart()
+
+    def strikes(self, count: int, at: float) -> bool:
+        """Count transfers; let the board vanish where a fault says so. Part of :class:`~vbench.board_shown.Stage`."""
+        before, self._transfers = self._transfers, self._transfers + count
+        if self._vanishes.isdisjoint(range(before, self._transfers)):
+            return False
+        self._stop(at)
+        self._notify()
+        return True
+
+    def acted(self, program: Program) -> None:
+        """The program did something; part of :class:`~vbench.board_shown.Stage`."""
+        if program is self._program:
+            self._notify()
+
+    def _notify(self) -> None:
+        if self.on_change is not None:
+            self.on_change()
+
+    def _enumerate(self) -> None:
+        self._shown_at = math.inf
+        face = None if self._program is None else self._program.face
+        if self._program is None or face is None:
+            return
+        self.enumerations += 1
+        if all(fault.enumeration not in (None, self.enumerations) for fault in self._silences):
+            self._shown = show(face, self._program, self)
+
+    def _depart(self) -> None:
+        leaves = None if self._program is None else self._program.departure
+        if leaves is None:
+            return
+        self._stop(leaves.at)
+        match leaves.exit:
+            case Exit.APPLICATION:
+                self._run(leaves.at + _JUMP_S)
+            case Exit.RESET:
+                self._start(leaves.at)
+            case Exit.HANG:
+                pass
+
+    def _stop(self, at: float) -> None:
+        if self._shown is not None:
+            self._shown.power_lost_at = at
+        self._shown = None
+        self._shown_at = math.inf
+        self._program = None
+
+    # -- what runs ---------------------------------------------------------------------------------------------------
+
+    def _start(self, at: float) -> None:
+        """``main`` after a reset."""
+        if not self._has_loader:
+            return
+        magic, self.chip.dr10 = self.chip.dr10, 0
+        has_application = any(self.chip.has_application(place) for place in (APPLICATION, LEGACY_APPLICATION))
+        if magic == JUMP_NOW and has_application:
+            self._run(at + _JUMP_S)
+            return
+        stays = magic == STAY or not has_application
+        self._program = Stm32duino(self.chip, at=at, stays=stays, usb=self._identity(USB))
+        self._shown_at = at + self._enumeration_s
+
+    def _run(self, at: float) -> None:
+        """Jump to the application."""
+        place = APPLICATION if self.chip.has_application(APPLICATION) else LEGACY_APPLICATION
+        found = find_application(self.chip, place)
+        if found is not None:
+            vendor, product = (int(half, 16) for half in found.split(":"))
+            self._program = Keyboard(self._identity(UsbIdentity(vendor_id=vendor, product_id=product)), at=at)
+            self._shown_at = at + self._enumeration_s
+
+    def _identity(self, usb: UsbIdentity) -> UsbIdentity:
+        """Return the identity of the next enumeration, by a fault another one than the program's."""
+        number = self.enumerations + 1
+        wrong = next((fault.usb for fault in self._identities if fault.enumeration in (None, number)), None)
+        if wrong is None:
+            return usb
+        vendor, product = (int(half, 16) for half in wrong.split(":"))
+        return replace(usb, vendor_id=vendor, product_id=product)

@@ -13,9 +13,10 @@ from ispd.api.declare import Privilege
 from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ErrorCode, JobError
+from ispd.model.image import Image, Segment
 from ispd.model.job import Failure, Job, JobState, Unit, Verdict
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import Recipe, SourceFile
+from ispd.model.recipe import PlanKind, Recipe, SourceFile
 from ispd.model.station import Probe, Programmer, Slot, SlotAction, SlotState, Station
 from ispd.station.events import EventHub
 from ispd.surfaces.jsonrpc import serve_jsonrpc
@@ -59,6 +60,7 @@ class FakeStation:
             slots=tuple(slots or ("A1", "A2")),
             count=count,
             part=recipe.part,
+            plan=recipe.plan,
             sources=recipe.sources,
             warnings=recipe.warnings,
         )
@@ -162,6 +164,21 @@ class FakeStation:
         finally:
             self.probes_running -= 1
         return Probe(slot=name, signature="1E 95 87", parts=("atmega32u4",), fuses={"lfuse": 0x5E}, lock=0x3F)
+
+    async def learn(self, name: str) -> Slot:
+        return replace(self.slot(name), target_usb="1-2.1", board_usb="03EB:2FF4")
+
+    async def recipe_to_rescue(self, unit_id: int | None) -> Recipe:
+        """Return that of any job which wrote a firmware over USB; no unit is ill but number 1."""
+        if unit_id not in (None, 1):
+            raise JobError(ErrorCode.UNKNOWN_UNIT, f"there is no unit {unit_id}")
+        return Recipe(
+            plan=PlanKind.CHAINED,
+            part="atmega32u4",
+            bootloader="atmel-dfu-32u4",
+            flash=Image.of([Segment(0x7000, b"\x0c\x94\x00\x38" * 64)]),
+            firmware=Image.of([Segment(0, b"\x0c\x94\x40\x00" * 64)]),
+        )
 
     async def read(self, name: str, memory: MemoryKind) -> bytes:
         self.slot(name)

@@ -47,6 +47,8 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "slot.set": {"name": "A1", "action": "disable"},
     "slot.probe": {"name": "A1"},
     "slot.read": {"name": "A1", "memory": "flash"},
+    "slot.learn": {"name": "A1"},
+    "slot.rescue": {"name": "A1"},
     "programmer.list": {},
     "part.list": {},
     "part.get": {"id": "atmega32u4"},

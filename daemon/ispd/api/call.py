@@ -92,6 +92,12 @@ class StationPort(Protocol):
     async def probe(self, name: str) -> Probe:
         """Look at a slot's target."""
 
+    async def learn(self, name: str) -> Slot:
+        """Find out which USB port a slot's board is on, and keep it."""
+
+    async def recipe_to_rescue(self, unit_id: int | None) -> Recipe:
+        """Return the recipe of a unit that ended ``needs-rescue``; None: of the newest one."""
+
     async def read(self, name: str, memory: MemoryKind) -> bytes:
         """Read a whole memory of a slot's target."""
 

@@ -90,6 +90,14 @@ FAILURES: Mapping[ErrorCode, FailureClass] = MappingProxyType(
         _C.LOCK_MISMATCH: FailureClass(1310, _FAILED),
         _C.TARGET_LOCKED: FailureClass(1311, _FAILED),
         _C.NOT_BLANK: FailureClass(1312, _FAILED),
+        # 15xx: the board's own USB port
+        _C.NOT_PAIRED: FailureClass(1501, _REFUSED),
+        _C.BOOTLOADER_NOT_SEEN: FailureClass(1502, _FAILED),
+        _C.BOARD_UNEXPECTED: FailureClass(1503, _FAILED),
+        _C.APPLICATION_NOT_SEEN: FailureClass(1504, _FAILED),
+        _C.TOOL_MISSING: FailureClass(1505, _FAILED),
+        _C.TOOL_FAILED: FailureClass(1506, _FAILED),
+        _C.NOTHING_TO_RESCUE: FailureClass(1507, _REFUSED),
         # 14xx: the daemon itself
         _C.CONFIG_INVALID: FailureClass(1401, _REFUSED),
         _C.JOURNAL_FAILED: FailureClass(1402, _FAILED),

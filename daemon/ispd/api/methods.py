@@ -24,7 +24,7 @@ from ispd.api.values import (
 from ispd.errors import ErrorCode
 from ispd.model.job import Job, Unit
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import VerifyScope
+from ispd.model.recipe import PlanKind, VerifyScope
 from ispd.model.report import BootloaderReport, ImageReport, PartReport
 from ispd.model.station import Probe, Programmer, Slot, SlotAction, Station
 
@@ -80,6 +80,12 @@ class JobEnqueue(Params, frozen=True, kw_only=True):
     and nothing is erased. Everything that can be checked without a board is checked first: the image files, the fuse bytes, the bootloader.
     Without a count each board that is present now is flashed once; with a count the job goes on, board after board,
     until so many have passed. Without a part each board's signature decides.
+
+    The plan says which way the firmware takes: everything by ISP (isp-only, where nothing is said); bootloader and firmware as one production
+    image by ISP (merged); the bootloader by ISP and the firmware through it, over the board's own USB port (chained); whichever of these two is
+    faster on each slot, as measured there (auto); or over USB alone, to boards whose bootloader runs (chain-only). What goes over USB needs
+    slots whose board's USB port is known: from the configuration, or learnt. A board that turns out ill over USB is brought back by ISP in a
+    further attempt where its slot has a programmer, and ends needs-rescue elsewhere.
     """
 
     images: Annotated[
@@ -88,6 +94,9 @@ class JobEnqueue(Params, frozen=True, kw_only=True):
     eeprom: Annotated[
         BinaryFile | None, Meta(description="image file for the EEPROM; of an ELF file its EEPROM section")
     ] = None
+    plan: (
+        Annotated[PlanKind, Meta(description="which way the firmware takes; isp-only where nothing is said")] | None
+    ) = None
     part: PartId | None = None
     slots: (
         Annotated[list[SlotName], Meta(min_length=1, max_length=256, description="slots to use; all where left out")]
@@ -197,6 +206,34 @@ class SlotRead(Params, frozen=True, kw_only=True):
 
     name: Annotated[SlotName, Meta(description="name of the slot")]
     memory: Annotated[MemoryKind, Meta(description="which memory")]
+
+
+class SlotLearn(Params, frozen=True, kw_only=True):
+    """Find out which USB port of the machine the slot's board is on, and remember it.
+
+    The board is held in reset through its programmer, twice, and the port that goes quiet and comes back both times is the one. So a board with
+    a working bootloader or firmware has to be on the slot, its own USB cable plugged in, and nothing else plugged or flashed meanwhile. What is
+    learnt is kept until it is learnt anew; a target_usb in the configuration goes before it, and is only compared then.
+    """
+
+    name: Annotated[SlotName, Meta(description="name of the slot")]
+
+
+class SlotRescue(Params, frozen=True, kw_only=True):
+    """Create a job that saves a board which ended needs-rescue: bootloader, fuses and lock byte by ISP, then its firmware over USB.
+
+    Put the board on a slot with a programmer, and its own USB cable into that slot's port. The recipe is that of the unit that needs rescue;
+    it has the bootloader's image, or that has to be given here.
+    """
+
+    name: Annotated[SlotName, Meta(description="name of the slot the board is on now")]
+    unit: (
+        Annotated[UnitId, Meta(description="which unit's recipe; the newest that ended needs-rescue where left out")]
+        | None
+    ) = None
+    images: Annotated[Images, Meta(description="the bootloader's image file, where the unit's job had none")] = (
+        msgspec.field(default_factory=list)
+    )
 
 
 class ProgrammerList(Params, frozen=True, kw_only=True):
@@ -313,6 +350,7 @@ JOB_ENQUEUE = Method(
         ErrorCode.FUSE_CONFIRM,
         ErrorCode.UNKNOWN_SLOT,
         ErrorCode.NO_SLOT,
+        ErrorCode.NOT_PAIRED,
         ErrorCode.JOURNAL_FAILED,
     ),
 )
@@ -401,6 +439,35 @@ SLOT_READ = Method(
     result_text="the memory's bytes",
     privilege=Privilege.OPERATE,
     errors=(*_BOARD_ERRORS, ErrorCode.TARGET_LOCKED),
+)
+SLOT_LEARN = Method(
+    name="slot.learn",
+    params=SlotLearn,
+    result=Slot,
+    result_text="the slot, with its board's USB port",
+    privilege=Privilege.OPERATE,
+    errors=(*_BOARD_ERRORS, ErrorCode.NOT_PAIRED, ErrorCode.JOURNAL_FAILED),
+)
+SLOT_RESCUE = Method(
+    name="slot.rescue",
+    params=SlotRescue,
+    result=Job,
+    result_text="the new job",
+    privilege=Privilege.OPERATE,
+    errors=(
+        *_IMAGE_ERRORS,
+        ErrorCode.IMAGE_FUSE_MISMATCH,
+        ErrorCode.RECIPE_INVALID,
+        ErrorCode.UNKNOWN_BOOTLOADER,
+        ErrorCode.FUSE_REFUSED,
+        ErrorCode.FUSE_CONFIRM,
+        ErrorCode.UNKNOWN_SLOT,
+        ErrorCode.UNKNOWN_UNIT,
+        ErrorCode.NO_SLOT,
+        ErrorCode.NOT_PAIRED,
+        ErrorCode.NOTHING_TO_RESCUE,
+        ErrorCode.JOURNAL_FAILED,
+    ),
 )
 PROGRAMMER_LIST = Method(
     name="programmer.list",

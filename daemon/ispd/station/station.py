@@ -8,10 +8,8 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from ispd.catalog.bootloaders import Bootloaders
-from ispd.catalog.options import NamedBytes
 from ispd.catalog.parts import Parts
 from ispd.catalog.plans import image_digest
-from ispd.catalog.rescue import as_rescue
 from ispd.chain.contract import ChainTool
 from ispd.errors import ErrorCode, JobError
 from ispd.flashing.target import probe, read_memory
@@ -232,25 +230,22 @@ class Station:
         )
         return await self._floor.queue.add(job, recipe)
 
-    async def rescue(self, name: str, *, unit: int | None, images: Sequence[NamedBytes]) -> Job:
-        """Record a job that saves a board: bootloader by ISP, then the firmware that it could not take, once.
+    async def recipe_to_rescue(self, unit_id: int | None) -> Recipe:
+        """Return the recipe of a unit that ended ``needs-rescue``; None: of the newest one.
 
-        :param unit: which board's record to go by; None for the newest that ended ``needs-rescue``.
-        :param images: the bootloader's image, where the job had none.
-        :raises JobError: unknown-slot, unknown-unit, nothing-to-rescue, no-slot, not-paired; ``RefusedError`` for the recipe.
+        :raises JobError: unknown-unit, nothing-to-rescue.
         """
-        ill = await self._journal.newest_to_rescue() if unit is None else await self.unit(unit)
-        if ill is None:
+        unit = await self._journal.newest_to_rescue() if unit_id is None else await self.unit(unit_id)
+        if unit is None:
             raise JobError(
                 ErrorCode.NOTHING_TO_RESCUE, "no unit ended needs-rescue", hint="`ispctl units` lists how each ended"
             )
-        if ill.verdict is not Verdict.NEEDS_RESCUE:
-            ended = "is not through" if ill.verdict is None else f"ended {ill.verdict}"
+        if unit.verdict is not Verdict.NEEDS_RESCUE:
+            ended = "is not through" if unit.verdict is None else f"ended {unit.verdict}"
             raise JobError(
-                ErrorCode.NOTHING_TO_RESCUE, f"unit {ill.id} {ended}", hint="flash the board again: ispctl enqueue"
+                ErrorCode.NOTHING_TO_RESCUE, f"unit {unit.id} {ended}", hint="flash the board again: ispctl enqueue"
             )
-        recipe = as_rescue(await self._journal.recipe(ill.job), self.parts, self.bootloaders, images)
-        return await self.enqueue(recipe, slots=[name], count=None)
+        return await self._journal.recipe(unit.job)
 
     async def jobs(self, limit: int, before: int | None) -> list[Job]:
         """Return jobs, newest first."""

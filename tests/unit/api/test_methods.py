@@ -31,6 +31,8 @@ INTERFACE = [
     "slot.set",
     "slot.probe",
     "slot.read",
+    "slot.learn",
+    "slot.rescue",
     "programmer.list",
     "part.list",
     "part.get",
@@ -82,7 +84,7 @@ def test_unknown_parameters_are_refused_everywhere(method: Method[Any, Any]):
 def test_only_looking_needs_no_more_than_view():
     changing = {name for name, method in METHODS.items() if method.privilege is not Privilege.VIEW}
     steering = {"job.enqueue", "job.cancel", "job.pause", "job.resume"}
-    assert changing == steering | {"slot.set", "slot.probe", "slot.read"}
+    assert changing == steering | {"slot.set", "slot.probe", "slot.read", "slot.learn", "slot.rescue"}
 
 
 def test_every_error_code_has_one_number_of_its_own():

@@ -65,7 +65,7 @@ def _with_keyboard(options: RecipeOptions, name: str, keyboard: Keyboard, statio
     )
 
 
-_REPLACING = ("part", "bootloader", "lfuse", "hfuse", "efuse", "lock", "verify", "sck_hz")
+_REPLACING = ("plan", "part", "bootloader", "lfuse", "hfuse", "efuse", "lock", "verify", "sck_hz")
 
 
 def _with_params(options: RecipeOptions, params: JobEnqueue) -> RecipeOptions:

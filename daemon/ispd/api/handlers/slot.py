@@ -1,27 +1,37 @@
 """The slots, and the boards and programmers on them."""
 
 import hashlib
+from functools import partial
+
+from anyio import to_thread
 
 from ispd.api.call import Call
 from ispd.api.handlers import handles
 from ispd.api.methods import (
     PROGRAMMER_LIST,
     SLOT_GET,
+    SLOT_LEARN,
     SLOT_LIST,
     SLOT_PROBE,
     SLOT_READ,
+    SLOT_RESCUE,
     SLOT_SET,
     Dump,
     ProgrammerList,
     SlotGet,
+    SlotLearn,
     SlotList,
     SlotProbe,
     SlotRead,
+    SlotRescue,
     SlotSet,
 )
+from ispd.catalog.options import NamedBytes
+from ispd.catalog.rescue import as_rescue
+from ispd.model.job import Job
 from ispd.model.station import Probe, Programmer, Slot
 
-__all__ = ["change", "get", "list_programmers", "list_slots", "probe", "read"]
+__all__ = ["change", "get", "learn", "list_programmers", "list_slots", "probe", "read", "rescue"]
 
 
 @handles(SLOT_LIST)
@@ -59,6 +69,23 @@ async def read(call: Call, params: SlotRead) -> Dump:
         sha256=hashlib.sha256(content).hexdigest(),
         content=content,
     )
+
+
+@handles(SLOT_LEARN)
+async def learn(call: Call, params: SlotLearn) -> Slot:
+    """Answer ``slot.learn``."""
+    return await call.station.learn(params.name)
+
+
+@handles(SLOT_RESCUE)
+async def rescue(call: Call, params: SlotRescue) -> Job:
+    """Answer ``slot.rescue``. The files are parsed in a worker thread, as those of a new job."""
+    station = call.station
+    recipe = await station.recipe_to_rescue(params.unit)
+    images = [NamedBytes(file.name, file.content, file.base) for file in params.images]
+    rescuing = partial(as_rescue, recipe, station.parts, station.bootloaders, images)
+    rescue_recipe = await to_thread.run_sync(rescuing, limiter=call.workers)
+    return await station.enqueue(rescue_recipe, slots=[params.name], count=None)
 
 
 @handles(PROGRAMMER_LIST)

@@ -16,6 +16,9 @@ from ispd.errors import IspdError
 __all__ = ["main"]
 
 _LEVELS = ("debug", "info", "warning", "error")
+_SWITCH_S = 0.5e-3
+"""Longest turn of one thread while others wait. Python's own 5 ms add up where many devices are opened by a thread each: the
+event loop would need a tenth of a second for each plug that it hears of."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -39,6 +42,7 @@ def main(config_path: Path | None, log_level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, log_level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    sys.setswitchinterval(_SWITCH_S)
     errors: list[IspdError] = []
     try:
         anyio.run(run_daemon, load_config(config_path))

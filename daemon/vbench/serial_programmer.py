@@ -63,6 +63,8 @@ class SerialProgrammer(SerialBoard):
         self._resets_into_bootloader = stuck_in_bootloader
         self._booted = booted and not stuck_in_bootloader
         self._dtr = False
+        self.resets = 0
+        """How often a rising DTR has reset it."""
         self.sketch = self._new_sketch()
         self.power_on(0.0)
         self._booted = False
@@ -77,6 +79,7 @@ class SerialProgrammer(SerialBoard):
         rising, self._dtr = dtr and not self._dtr, dtr
         super().opened(at, baud=baud, dtr=dtr, rts=rts)
         if rising and self._auto_reset and self.mcu.powered:
+            self.resets += 1
             self._resets_into_bootloader = True
             self.socket.set_reset(False, at)
             self.mcu.restart(at)

@@ -6,6 +6,7 @@ with the module, so a virtual machine rather than somebody's workstation.
 A device is handed over as one end of a socket, on which the kernel speaks USB/IP; no network is involved.
 """
 
+import errno
 import math
 import socket
 import threading
@@ -32,6 +33,10 @@ _LOW_SPEED, _FULL_SPEED = 1, 2
 """``enum usb_device_speed`` of the kernel."""
 _GRAIN_S = 0.2e-3
 """Least real wait for a serial board: many small waits cost more than they are worth."""
+_FREE = 4
+"""``VDEV_ST_NULL``: status of a port where nothing is plugged in (``usbip_common.h``)."""
+_FREE_S, _LOOK_S = 10.0, 5e-3
+"""How long the kernel may take to clear a port, and how often it is asked."""
 _NEVER_S = 5.0
 """The kernel cancels what takes longer than its caller allows; meanwhile the socket is looked at this often."""
 
@@ -69,11 +74,13 @@ class VhciBus:
     def plug(self, programmer: EmulatedUsb | EmulatedSerial, port: int) -> str:
         """Plug a device into a port (from 0, over all controllers) and return its topology path.
 
-        Raises ``VhciError`` where the kernel refuses. The device appears when the kernel has enumerated it.
+        Raises ``VhciError`` where the kernel refuses. The device appears when the kernel has enumerated it. A port whose
+        device has left by itself (a power loss) is taken until :meth:`unplug`.
         """
         if port in self._plugged:
             raise VhciError(f"port {port} is taken")
         path, number = self._place(port)
+        self._wait_until_free(number)
         speed = _FULL_SPEED if programmer.port_kind is PortKind.SERIAL else _LOW_SPEED
         programmer.power_on(self.now())
         theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -91,11 +98,16 @@ class VhciBus:
         return path
 
     def unplug(self, port: int) -> None:
-        """Pull a device's plug; harmless where none is."""
+        """Pull a device's plug; harmless where none is, or where it has left by itself."""
         plug = self._plugged.pop(port, None)
-        if plug is not None:
+        if plug is None:
+            return
+        try:
             (_CONTROLLER / "detach").write_text(str(self._place(port)[1]))
-            plug.stop()
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # the kernel knows already that nothing is there
+                raise
+        plug.stop()
 
     def insert(self, port: int, target: AvrTarget) -> None:
         """Put a board on the programmer at a port. Raises ``ValueError`` where there is one already."""
@@ -110,6 +122,14 @@ class VhciBus:
         with plug.lock:
             plug.programmer.run(self.now())
             return plug.programmer.socket.remove(self.now())
+
+    def _wait_until_free(self, number: int) -> None:
+        """Wait until the kernel is through with what was unplugged last; it does so after it has closed the socket."""
+        end = time.monotonic() + _FREE_S
+        while _status_of(number) != _FREE:
+            if time.monotonic() > end:
+                raise VhciError(f"the kernel's port {number} does not get free")
+            time.sleep(_LOOK_S)
 
     def _place(self, port: int) -> tuple[str, int]:
         """Return a port's topology path and its number in the driver's count.
@@ -132,6 +152,19 @@ def _root_hub(controller: int) -> tuple[int, int]:
     if not hubs:
         raise VhciError(f"the kernel has no virtual host controller {controller}")
     return min(hubs)
+
+
+def _status_of(number: int) -> int | None:
+    """Return what the kernel says of one of its ports, counted as the driver does; None for a port it does not have.
+
+    Each controller has a table of its own (``vhci_sysfs.c``): speed of the hub, number, status, and what hangs there.
+    """
+    for table in _CONTROLLER.glob("status*"):
+        for line in table.read_text().splitlines()[1:]:
+            _hub, shown, status, *_rest = line.split()
+            if int(shown) == number:
+                return int(status)
+    return None
 
 
 class _Plug(ABC):

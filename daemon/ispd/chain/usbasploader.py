@@ -20,6 +20,8 @@ from ispd.wire.usbasp import Connect, Disconnect, EnableProg, GetCapabilities, R
 __all__ = ["TOOL", "UsbAspLoaderTool"]
 
 _CHIP_ERASE: Final = bytes.fromhex("AC 80 00 00")
+_EXIT: Final = bytes.fromhex("FF 00 00 00")
+"""HAVE_BOOTLOADER_HIDDENEXITCOMMAND: builds since 2014 leave at a disconnect only after this one; others take no notice of it."""
 _READ_SIGNATURE: Final = 0x30
 _SIGNATURE_BYTES: Final = 3
 _BLOCK_BYTES: Final = 128
@@ -65,6 +67,7 @@ class UsbAspLoaderTool:
     async def start(self, work: ChainWork, desk: Desk) -> None:  # noqa: ARG002 - the contract's signature
         """Disconnect: the bootloader leaves for the application, where its build can."""
         async with opened(desk) as link:
+            await ask(link, [Transmit(_EXIT)])
             await ask_to_leave(link, Disconnect())
 
 

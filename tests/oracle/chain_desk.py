@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from tests.oracle.usb.bed import UsbBed
 
@@ -11,9 +12,9 @@ from ispd.transport.clock import SystemClock
 from ispd.transport.contract import BytePort, ControlTransfer, ToolOutcome, ToolRun, UsbDeviceAt, UsbIdentity, UsbLink
 from ispd.transport.process import run_tool
 from ispd.transport.usb_place import device_at
-from vbench.board import ENUMERATION_S, Board
+from vbench.board import ENUMERATION_S
 from vbench.board_shown import ShownUsb
-from vbench.emulated import ControlReply
+from vbench.emulated import ControlReply, EmulatedBoard
 from vbench.usb_descriptors import Descriptors
 
 __all__ = ["BedDesk", "BoardOnBed"]
@@ -21,10 +22,13 @@ __all__ = ["BedDesk", "BoardOnBed"]
 _SETTLED_S = 2 * ENUMERATION_S
 
 
-class BoardOnBed:
+BoardType = TypeVar("BoardType", bound=EmulatedBoard)
+
+
+class BoardOnBed(Generic[BoardType]):
     """A board as the bed takes devices: whoever is on its port when it is plugged in, until that one leaves."""
 
-    def __init__(self, board: Board) -> None:
+    def __init__(self, board: BoardType) -> None:
         self.board = board
         self.now = 0.0
         board.attach(0.0)
@@ -72,7 +76,7 @@ class BoardOnBed:
 class BedDesk:
     """See :class:`~ispd.chain.contract.Desk`. What leaves its port during a run is unplugged after it."""
 
-    def __init__(self, bed: UsbBed, path: str, board: BoardOnBed, *, search_path: str | None = None) -> None:
+    def __init__(self, bed: UsbBed, path: str, board: BoardOnBed[Any], *, search_path: str | None = None) -> None:
         self.clock = SystemClock()
         self.done_bytes = 0
         self.said = ""

@@ -59,7 +59,7 @@ def work_for(bootloader: str, part: str, size_bytes: int, seed: int = 1) -> Chai
     return ChainWork(part=PARTS.get(part), bootloader=BOOTLOADERS.get(bootloader), firmware=whole)
 
 
-def board_for(work: ChainWork, *, old: Image | None = None, **options: object) -> BoardOnBed:
+def board_for(work: ChainWork, *, old: Image | None = None, **options: object) -> BoardOnBed[Board]:
     """A board with the bootloader on it, started by its reset button, and maybe an old firmware."""
     assert work.part is not None
     target = AvrTarget(work.part, fuses=dict(zip(FUSES, _fuses(work), strict=True)))
@@ -78,13 +78,12 @@ def _fuses(work: ChainWork) -> list[int]:
 
 
 @contextmanager
-def on_bed(search_path: str, boards: dict[str, BoardOnBed]) -> Iterator[dict[str, BedDesk]]:
+def on_bed(search_path: str, boards: dict[str, BoardOnBed[Board]]) -> Iterator[dict[str, BedDesk]]:
     with UsbBed(boards) as bed:  # type: ignore[arg-type]  # a board is as much of a device as the bed asks for
         yield {path: BedDesk(bed, path, board, search_path=search_path) for path, board in boards.items()}
 
 
-def cells(device: BoardOnBed) -> bytes:
-    assert device.board.target is not None
+def cells(device: BoardOnBed[Board]) -> bytes:
     return bytes(device.board.target.flash)
 
 

@@ -1,5 +1,7 @@
 """What outside programs say about themselves, made into errors. None of it is believed where the board can be asked."""
 
+import re
+
 from ispd.chain.contract import ChainWork
 from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError
 from ispd.model.part import Part
@@ -7,7 +9,12 @@ from ispd.transport.contract import ToolOutcome
 
 __all__ = ["last_words", "part_of", "text_of", "tool_failed"]
 
-_LONGEST_QUOTE = 160
+_LONGEST_QUOTE = 240
+_MOST_LINES = 2
+_TROUBLE = re.compile(
+    r"error(?! condition)|fail|\bno\b(?! error)|\bnot\b|cannot|can't|unable|denied|protected|mismatch", re.IGNORECASE
+)
+"""What tells a line about trouble from a goodbye (avrdude thanks also after failures)."""
 
 
 def text_of(data: bytes) -> str:
@@ -16,19 +23,29 @@ def text_of(data: bytes) -> str:
 
 
 def last_words(outcome: ToolOutcome) -> str:
-    """Return the last line with words in it, of standard error if it has one, else of standard output; or how it ended."""
-    for stream in (outcome.errors, outcome.output):
-        lines = [line.strip() for line in text_of(stream).replace("\r", "\n").split("\n")]
-        telling = [line for line in lines if any(character.isalpha() for character in line)]
-        if telling:
-            return "".join(character for character in telling[-1] if character.isprintable())[:_LONGEST_QUOTE]
+    """Return what a program said about its failure: the first lines about trouble, else its last line, else how it ended."""
+    streams = [_lines(stream) for stream in (outcome.errors, outcome.output)]
+    for lines in streams:
+        trouble = [line for line in lines if _TROUBLE.search(line)]
+        if trouble:
+            return "; ".join(dict.fromkeys(trouble[:_MOST_LINES]))[:_LONGEST_QUOTE]
+    for lines in streams:
+        if lines:
+            return lines[-1][:_LONGEST_QUOTE]
     if outcome.exit_code is not None and outcome.exit_code < 0:
         return f"ended by signal {-outcome.exit_code}"
     return f"exit code {outcome.exit_code}, without a word"
 
 
+def _lines(stream: bytes) -> list[str]:
+    """Return the lines with words in them, without what a terminal would act on."""
+    lines = text_of(stream).replace("\r", "\n").split("\n")
+    plain = ["".join(character for character in line if character.isprintable()).strip() for line in lines]
+    return [line for line in plain if any(character.isalpha() for character in line)]
+
+
 def tool_failed(tool: str, action: str, outcome: ToolOutcome, work: ChainWork) -> TargetError:
-    """Return the error for a program that did not do its work, with its own last words."""
+    """Return the error for a program that did not do its work, in its own words."""
     return TargetError(
         ErrorCode.TOOL_FAILED,
         f"{tool} could not {action}: {last_words(outcome)}",

@@ -21,6 +21,8 @@ from vbench.board_faults import BoardFault
 from vbench.emulated import EmulatedBoard
 from vbench.faults import Fault
 from vbench.firmware_image import application_image, bootloader_image
+from vbench.stm32 import stm32_application
+from vbench.stm32_board import Stm32Board, Stm32Fault
 from vbench.target import AvrTarget, Circuit
 
 __all__ = ["BoardState", "BoardTable", "part_named", "read_faults"]
@@ -32,6 +34,8 @@ _USED_SHARE = 4
 _FACTORY_LOCK = 0xEC
 """LB and BLB0 programmed: what many factory-fresh USB AVRs are reported to carry."""
 _FIRMWARE_BYTES = 6000
+_BLUEPILL = "stm32f103"
+"""Named as the part of a board on a port of its own: a Bluepill, whose bootloader is STM32duino."""
 
 
 class BoardState(StrEnum):
@@ -48,6 +52,8 @@ class BoardState(StrEnum):
 
 class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A board. ``crystal_hz`` 0 means that no crystal is fitted.
+
+    ``part`` is one of the catalog, or stm32f103 for a Bluepill on a port without programmer.
 
     :param loader: bootloader of the catalog that an image without the bench's own marker is taken for.
     :param hwb_low: whether its HWB pin is tied low, so that a reset enters a bootloader whose fuses want that.
@@ -99,6 +105,8 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         :param target: its chip, where :meth:`build` has made it already.
         Raises ``ConfigError`` for what the catalog or the bench does not know.
         """
+        if target is None and self.part == _BLUEPILL:
+            return self._bluepill()
         target = target or self.build(parts)
         loader = self._loader(bootloaders, target.part)
         if self.state in (BoardState.BOOTLOADER, BoardState.FLASHED):
@@ -108,6 +116,17 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         faults = [fault for fault in read_faults(self.fault, Fault | BoardFault) if isinstance(fault, BoardFault)]
         known = bootloaders.presets(target.part)
         return Board(target, loader=loader, bootloaders=known, hwb_low=self.hwb_low, faults=faults)
+
+    def _bluepill(self) -> EmulatedBoard:
+        """Make a board with an STM32F103, which no programmer of the bench reaches: it has its bootloader, or is blank for good."""
+        if self.state in (BoardState.USED, BoardState.LOCKED):
+            raise ConfigError(f"an {_BLUEPILL} is blank, bootloader or flashed")
+        flashed = self.state is BoardState.FLASHED
+        return Stm32Board(
+            has_loader=self.state is not BoardState.BLANK,
+            application=stm32_application(_FIRMWARE_BYTES, seed=self.seed, usb=self.firmware_usb) if flashed else b"",
+            faults=read_faults(self.fault, Stm32Fault),
+        )
 
     def _loader(self, bootloaders: Bootloaders, part: Part) -> Bootloader | None:
         if self.loader is None:

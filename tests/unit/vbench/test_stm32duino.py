@@ -5,9 +5,13 @@ import math
 import pytest
 from tests.unit.vbench.loader_rig import ClassHost
 
+from ispd.catalog.bootloaders import load_bootloaders
+from ispd.catalog.parts import Parts
+from ispd.errors import ConfigError
 from ispd.transport.contract import ControlTransfer
 from vbench.board_faults import BoardFault, NeverEnumerates, Vanishes, WrongIdentity
 from vbench.board_shown import ShownUsb
+from vbench.board_table import BoardState, BoardTable
 from vbench.dfu import Request, State
 from vbench.emulated import EmulatedFace
 from vbench.faults import LostPage
@@ -239,6 +243,18 @@ def test_faults_of_enumeration(fault: BoardFault, loader: str | None, applicatio
     assert shown(board.face(0.5)) == loader
     if application is not None:
         assert shown(board.face(WINDOW_S + 1)) == application
+
+
+def test_a_bench_file_has_bluepills(parts: Parts) -> None:
+    bootloaders = load_bootloaders(parts)
+    table = BoardTable(part="stm32f103", state=BoardState.FLASHED, firmware_usb="FEED:0007")
+    board = table.build_board(parts, bootloaders)
+    board.attach(0.0)
+    assert [shown(board.face(at)) for at in (0.5, WINDOW_S + 0.5)] == [LOADER, "FEED:0007"]
+    with pytest.raises(ConfigError):
+        BoardTable(part="stm32f103", state=BoardState.LOCKED).build_board(parts, bootloaders)
+    with pytest.raises(ConfigError):
+        BoardTable(part="stm32f103", fault=[{"kind": "erase-leaves"}]).build_board(parts, bootloaders)
 
 
 def test_faults_in_the_middle() -> None:

@@ -11,7 +11,7 @@ import anyio
 
 from ispd.errors import ErrorCode, TransportError
 from ispd.transport.contract import ToolOutcome, ToolRun
-from vbench.tools import dfu_programmer
+from vbench.tools import dfu_programmer, dfu_util
 from vbench.tools.machine import Process, ToolBench, UnemulatedError
 
 __all__ = ["PROGRAMS", "Program", "ToolBench", "UnemulatedError", "check_versions", "run_emulated"]
@@ -34,6 +34,7 @@ class Program:
 
 PROGRAMS: Mapping[str, Program] = {
     "dfu-programmer": Program(dfu_programmer.VERSIONS, dfu_programmer.run),
+    "dfu-util": Program(dfu_util.VERSIONS, dfu_util.run),
 }
 
 

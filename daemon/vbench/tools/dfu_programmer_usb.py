@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from vbench.tools.dfu_programmer_targets import ATMEL
 from vbench.tools.dfu_programmer_words import Words
 from vbench.tools.machine import ToolBench
-from vbench.tools.usb_host import UsbError, UsbFailureError, UsbHandle, open_device
+from vbench.tools.usb_host import UsbError, UsbFailureError, UsbHandle, listed, open_device
 
 __all__ = ["DfuError", "DfuFlip", "DfuState", "DfuStatus", "find_device"]
 
@@ -120,7 +120,7 @@ async def find_device(bench: ToolBench, words: Words, keep: Callable[[UsbHandle]
 
     :param keep: gets each opened device at once, for closing it whatever happens.
     """
-    for device in bench.devices():
+    for device in listed(bench):
         if device.usb.vendor_id != ATMEL or device.usb.product_id != words.target.product_id:
             continue
         if words.place[0] and words.place != (device.bus, device.address):

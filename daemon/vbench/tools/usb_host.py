@@ -6,7 +6,12 @@ from ispd.errors import LinkClosedError, LinkTimeoutError, RemoteProtocolError, 
 from ispd.transport.contract import USB_PORT_PREFIX, ControlTransfer, UsbDeviceAt, UsbLink
 from vbench.tools.machine import ToolBench
 
-__all__ = ["UsbError", "UsbFailureError", "UsbHandle", "open_device"]
+__all__ = ["UsbError", "UsbFailureError", "UsbHandle", "listed", "open_device"]
+
+_GET_DESCRIPTOR, _DEVICE = 6, 1
+_DESCRIPTOR_S = 5.0
+_RESET_S, _RECOVERY_S = 0.05, 0.01
+"""USB 2.0, chapter 7.1.7.5: a root port is reset for 50 ms, and left alone for 10 ms."""
 
 
 class UsbError(IntEnum):
@@ -22,7 +27,7 @@ class UsbError(IntEnum):
 
 
 class UsbFailureError(Exception):
-    """A call of libusb that failed."""
+    """A call of libusb that failed; its text is what ``libusb_error_name`` says."""
 
     def __init__(self, code: UsbError) -> None:
         super().__init__(f"LIBUSB_ERROR_{code.name}")
@@ -57,6 +62,20 @@ class UsbHandle:
         )
         await self._submit(transfer)
 
+    async def reset(self) -> None:
+        """Reset the device. Raises ``UsbFailureError`` (NOT_FOUND) where it is not the same afterwards.
+
+        The kernel reads the device descriptor anew then; by that a device of the bench knows of the reset.
+        """
+        try:
+            await self._bench.sleep(_RESET_S)
+            await self.read(0x80, _GET_DESCRIPTOR, _DEVICE << 8, 0, 18, _DESCRIPTOR_S)
+            await self._bench.sleep(_RECOVERY_S)
+        except UsbFailureError:
+            raise UsbFailureError(UsbError.NOT_FOUND) from None
+        if not self.is_there:
+            raise UsbFailureError(UsbError.NOT_FOUND)
+
     async def close(self) -> None:
         """Close the device."""
         await self._link.aclose()
@@ -70,6 +89,11 @@ class UsbHandle:
             raise UsbFailureError(UsbError.TIMEOUT) from None
         except RemoteProtocolError:
             raise UsbFailureError(UsbError.PIPE) from None
+
+
+def listed(bench: ToolBench) -> list[UsbDeviceAt]:
+    """Return the devices as libusb 1.0 lists them: udev's order, by their places, the wrong way round."""
+    return sorted(bench.devices(), key=lambda device: (device.bus, device.path), reverse=True)
 
 
 async def open_device(bench: ToolBench, device: UsbDeviceAt) -> UsbHandle:

@@ -23,7 +23,7 @@ CONTROL, SET_INTERFACE, SET_CONFIGURATION, GET_DRIVER = 0xC0185500, 0x80085504, 
 SUBMIT_URB, DISCARD_URB, REAP_URB, REAP_URB_NO_DELAY = 0x8038550A, 0x550B, 0x4008550C, 0x4008550D
 CLAIM, RELEASE, CONNECT_INFO, RESET = 0x8004550F, 0x80045510, 0x40085511, 0x5514
 CAPABILITIES, DISCONNECT_CLAIM, SPEED = 0x8004551A, 0x8108551B, 0x551F
-DONE = frozenset({SET_INTERFACE, SET_CONFIGURATION, CLAIM, RELEASE, RESET, DISCONNECT_CLAIM})
+DONE = frozenset({SET_CONFIGURATION, CLAIM, RELEASE, DISCONNECT_CLAIM})
 """What succeeds without anything to do."""
 LOW_SPEED = 1
 CONTROL_STRUCT = struct.Struct("<BBHHHI4xQ")
@@ -57,18 +57,24 @@ class Device(UMockdev.IoctlBase):  # type: ignore[misc]  # see above
             self.reap(client)
         elif request == DISCARD_URB:
             self.discard(client)
-        elif request == CAPABILITIES:
-            client.get_arg().resolve(0, 4).update(0, struct.pack("<I", 0))
-            client.complete(0, 0)
-        elif request == SPEED:
-            client.complete(LOW_SPEED, 0)
-        elif request == GET_DRIVER:
-            client.complete(-1, errno.ENODATA)
-        elif request in DONE:
-            client.complete(0, 0)
+        elif request in (RESET, SET_INTERFACE):
+            self.tell(client, request)
         else:
-            client.complete(-1, errno.ENOTTY)
+            self.answer(client, request)
         return True
+
+    @staticmethod
+    def answer(client: Any, request: int) -> None:
+        """Answer what the device itself has no part in."""
+        if request == CAPABILITIES:
+            client.get_arg().resolve(0, 4).update(0, struct.pack("<I", 0))
+        known = {
+            CAPABILITIES: (0, 0),
+            SPEED: (LOW_SPEED, 0),
+            GET_DRIVER: (-1, errno.ENODATA),
+            **dict.fromkeys(DONE, (0, 0)),
+        }
+        client.complete(*known.get(request, (-1, errno.ENOTTY)))
 
     def control(self, client: Any) -> None:
         """A transfer that the caller waits for: libusb-0.1."""
@@ -123,6 +129,15 @@ class Device(UMockdev.IoctlBase):  # type: ignore[misc]  # see above
         self.done.append(self.pending)
         self.pending = None
         client.complete(0, 0)
+
+    def tell(self, client: Any, request: int) -> None:
+        """Tell the device what the kernel tells it for an ioctl: after a reset it looks whether this is still the same one."""
+        setup = (0x80, 0x06, 0x0100, 0, 18)
+        if request == SET_INTERFACE:
+            interface, alternate = struct.unpack("<II", bytes(client.get_arg().resolve(0, 8).retrieve()))
+            setup = (0x01, 0x0B, alternate, interface, 0)
+        error = self.transfer(setup, b"", 5000)["errno"]
+        client.complete(-1 if error else 0, error)
 
     def transfer(self, setup: tuple[int, ...], data: bytes, timeout_ms: int) -> Any:
         """Let the emulation answer."""

@@ -1,6 +1,7 @@
 """The least bench that programs can run on: devices at places, nothing else, on the event loop's clock."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import anyio
 
@@ -27,7 +28,7 @@ _FIRST_ADDRESS = 3
 class DeskBench:
     """Devices by place; one that has left by itself is gone."""
 
-    def __init__(self, devices: Mapping[str, object], tools: Mapping[str, str] | None = None) -> None:
+    def __init__(self, devices: Mapping[str, Any], tools: Mapping[str, str] | None = None) -> None:
         self._devices = dict(devices)
         self._numbers = {path: number for number, path in enumerate(devices, start=_FIRST_ADDRESS)}
         self._open: set[str] = set()
@@ -67,7 +68,7 @@ class DeskBench:
         device.opened(self.now(), baud=settings.baud)
         return BenchPort(settings.port, device, self._time, lambda: self._open.discard(path))
 
-    def _free(self, path: str):
+    def _free(self, path: str) -> Any:
         device = self._devices.get(path)
         if device is None or device.power_lost_at is not None:
             raise TransportError(ErrorCode.PORT_NOT_FOUND, f"there is nothing at {path}")

@@ -107,7 +107,12 @@ class FlipDevice:
         if self._is_starting:
             self.power_lost_at = at
             return ControlReply(ends_at=ends_at)
-        if self._is_protected and data[:1] not in (b"\x05", b"\x06") and data != b"\x04\x00\xff" and data[:2] != b"\x04\x03":
+        if (
+            self._is_protected
+            and data[:1] not in (b"\x05", b"\x06")
+            and data != b"\x04\x00\xff"
+            and data[:2] != b"\x04\x03"
+        ):
             return self._refuse(ERR_WRITE, at)
         match data[:2]:
             case b"\x04\x00":

@@ -102,4 +102,9 @@ def describe_bootloader(bootloader: Bootloader) -> BootloaderReport:
         image_is_combined=bootloader.image_is_combined,
         note=bootloader.note,
         unverified=bootloader.unverified,
+        chips=bootloader.chips,
+        tool_max_bytes=bootloader.tool_max_bytes,
+        application_start=bootloader.application_start,
+        shares_usb=bootloader.shares_usb,
+        by_hand=bootloader.by_hand,
     )

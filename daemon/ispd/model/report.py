@@ -155,7 +155,14 @@ class PartReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootloaderReport:
-    """A bootloader of the catalog. ``section_start`` and ``section_bytes`` None: not bound to one place."""
+    """A bootloader of the catalog. ``section_start`` and ``section_bytes`` None: not bound to one place.
+
+    :param chips: controllers it is for that the part catalog does not know.
+    :param tool_max_bytes: most that the tool for it takes, where that is less than ``application_max_bytes``.
+    :param application_start: byte address at which a firmware begins.
+    :param shares_usb: why its USB id alone does not tell it, empty where it does.
+    :param by_hand: how a firmware gets on with it, where nothing here does that.
+    """
 
     id: str
     qmk: str
@@ -174,3 +181,8 @@ class BootloaderReport:
     note: str = ""
     unverified: tuple[str, ...] = ()
     fuse_alternatives: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    chips: tuple[str, ...] = ()
+    tool_max_bytes: int | None = None
+    application_start: int = 0
+    shares_usb: str = ""
+    by_hand: str = ""

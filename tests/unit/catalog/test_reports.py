@@ -176,4 +176,10 @@ def test_every_report_is_plain_data():
     assert (u4.fuses, u4.fuse_masks["efuse"]) == ({"lfuse": 0x5E, "hfuse": 0x99, "efuse": 0xF3}, 0x0F)
     assert describe_part(PARTS.get("t85")).boot_sizes == ()
     dfu = describe_bootloader(BOOTLOADERS.get("atmel-dfu-usb128"))
+    assert (dfu.chips, dfu.tool_max_bytes, dfu.application_start, dfu.by_hand) == ((), None, 0, "")
+    uf2 = describe_bootloader(BOOTLOADERS.get("rp2040"))
+    assert (uf2.chips, uf2.application_start, uf2.section_start) == (("RP2040",), 0x10000000, None)
+    assert "drive" in uf2.by_hand
+    assert "Teensy" in describe_bootloader(BOOTLOADERS.get("halfkay-32u4")).shares_usb
+    assert describe_bootloader(BOOTLOADERS.get("atmel-dfu-usb64")).tool_max_bytes == 57_344
     assert (dfu.section_start, dfu.section_bytes, dfu.fuse_alternatives) == (0x1E000, 8192, {"hfuse": (0x99,)})

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ispd.errors import ErrorCode, Facts, IspdError, JobError, TargetError
+from ispd.errors import ErrorCode, Facts, IspdError, JobError, RefusedError, TargetError
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.part import MemoryKind
@@ -37,8 +37,11 @@ _CABLE_HINT = "keep the board and its USB cable in place until the verdict, then
 
 
 def may_be_board(error: IspdError) -> bool:
-    """Tell whether an error of a tool can be the board's fault; where it is still on its port, it is."""
-    return not isinstance(error, JobError) and error.code not in _NOT_THE_BOARD
+    """Tell whether an error of a tool can be the board's fault; where it is still on its port, it is.
+
+    What a tool refuses (a firmware linked for another address) is the firmware's.
+    """
+    return not isinstance(error, JobError | RefusedError) and error.code not in _NOT_THE_BOARD
 
 
 def is_erase_at_fault(error: IspdError) -> bool:

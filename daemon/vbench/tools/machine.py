@@ -43,7 +43,7 @@ class ToolBench(Protocol):
 class Process:
     """One run of a program.
 
-    :param on_output: gets each piece of either stream when the program lets go of it.
+    :param on_output: gets each piece of either stream when the program lets go of it; not of an output that is data.
     """
 
     def __init__(self, run: ToolRun, on_output: Callable[[bytes], object], bench: ToolBench) -> None:
@@ -54,6 +54,7 @@ class Process:
         self.is_buffered = True
         """Whether standard output is kept back as to a pipe; programs that turn that off say so."""
         self._on_output = on_output
+        self._output_is_data = run.output_is_data
         self._pending = bytearray()
         self._output = bytearray()
         self._errors = bytearray()
@@ -86,7 +87,8 @@ class Process:
             piece = bytes(self._pending)
             self._pending.clear()
             self._output += piece
-            self._on_output(piece)
+            if not self._output_is_data:
+                self._on_output(piece)
 
     def file(self, name: str) -> bytes | None:
         """Return a file of the folder, None where there is none."""

@@ -29,7 +29,7 @@ from ispd.transport.contract import PortEvent
 
 __all__ = ["Meaning", "Role", "meaning_of", "own_bootloaders"]
 
-_PROGRAMMER_FAMILIES = frozenset({"caterina", "flip", "halfkay"})
+_PROGRAMMER_FAMILIES = frozenset({"caterina", "flip", "halfkay", "lufa-hid"})
 """Bootloaders of boards that serve as programmers: ATmega32U4 boards, an Uno's 16U2, Teensy 2.0. USBaspLoader and
 BootloadHID are left out: their ids are shared with programmers and with all kinds of HID devices."""
 
@@ -56,8 +56,14 @@ _STRANGER = Meaning(Role.STRANGER)
 
 
 def own_bootloaders(bootloaders: Bootloaders) -> Mapping[str, str]:
-    """Return what a programmer that fell into its own bootloader shows: USB ids (``1B4F:9205``) and the bootloader's title."""
-    found = {usb: one.title for one in bootloaders if one.family in _PROGRAMMER_FAMILIES for usb in one.usb}
+    """Return what a programmer that fell into its own bootloader shows: USB ids (``1B4F:9205``) and the bootloader's title.
+
+    Of several with one id the first counts, for an Uno the factory's.
+    """
+    found: dict[str, str] = {}
+    for one in bootloaders:
+        for usb in one.usb if one.family in _PROGRAMMER_FAMILIES else ():
+            found.setdefault(usb, one.title)
     return MappingProxyType(found)
 
 

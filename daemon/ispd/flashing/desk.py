@@ -22,6 +22,8 @@ from ispd.transport.contract import (
 __all__ = ["BoardDesk", "BoardPort", "Transcript", "shows"]
 
 _CUT = "\n[..]\n"
+_NO_CHARACTER = "\ufffd"
+_TEXT_CONTROLS = "\t\n\r\b\x1b"
 
 
 class BoardPort(Protocol):
@@ -52,16 +54,29 @@ def shows(bootloader: Bootloader, device: UsbDeviceAt) -> bool:
 
 
 class Transcript:
-    """Text as it came, of which only the first and the last half of ``limit`` characters are kept."""
+    """Text as it came, of which only the first and the last half of ``limit`` characters are kept.
+
+    What is no text (a memory dump on standard output) is only counted.
+    """
 
     def __init__(self, limit: int = MAX_OUTPUT) -> None:
         self._half = (limit - len(_CUT)) // 2
         self._head = ""
         self._tail = ""
         self._is_cut = False
+        self._data_bytes = 0
+
+    def add_output(self, text: str, size_bytes: int) -> None:
+        """Append what a program printed; ``size_bytes`` is how long that was before it was decoded."""
+        if all(char in _TEXT_CONTROLS or (char.isprintable() and char != _NO_CHARACTER) for char in text):
+            self.add(text)
+        else:
+            self._data_bytes += size_bytes
 
     def add(self, text: str) -> None:
         """Append."""
+        if self._data_bytes:
+            text, self._data_bytes = f"[{self._data_bytes} bytes of data]\n{text}", 0
         room = self._half - len(self._head)
         self._head += text[:room]
         self._tail += text[room:]
@@ -125,7 +140,7 @@ class BoardDesk:
         def take(piece: bytes, *, final: bool = False) -> None:
             text = decoder.decode(piece, final)
             if text:
-                self._transcript.add(text)
+                self._transcript.add_output(text, len(piece))
                 on_text(text)
 
         self._transcript.add(f"$ {' '.join(run.words)}\n")

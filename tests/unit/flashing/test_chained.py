@@ -373,6 +373,18 @@ def test_a_transcript_keeps_the_first_and_the_last_half(piece: int) -> None:
     assert short.text == "as it came"
 
 
+@virtual
+async def test_a_dump_on_standard_output_is_counted_and_not_kept() -> None:
+    hardware = PrintingHardware({"dump": bytes(range(256)) * 4})
+    stage = Stage(hardware=hardware, erases=[_runs(("dfu-programmer", "dump"))])
+    await stage.run()
+    output = stage.watcher.records[1].output
+    assert output.startswith("$ dfu-programmer dump\n")
+    assert "bytes of data]" in output
+    assert len(output) < 800, "some pieces of three bytes look like text"
+    assert "\x00" not in output
+
+
 def _loader_changes() -> list[Callable[[UsbIdentity], UsbIdentity]]:
     return [lambda usb: replace(usb, serial="LLM 003"), lambda usb: replace(usb, product="ATm32U4DFU")]
 

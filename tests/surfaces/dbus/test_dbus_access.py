@@ -20,6 +20,7 @@ from tests.surfaces.strangers import NOBODY, needs_root, run_as
 from ispd.api.declare import Privilege
 from ispd.api.methods import METHODS
 from ispd.errors import ErrorCode
+from ispd.surfaces.dbus import server
 from ispd.surfaces.dbus.authority import ACTIONS, Authority
 from ispd.surfaces.dbus.members import manager_members, object_kinds
 from ispd.surfaces.dbus.names import BUS_NAME, MANAGER, ROOT, error_name
@@ -41,9 +42,12 @@ async def main():
     bus.add_message_handler(lambda message: heard.set() if message.member == "PropertiesChanged" else None)
     await bus.call(Message(destination=dbus, path="/org/freedesktop/DBus", interface=dbus, member="AddMatch",
                            signature="s", body=["type='signal',sender='org.ispd.Station1'"]))
+    owner = (await bus.call(Message(destination=dbus, path="/org/freedesktop/DBus", interface=dbus, member="GetNameOwner",
+                                    signature="s", body=["org.ispd.Station1"]))).body[0]
     for name, path, interface, member, signature, body in json.load(open(sys.argv[1])):
-        reply = await bus.call(Message(destination="org.ispd.Station1", path=path, interface=interface, member=member,
-                                       signature=signature, body=body))
+        to = owner if name.startswith("unique ") else "org.ispd.Station1"
+        reply = await bus.call(Message(destination=to, path=path, interface=interface, member=member, signature=signature,
+                                       body=body))
         answers[name] = reply.error_name
     if "seen" in answers:
         try:
@@ -106,12 +110,13 @@ class Told:
         self._verdict = verdict
         self.actions: list[str] = []
 
-    async def ask(self, *asked: Any, within_s: float = 0.0) -> tuple[Any, ...]:
+    async def ask(self, *asked: Any, within_s: float | None = None) -> tuple[Any, ...]:
         _, _, _, member, _, *arguments = asked
         if member == "GetConnectionCredentials":
             if self._credentials is None:
                 raise TimeoutError
             return ({key: ("x", value) for key, value in self._credentials.items()},)
+        assert within_s is not None, "polkitd may have to be started first"
         self.actions.append(arguments[1])
         if isinstance(self._verdict, Exception):
             raise self._verdict
@@ -199,22 +204,36 @@ SYSTEM_POLICY = """
     <allow send_requested_reply="true" send_type="method_return"/> <allow send_requested_reply="true" send_type="error"/>
     <allow receive_type="method_call"/> <allow receive_type="method_return"/>
     <allow receive_type="error"/> <allow receive_type="signal"/>
-    <allow send_destination="org.freedesktop.DBus"/>
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus"/>
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Introspectable"/>
+    <allow send_destination="org.freedesktop.DBus" send_interface="org.freedesktop.DBus.Properties"/>
   </policy>"""
 """What dbus-daemon's own system.conf says (D-Bus 1.14)."""
 
-BUS_CALLS = [
+BUS_CALLS: list[tuple[Any, ...]] = [
     ("objects", ROOT, "org.freedesktop.DBus.ObjectManager", "GetManagedObjects", "", []),
     ("all", f"{ROOT}/slots/A1", "org.freedesktop.DBus.Properties", "GetAll", "s", [f"{BUS_NAME}.Slot"]),
     ("one", ROOT, "org.freedesktop.DBus.Properties", "Get", "ss", [f"{BUS_NAME}.{MANAGER}", "StateDir"]),
 ]
+BUS_CALLS += [(f"unique {name}", *call) for name, *call in BUS_CALLS]
+"""The same to the connection's unique name, which everybody may ask the bus for."""
 SEEN: list[tuple[Any, ...]] = [("seen", ROOT, "org.freedesktop.DBus.Introspectable", "Introspect", "", [])]
+
+
+async def stays_on_the_bus() -> bool:
+    """Tell whether the station has the same connection after it has looked at it for a while."""
+    async with connected() as client:
+        owner = await client.owner()
+        looks = 3 * server._PING_EVERY * server._LOOK_S
+        await anyio.sleep(looks)
+        return owner is not None and owner == await client.owner()
 
 
 @needs_root
 async def test_the_policy_file_lets_the_group_in_and_strangers_only_see_that_it_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setattr(server, "_LOOK_S", 0.02)
     calls, count = every_call(tmp_path, *BUS_CALLS, *SEEN)
     text = bed.POLICY_FILE.read_text()
     text = text[text.index("<busconfig>") + len("<busconfig>") : text.index("</busconfig>")]
@@ -230,6 +249,7 @@ async def test_the_policy_file_lets_the_group_in_and_strangers_only_see_that_it_
                     await anyio.sleep(0.02)
 
             tasks.start_soon(publish)
+            assert await stays_on_the_bus()
             denied = await anyio.to_thread.run_sync(ask_all, OTHER, (), calls)
             let_in = await anyio.to_thread.run_sync(ask_all, NOBODY, (), calls)
             tasks.cancel_scope.cancel()

@@ -49,9 +49,12 @@ class Asking(Protocol):
         member: str,
         signature: str,
         *arguments: Any,
-        within_s: float = ...,
+        within_s: float | None = None,
     ) -> tuple[Any, ...]:
-        """Return the answer of another service. Raises ``OSError`` where there is none in time, or an error."""
+        """Return the answer of another service. Raises ``OSError`` where there is none in time, or an error.
+
+        :param within_s: how long it may take; what a running service needs where None.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from collections import deque
 from typing import NamedTuple
 
 from ispd.transport.contract import ControlTransfer, UsbIdentity
-from vbench.emulated import EmulatedSerial
+from vbench.emulated import SerialEnd
 from vbench.usb_descriptors import Descriptors
 from vbench.usbip import Submitted
 
@@ -43,8 +43,8 @@ class Answer(NamedTuple):
 class CdcDescriptors(Descriptors):
     """Descriptors of one serial port behind endpoints 1 (interrupt IN), 2 (bulk OUT) and 3 (bulk IN)."""
 
-    def __init__(self, usb: UsbIdentity) -> None:
-        super().__init__(usb, version=_VERSION)
+    def __init__(self, usb: UsbIdentity, *, version: int) -> None:
+        super().__init__(usb, version=version)
         self.device = self.device[:4] + bytes((_COMMUNICATION, 0, 0, _PACKET_BYTES)) + self.device[8:]
         body = b"".join(
             (
@@ -63,15 +63,17 @@ class CdcDescriptors(Descriptors):
 
 
 class CdcAcm:
-    """The device's side of one emulated programmer. All times are bench seconds.
+    """The device's side of one emulated programmer, or of a board's serial port. All times are bench seconds.
+
+    :param version: bcdDevice.
 
     A transfer of up to 128 bytes that the host reads into ends with what is there; where that is a multiple of a packet a
     device ends it by an empty packet, which is not seen here.
     """
 
-    def __init__(self, programmer: EmulatedSerial) -> None:
+    def __init__(self, programmer: SerialEnd, *, version: int = _VERSION) -> None:
         self._programmer = programmer
-        self._descriptors = CdcDescriptors(programmer.usb)
+        self._descriptors = CdcDescriptors(programmer.usb, version=version)
         self._baud = programmer.baud
         self._format = (0, 0, _EIGHT_BITS)
         self._dtr = self._rts = False

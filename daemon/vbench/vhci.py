@@ -13,14 +13,14 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, cast
 
 from ispd.transport.contract import PortKind
 from vbench.cdc_acm import Answer, CdcAcm
-from vbench.emulated import Emulated, EmulatedSerial, EmulatedUsb
+from vbench.emulated import EmulatedFace, EmulatedSerial, EmulatedUsb, SerialEnd, UsbEnd
 from vbench.target import AvrTarget
 from vbench.usbip import Submitted, UsbIpSocket
 
@@ -53,6 +53,8 @@ class VhciBus:
 
     def __init__(self, *, time_scale: float = 1.0) -> None:
         self.time_scale = time_scale
+        self.lock = threading.RLock()
+        """Held while anything emulated acts: a board has two cables, and both ends are the same chip."""
         self._origin = time.monotonic()
         self._plugged: dict[int, _Plug] = {}
 
@@ -77,24 +79,43 @@ class VhciBus:
         Raises ``VhciError`` where the kernel refuses. The device appears when the kernel has enumerated it. A port whose
         device has left by itself (a power loss) is taken until :meth:`unplug`.
         """
+        speed = _FULL_SPEED if programmer.port_kind is PortKind.SERIAL else _LOW_SPEED
+
+        def serve(ours: socket.socket) -> _Plug:
+            with self.lock:
+                programmer.power_on(self.now())
+            if programmer.port_kind is PortKind.SERIAL:
+                return _SerialPlug(self, programmer, ours, programmer=programmer)
+            return _ControlPlug(self, programmer, ours, programmer=programmer)
+
+        return self._plug(port, speed, serve)
+
+    def plug_face(self, face: EmulatedFace, port: int) -> str:
+        """Show what a board shows on a port, at full speed; see :meth:`plug`. Boards do that themselves (:mod:`vbench.vhci_board`)."""
+        if face.port_kind is PortKind.SERIAL:
+            serial = cast("SerialEnd", face)
+            return self._plug(port, _FULL_SPEED, lambda ours: _SerialPlug(self, serial, ours, version=face.version))
+        usb = cast("UsbEnd", face)
+        return self._plug(port, _FULL_SPEED, lambda ours: _ControlPlug(self, usb, ours))
+
+    def path(self, port: int) -> str:
+        """Return the topology path of a port."""
+        return self._place(port)[0]
+
+    def _plug(self, port: int, speed: int, serve: "Callable[[socket.socket], _Plug]") -> str:
         if port in self._plugged:
             raise VhciError(f"port {port} is taken")
         path, number = self._place(port)
         self._wait_until_free(number)
-        speed = _FULL_SPEED if programmer.port_kind is PortKind.SERIAL else _LOW_SPEED
-        programmer.power_on(self.now())
         theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             try:
                 # the device id only has to differ from port to port
-                (_CONTROLLER / "attach").write_text(f"{number} {theirs.fileno()} {0x10000 + port + 1} {speed}")
+                self._order("attach", f"{number} {theirs.fileno()} {0x10000 + port + 1} {speed}")
             except OSError as error:
                 ours.close()
                 raise VhciError(f"port {port}: {error.strerror}") from error
-        if programmer.port_kind is PortKind.SERIAL:
-            self._plugged[port] = _SerialPlug(self, programmer, ours)
-        else:
-            self._plugged[port] = _ControlPlug(self, programmer, ours)
+        self._plugged[port] = serve(ours)
         return path
 
     def unplug(self, port: int) -> None:
@@ -103,7 +124,7 @@ class VhciBus:
         if plug is None:
             return
         try:
-            (_CONTROLLER / "detach").write_text(str(self._place(port)[1]))
+            self._order("detach", str(self._place(port)[1]))
         except OSError as error:
             if error.errno != errno.EINVAL:  # the kernel knows already that nothing is there
                 raise
@@ -111,17 +132,27 @@ class VhciBus:
 
     def insert(self, port: int, target: AvrTarget) -> None:
         """Put a board on the programmer at a port. Raises ``ValueError`` where there is one already."""
-        plug = self._plugged[port]
-        with plug.lock:
-            plug.programmer.run(self.now())
-            plug.programmer.socket.insert(target, self.now())
+        programmer = self._programmer(port)
+        with self.lock:
+            programmer.run(self.now())
+            programmer.socket.insert(target, self.now())
 
     def remove(self, port: int) -> AvrTarget:
         """Take the board off the programmer at a port. Raises ``ValueError`` where there is none."""
-        plug = self._plugged[port]
-        with plug.lock:
-            plug.programmer.run(self.now())
-            return plug.programmer.socket.remove(self.now())
+        programmer = self._programmer(port)
+        with self.lock:
+            programmer.run(self.now())
+            return programmer.socket.remove(self.now())
+
+    def _programmer(self, port: int) -> EmulatedUsb | EmulatedSerial:
+        programmer = self._plugged[port].programmer
+        if programmer is None:
+            raise ValueError(f"no programmer is on port {port}")
+        return programmer
+
+    def _order(self, name: str, text: str) -> None:
+        """Give the driver an order; raises ``OSError``."""
+        (_CONTROLLER / name).write_text(text)
 
     def _wait_until_free(self, number: int) -> None:
         """Wait until the kernel is through with what was unplugged last; it does so after it has closed the socket."""
@@ -168,13 +199,24 @@ def _status_of(number: int) -> int | None:
 
 
 class _Plug(ABC):
-    """One device on its socket, served by a thread of its own."""
+    """One device on its socket, served by a thread of its own.
 
-    def __init__(self, bus: VhciBus, programmer: Emulated, ours: socket.socket) -> None:
+    :param end: the device as far as transfers go.
+    :param programmer: the device as a whole where it is a programmer, which loses its supply by being unplugged.
+    """
+
+    def __init__(
+        self,
+        bus: VhciBus,
+        end: UsbEnd | SerialEnd,
+        ours: socket.socket,
+        *,
+        programmer: EmulatedUsb | EmulatedSerial | None = None,
+    ) -> None:
         self.programmer = programmer
-        self.lock = threading.Lock()
-        """Held while the programmer acts."""
         self._bus = bus
+        self._lock = bus.lock
+        self._end = end
         self._socket = ours
         self._host = UsbIpSocket(ours)
         self._thread = threading.Thread(target=self._serve, name="vbench-vhci", daemon=True)
@@ -183,7 +225,9 @@ class _Plug(ABC):
     def stop(self) -> None:
         """Wait for the thread's end; the kernel has closed its side."""
         self._thread.join()
-        self.programmer.power_off(self._bus.now())
+        if self.programmer is not None:
+            with self._lock:
+                self.programmer.power_off(self._bus.now())
 
     def _serve(self) -> None:
         with self._socket:
@@ -198,7 +242,7 @@ class _Plug(ABC):
         """Wait for something and do it. Raises ``EOFError`` or ``ConnectionError`` where the device has left."""
 
     def _check_power(self) -> None:
-        if self.programmer.power_lost_at is not None:
+        if self._end.power_lost_at is not None:
             self._host.close()
             raise EOFError
 
@@ -206,10 +250,14 @@ class _Plug(ABC):
 class _ControlPlug(_Plug):
     """A device that is spoken to by control transfers, one after the other."""
 
-    def __init__(self, bus: VhciBus, programmer: EmulatedUsb, ours: socket.socket) -> None:
-        self._device = programmer
+    def __init__(
+        self, bus: VhciBus, end: UsbEnd, ours: socket.socket, *, programmer: EmulatedUsb | None = None
+    ) -> None:
+        self._device = end
         self._asked: deque[Submitted] = deque()
-        super().__init__(bus, programmer, ours)
+        self._unanswered: list[Submitted] = []
+        """Transfers on other endpoints, which have never anything to say (HID bootloaders have one for form's sake)."""
+        super().__init__(bus, end, ours, programmer=programmer)
 
     def _turn(self) -> None:
         self._listen(_NEVER_S)
@@ -220,17 +268,17 @@ class _ControlPlug(_Plug):
         """Take one message of the kernel, or return after ``wait_s`` without one."""
         match self._host.listen(wait_s):
             case Submitted() as asked:
-                self._asked.append(asked)
+                (self._unanswered if asked.endpoint else self._asked).append(asked)
             case (number, wanted):
-                known = [asked for asked in self._asked if asked.number == wanted]
+                known = [asked for asked in (*self._asked, *self._unanswered) if asked.number == wanted]
                 for asked in known:
-                    self._asked.remove(asked)
+                    (self._unanswered if asked.endpoint else self._asked).remove(asked)
                 self._host.unlinked(number, was_known=bool(known))
 
     def _carry_out(self, asked: Submitted) -> None:
         """Let the device act, and answer when its time has come, unless the kernel gives up first."""
         transfer = asked.control(math.inf)
-        with self.lock:
+        with self._lock:
             begun = self._bus.now()
             self._device.run(begun)
             reply = self._device.control(transfer, begun)
@@ -249,12 +297,20 @@ class _ControlPlug(_Plug):
 class _SerialPlug(_Plug):
     """A serial programmer; the kernel's driver cdc_acm makes a tty of it."""
 
-    def __init__(self, bus: VhciBus, programmer: EmulatedSerial, ours: socket.socket) -> None:
-        self._device = CdcAcm(programmer)
-        super().__init__(bus, programmer, ours)
+    def __init__(
+        self,
+        bus: VhciBus,
+        end: SerialEnd,
+        ours: socket.socket,
+        *,
+        programmer: EmulatedSerial | None = None,
+        version: int = 0x0100,
+    ) -> None:
+        self._device = CdcAcm(end, version=version)
+        super().__init__(bus, end, ours, programmer=programmer)
 
     def _turn(self) -> None:
-        with self.lock:
+        with self._lock:
             now = self._bus.now()
             ended = self._device.run(now)
             due = self._device.next_time(now)
@@ -263,7 +319,7 @@ class _SerialPlug(_Plug):
         wait_s = (due - self._bus.now()) / self._bus.time_scale
         match self._host.listen(min(max(wait_s, _GRAIN_S), _NEVER_S)):
             case Submitted() as asked:
-                with self.lock:
+                with self._lock:
                     ended = self._device.submit(asked, self._bus.now())
                 self._complete(ended)
             case (number, wanted):

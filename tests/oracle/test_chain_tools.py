@@ -8,6 +8,7 @@ from typing import Any, cast
 import pytest
 from tests.oracle.chain_desk import BedDesk, BoardOnBed
 from tests.oracle.usb.bed import UsbBed, missing_packages
+from tests.unit.vbench.tools.dfu_device import DfuDevice
 
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
@@ -230,4 +231,53 @@ async def test_stm32duino_that_vanishes(transfer: int) -> None:
     device = BoardOnBed(Stm32Board(faults=[Vanishes(transfer=transfer)]))
     with on_bed({PLACE: device}) as bed, pytest.raises(TargetError) as failure:
         await dfu_util.TOOL.write(work, BedDesk(bed, PLACE, device))
+    assert failure.value.code is ErrorCode.TOOL_FAILED
+
+
+# -- dfu-util and DfuSe ---------------------------------------------------------------------------------------------
+
+ROM = 0x08000000
+LAYOUT = "@Internal Flash  /0x08000000/064*0001Kg"
+
+
+def rom(**options: object) -> DfuDevice:
+    facts: dict[str, Any] = {
+        "vendor_id": 0x0483,
+        "product_id": 0xDF11,
+        "is_dfuse": True,
+        "names": (LAYOUT,),
+        "serial": "",
+    }
+    return DfuDevice(**facts, **options)  # type: ignore[arg-type]  # passed through
+
+
+def stm32_work(size_bytes: int) -> ChainWork:
+    vectors = (0x20002000).to_bytes(4, "little") + (ROM + 0x101).to_bytes(4, "little")
+    body = bytes((address * 7 + (address >> 8)) & 0xFF for address in range(size_bytes - 8))
+    firmware = Image.of([Segment(ROM, vectors + body)])
+    return ChainWork(part=None, bootloader=BOOTLOADERS.get("stm32-dfu"), firmware=firmware)
+
+
+@pytest.mark.parametrize("leaves_at", ["", "status", "download"])
+async def test_dfuse_is_read_back_and_then_leaves(leaves_at: str) -> None:
+    """The ROM loader stays after writing, brings what was written, and leaves when the firmware is to start."""
+    work, device = stm32_work(5_003), rom(leaves_at=leaves_at)
+    with UsbBed({PLACE: cast("UsbDevice", device)}) as bed:
+        desk = BedDesk(bed, PLACE, cast("BoardOnBed[Any]", device))
+        found = await dfu_util.TOOL.write(work, desk)
+        assert found == [Segment(ROM, work.firmware.segments[0].data + b"\xff")]
+        assert bytes(device.content[:5_003]) == work.firmware.segments[0].data
+        assert desk.done_bytes == len(work.firmware)
+        assert device.power_lost_at is None
+        await dfu_util.TOOL.start(work, desk)
+    assert (device.power_lost_at is not None) is bool(leaves_at)
+    assert ":leave" in " ".join(desk.runs[-1].words)
+
+
+@pytest.mark.parametrize("fails_at", [0, 4, 20])
+async def test_dfuse_that_fails(fails_at: int) -> None:
+    """A page that cannot be erased, a block that cannot be programmed, a board that cannot be read: never a pass."""
+    device = rom(fails_at=fails_at)
+    with UsbBed({PLACE: cast("UsbDevice", device)}) as bed, pytest.raises(TargetError) as failure:
+        await dfu_util.TOOL.write(stm32_work(5_003), BedDesk(bed, PLACE, cast("BoardOnBed[Any]", device)))
     assert failure.value.code is ErrorCode.TOOL_FAILED

@@ -1,4 +1,4 @@
-"""Verbs of the queue and the records: enqueue, jobs, job, cancel, pause, resume, wait, units, unit."""
+"""Verbs of the queue and the records: enqueue, rescue, jobs, job, cancel, pause, resume, wait, units, unit."""
 
 import sys
 from collections.abc import Callable
@@ -21,16 +21,22 @@ __all__ = ["QUEUE_VERBS"]
 
 _FILE = click.Path(path_type=Path)
 _JOB = click.argument("job", type=click.IntRange(min=1))
+_IMAGES = click.argument("images", nargs=-1, type=_FILE, metavar="[IMAGE[@ADDRESS]..]")
+_WAIT = click.option("--wait", is_flag=True, help="follow the job to its end; the exit code tells how it went")
+_PLANS = ("isp-only", "merged", "chained", "auto", "chain-only")
 
 
 @api_verb("job.enqueue", "events.subscribe", "job.get", "unit.list")
-@click.argument("images", nargs=-1, type=_FILE, metavar="[IMAGE[@ADDRESS]..]")
+@_IMAGES
 @click.option("--part", cls=ApiOption, metavar="PART")
 @click.option("--slots", cls=ApiOption, metavar="A1,A2")
 @click.option("--count", cls=ApiOption, type=click.IntRange(min=1), metavar="N")
 @click.option("--recipe", cls=ApiOption, type=_FILE, metavar="FILE")
 @click.option("--bootloader", cls=ApiOption, metavar="ID")
 @click.option("--keyboard", cls=ApiOption, type=_FILE, metavar="FILE")
+@click.option("--plan", cls=ApiOption, type=click.Choice(_PLANS))
+@click.option("--chain", "plan", flag_value="chained", help="bootloader by ISP, firmware over USB: --plan chained")
+@click.option("--chain-only", "plan", flag_value="chain-only", help="firmware over USB alone: --plan chain-only")
 @click.option("--lfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--hfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--efuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
@@ -42,15 +48,32 @@ _JOB = click.argument("job", type=click.IntRange(min=1))
 @click.option("--no-erase", is_flag=True, help="leave out the chip erase")
 @click.option("--force-fuses", cls=ApiOption, is_flag=True)
 @click.option("--yes", cls=ApiOption, field="accept_fuses", is_flag=True)
-@click.option("--wait", is_flag=True, help="follow the job to its end; the exit code tells how it went")
+@_WAIT
 @click.pass_obj
 def enqueue(settings: Settings, /, images: tuple[Path, ...], wait: bool, **options: Any) -> int:
     """Call ``job.enqueue``."""
     params = _enqueue_params(images, options)
+    return _create(settings, lambda client: _enqueue(client, params), wait=wait)
+
+
+@api_verb("slot.rescue", "events.subscribe", "job.get", "unit.list")
+@click.argument("slot")
+@_IMAGES
+@click.option("--unit", cls=ApiOption, type=click.IntRange(min=1), metavar="ID")
+@_WAIT
+@click.pass_obj
+def rescue(settings: Settings, slot: str, images: tuple[Path, ...], unit: int | None, wait: bool) -> int:
+    """Call ``slot.rescue``."""
+    files = [attach_image(image) for image in images] or None
+    return _create(settings, lambda client: client.call("slot.rescue", name=slot, unit=unit, images=files), wait=wait)
+
+
+def _create(settings: Settings, ask: Callable[[Client], dict[str, Any]], *, wait: bool) -> int:
+    """Create a job, show it and, where asked to, follow it to its end; return the exit code."""
     client = settings.connect()
     if wait:
         client.call("events.subscribe")
-    job = _enqueue(client, params)
+    job = ask(client)
     if settings.json:
         print_json_line(job)
     else:
@@ -75,7 +98,7 @@ def _enqueue_params(images: tuple[Path, ...], options: dict[str, Any]) -> dict[s
         "images": [attach_image(image) for image in images],
         "recipe": None if options["recipe"] is None else attach_recipe(options["recipe"]),
         **{name: None if path is None else attach_image(path) for name, path in files.items()},
-        **{name: options[name] for name in ("part", "count", "bootloader", "lfuse", "hfuse", "efuse", "lock")},
+        **{name: options[name] for name in ("part", "count", "bootloader", "plan", "lfuse", "hfuse", "efuse", "lock")},
         "sck_hz": options["sck"],
         "verify": options["verify"],
         "strip_sketch": options["strip_sketch"],
@@ -192,6 +215,7 @@ def _steering(name: str, method: str) -> click.Command:
 
 QUEUE_VERBS = (
     enqueue,
+    rescue,
     jobs,
     _steering("job", "job.get"),
     _steering("cancel", "job.cancel"),

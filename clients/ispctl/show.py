@@ -42,6 +42,8 @@ def show_job(job: Record) -> str:
         lines.append(f"files: {_files(job)}")
     if job["part"] or job["bootloader"]:
         lines.append(f"part: {job['part'] or '-'}  bootloader: {job['bootloader'] or '-'}")
+    if job["plan"] != "isp-only":
+        lines.append(f"plan: {job['plan']}")
     lines += [f"warning: {printable(warning)}" for warning in job["warnings"]]
     lines += [f"{slot}: {printable(seen)}" for slot, seen in sorted(job["seen"].items())]
     return "\n".join(lines)
@@ -80,6 +82,8 @@ def show_unit(unit: Record) -> str:
         "SCK": None if unit["sck_hz"] is None else f"{unit['sck_hz']} Hz",
         "files": _files(unit),
         "image": unit["image_sha256"] and f"sha256 {unit['image_sha256']}",
+        "plan": unit["plan"],
+        "board": _board(unit),
         "before": fuse_text(unit["fuses_before"], unit["lock_before"]),
         "after": fuse_text(unit["fuses_after"], unit["lock"]),
         "time": duration(unit["started"], unit["finished"]),
@@ -94,18 +98,44 @@ def show_unit(unit: Record) -> str:
     return "\n".join(lines)
 
 
+def _board(unit: Record) -> str | None:
+    if unit["target_usb"] is None:
+        return None
+    runs = unit["application_usb"]
+    return f"USB port {unit['target_usb']}" + (f", runs as {runs}" if runs else "")
+
+
 def _step(step: Record) -> str:
     line = f"  {step['name']}: {step['seconds']:.2f} s, {step['bytes']} bytes"
-    return f"{line} ({printable(step['note'])})" if step["note"] else line
+    if step["note"]:
+        line = f"{line} ({printable(step['note'])})"
+    return "\n".join([line, *(f"    | {printable(said)}" for said in _lines(step["output"]))])
+
+
+def _lines(output: str) -> list[str]:
+    """Return what a tool printed, without what it wrote over itself with carriage returns."""
+    lines = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in output.split("\n"))
+    return [line for line in lines if line]
 
 
 def show_slots(slots: Sequence[Record]) -> str:
     """List slots."""
     rows = (
-        (s["name"], s["state"], s["programmer"], s["port"], s["part"], _doing(s), s["passed"], s["failed"])
+        (
+            s["name"],
+            s["state"],
+            s["programmer"],
+            s["port"],
+            s["target_usb"],
+            s["part"],
+            _doing(s),
+            s["passed"],
+            s["failed"],
+        )
         for s in slots
     )
-    return table(("SLOT", "STATE", "PROGRAMMER", "PORT", "PART", "DOING", "PASSED", "FAILED"), rows)
+    headings = ("SLOT", "STATE", "PROGRAMMER", "PORT", "BOARD'S USB", "PART", "DOING", "PASSED", "FAILED")
+    return table(headings, rows)
 
 
 def _doing(slot: Record) -> str:
@@ -123,6 +153,8 @@ def show_slot(slot: Record) -> str:
         f"slot {slot['name']}: {slot['state']}",
         f"programmer: {slot['programmer'] or '-'} on {slot['port'] or '-'}",
     ]
+    if slot["target_usb"] is not None:
+        lines.append(f"board's USB port: {slot['target_usb']}, now {slot['board_usb'] or 'nothing'} there")
     if slot["part"] or slot["signature"]:
         lines.append(f"target: {slot['part'] or '-'} ({slot['signature'] or '-'})")
     if slot["unit"] is not None and slot["job"] is not None:

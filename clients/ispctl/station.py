@@ -16,7 +16,7 @@ from ispctl.verb import Settings, Verb, api_verb, print_json_line, put
 __all__ = ["STATION_VERBS"]
 
 _SLOT = click.argument("slot")
-_ACTIONS = ("enable", "disable", "identify")
+_ACTIONS = ("enable", "disable", "identify", "learn")
 _MEMORIES = ("flash", "eeprom", "lfuse", "hfuse", "efuse", "lock", "signature", "calibration")
 _FEW_BYTES = 16
 
@@ -29,17 +29,25 @@ def slots(settings: Settings) -> None:
         settings.show(client.call("slot.list"), show_slots)
 
 
-@click.command(cls=Verb, methods=("slot.get", "slot.set"))
+@click.command(cls=Verb, methods=("slot.get", "slot.set", "slot.learn"))
 @_SLOT
 @click.argument("action", required=False, type=click.Choice(_ACTIONS))
 @click.pass_obj
 def slot(settings: Settings, slot: str, action: str | None) -> None:
-    """Show one slot, enable or disable it, or let its programmer show itself."""
+    """Show one slot, or do something to it.
+
+    enable, disable: whether it takes boards. identify: its programmer shows itself. learn: finds the USB port of this slot's
+    board, by holding a running board in reset and looking which port goes quiet.
+    """
     with settings.connect() as client:
-        if action is None:
-            settings.show(client.call("slot.get", name=slot), show_slot)
-        else:
-            settings.show(client.call("slot.set", name=slot, action=action), show_slot)
+        match action:
+            case None:
+                answer = client.call("slot.get", name=slot)
+            case "learn":
+                answer = client.call("slot.learn", name=slot)
+            case _:
+                answer = client.call("slot.set", name=slot, action=action)
+    settings.show(answer, show_slot)
 
 
 @api_verb("programmer.list")

@@ -106,6 +106,39 @@ def test_how_to_write_arrives_too(server: ServedStation, run: Run, tmp_path: Pat
         assert run("enqueue", "app.bin", "--sck", sck).returncode == 2
 
 
+@pytest.mark.parametrize(
+    ("said", "plan"),
+    [
+        (("--chain",), "chained"),
+        (("--plan", "chained"), "chained"),
+        (("--plan", "auto"), "auto"),
+        (("--chain-only",), "chain-only"),
+        ((), "isp-only"),
+    ],
+)
+def test_the_way_the_firmware_takes(server: ServedStation, run: Run, tmp_path: Path, said: tuple[str, ...], plan: str):
+    (tmp_path / "app.bin").write_bytes(b"\x0c\x94\x01\x00" * 4)
+    (tmp_path / "boot.bin").write_bytes(b"\x0c\x94\x03\x00")
+    done = run("enqueue", "app.bin", "boot.bin@0x7000", "--part", "m32u4", "--bootloader", "atmel-dfu", *said)
+    assert done.returncode == 0, done.stderr
+    recipe = server.station.recipes[1]
+    assert recipe.plan == plan
+    over_usb = [] if recipe.firmware is None else [segment.start for segment in recipe.firmware.segments]
+    by_isp = [segment.start for segment in recipe.flash.segments]
+    assert (by_isp, over_usb) == (([0, 0x7000], []) if plan == "isp-only" else ([0x7000], [0]))
+    assert (f"plan: {plan}" in done.stdout) is (plan != "isp-only")
+    assert run("enqueue", "app.bin", "--plan", "by-post").returncode == 2
+
+
+def test_a_rescue_is_a_job_like_any_other(server: ServedStation, run: Run):
+    done = run("--json", "rescue", "A1", "--unit", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    job = json.loads(done.stdout)
+    assert (job["slots"], job["plan"]) == (["A1"], "chained")
+    assert run("rescue", "A1", "--unit", 7).returncode == 2
+    assert run("rescue", "A9").returncode == 2
+
+
 def test_a_raw_file_may_carry_its_address(server: ServedStation, run: Run, tmp_path: Path):
     (tmp_path / "boot.bin").write_bytes(b"\x0c\x94\x01\x00")
     (tmp_path / "odd@0x10.bin").write_bytes(b"\x0c\x94\x01\x00")
@@ -281,6 +314,7 @@ def test_with_json_each_verb_prints_the_apis_own_result(server: ServedStation, r
         (("slots",), "slot.list", {}),
         (("slot", "A1"), "slot.get", {"name": "A1"}),
         (("slot", "A1", "disable"), "slot.set", {"name": "A1", "action": "disable"}),
+        (("slot", "A1", "learn"), "slot.learn", {"name": "A1"}),
         (("programmers",), "programmer.list", {}),
         (("probe", "A1"), "slot.probe", {"name": "A1"}),
         (("read", "A1", "flash"), "slot.read", {"name": "A1", "memory": "flash"}),

@@ -10,7 +10,7 @@ from ispctl.board import draw
 from ispctl.show import show_job, show_part, show_probe, show_slot, show_slots, show_unit
 from ispctl.text import failure_lines, table
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
-from ispd.model.recipe import SourceFile
+from ispd.model.recipe import PlanKind, SourceFile
 from ispd.model.station import Probe, Slot, SlotState
 
 AT = "2026-11-21T08:00:00.000+00:00"
@@ -53,6 +53,26 @@ def test_a_units_record():
         "  raise sck: 0.05 s, 0 bytes (SCK 62500 Hz, then?125000 Hz)",
         "  write flash: 7.29 s, 20608 bytes",
     ]
+
+
+def test_a_chained_unit_shows_where_its_firmware_went_and_what_the_tool_said():
+    said = "Erasing flash...  10%\rErasing flash...  Success\n\nNot blank at 0x1.\x1b[2J\n"
+    erase = StepRecord(name="erase over USB", started=AT, seconds=1.5, note="exit code 1", output=said)
+    unit = Unit(
+        id=2, job=1, slot="A1", started=AT, plan=PlanKind.CHAINED, target_usb="1-2.1", application_usb="FEED:6060",
+        attempts=(Attempt(number=1, started=AT, steps=(erase,)),),
+    )  # fmt: skip
+    assert show_unit(plain(unit)).splitlines()[1:] == [
+        "plan: chained",
+        "board: USB port 1-2.1, runs as FEED:6060",
+        "attempt 1: running",
+        "  erase over USB: 1.50 s, 0 bytes (exit code 1)",
+        "    | Erasing flash...  Success",
+        "    | Not blank at 0x1.?[2J",
+    ]
+    slot = Slot(name="A1", state=SlotState.IDLE, target_usb="1-2.1")
+    assert "board's USB port: 1-2.1, now nothing there" in show_slot(plain(slot)).splitlines()
+    assert "1-2.1" in show_slots([plain(slot)])
 
 
 def test_a_unit_that_has_just_begun():

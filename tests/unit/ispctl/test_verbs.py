@@ -10,6 +10,7 @@ from ispd.api.methods import METHODS
 
 VERBS = [
     "enqueue",
+    "rescue",
     "jobs",
     "job",
     "cancel",
@@ -40,6 +41,9 @@ ENQUEUE_OPTIONS = [
     "--recipe",
     "--bootloader",
     "--keyboard",
+    "--plan",
+    "--chain",
+    "--chain-only",
     "--lfuse",
     "--hfuse",
     "--efuse",

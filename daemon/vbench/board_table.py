@@ -21,8 +21,8 @@ from vbench.board_faults import BoardFault
 from vbench.emulated import EmulatedBoard
 from vbench.faults import Fault
 from vbench.firmware_image import application_image, bootloader_image
-from vbench.stm32 import stm32_application
-from vbench.stm32_board import Stm32Board, Stm32Fault
+from vbench.stm32 import APPLICATION, stm32_application
+from vbench.stm32_board import DfuSeBoard, Stm32Board, Stm32Fault
 from vbench.target import AvrTarget, Circuit
 
 __all__ = ["BoardState", "BoardTable", "part_named", "read_faults"]
@@ -34,8 +34,9 @@ _USED_SHARE = 4
 _FACTORY_LOCK = 0xEC
 """LB and BLB0 programmed: what many factory-fresh USB AVRs are reported to carry."""
 _FIRMWARE_BYTES = 6000
-_BLUEPILL = "stm32f103"
-"""Named as the part of a board on a port of its own: a Bluepill, whose bootloader is STM32duino."""
+_STM32_WITH_ROM = "stm32f303"
+_STM32 = frozenset({"stm32f103", _STM32_WITH_ROM})
+"""Named as the part of a board on a port of its own: a Bluepill, whose bootloader is STM32duino, and a board held in its ROM's DFU."""
 
 
 class BoardState(StrEnum):
@@ -53,7 +54,7 @@ class BoardState(StrEnum):
 class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A board. ``crystal_hz`` 0 means that no crystal is fitted.
 
-    ``part`` is one of the catalog, or stm32f103 for a Bluepill on a port without programmer.
+    ``part`` is one of the catalog, or on a port without programmer stm32f103 (a Bluepill) or stm32f303 (in its ROM's DFU).
 
     :param loader: bootloader of the catalog that an image without the bench's own marker is taken for.
     :param hwb_low: whether its HWB pin is tied low, so that a reset enters a bootloader whose fuses want that.
@@ -105,8 +106,8 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         :param target: its chip, where :meth:`build` has made it already.
         Raises ``ConfigError`` for what the catalog or the bench does not know.
         """
-        if target is None and self.part == _BLUEPILL:
-            return self._bluepill()
+        if target is None and self.part in _STM32:
+            return self._stm32()
         target = target or self.build(parts)
         loader = self._loader(bootloaders, target.part)
         if self.state in (BoardState.BOOTLOADER, BoardState.FLASHED):
@@ -117,16 +118,19 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         known = bootloaders.presets(target.part)
         return Board(target, loader=loader, bootloaders=known, hwb_low=self.hwb_low, faults=faults)
 
-    def _bluepill(self) -> EmulatedBoard:
-        """Make a board with an STM32F103, which no programmer of the bench reaches: it has its bootloader, or is blank for good."""
+    def _stm32(self) -> EmulatedBoard:
+        """Make a board that no programmer of the bench reaches. A Bluepill without its bootloader is blank for good."""
         if self.state in (BoardState.USED, BoardState.LOCKED):
-            raise ConfigError(f"an {_BLUEPILL} is blank, bootloader or flashed")
-        flashed = self.state is BoardState.FLASHED
-        return Stm32Board(
-            has_loader=self.state is not BoardState.BLANK,
-            application=stm32_application(_FIRMWARE_BYTES, seed=self.seed, usb=self.firmware_usb) if flashed else b"",
-            faults=read_faults(self.fault, Stm32Fault),
-        )
+            raise ConfigError(f"an {self.part} is blank, bootloader or flashed")
+        faults = read_faults(self.fault, Stm32Fault)
+        has_rom = self.part == _STM32_WITH_ROM
+        application = b""
+        if self.state is BoardState.FLASHED:
+            start = 0 if has_rom else APPLICATION
+            application = stm32_application(_FIRMWARE_BYTES, seed=self.seed, usb=self.firmware_usb, start=start)
+        if has_rom:
+            return DfuSeBoard(application=application, faults=faults)
+        return Stm32Board(has_loader=self.state is not BoardState.BLANK, application=application, faults=faults)
 
     def _loader(self, bootloaders: Bootloaders, part: Part) -> Bootloader | None:
         if self.loader is None:

@@ -1,9 +1,11 @@
-"""A Bluepill with the STM32duino bootloader and a USB cable; no programmer reaches its chip here.
+"""Boards with an STM32 and a USB cable; no programmer reaches their chips here.
 
-What starts follows ``main`` of the bootloader: DR10 decides, then whether an application is there.
+What starts on a Bluepill follows ``main`` of the STM32duino bootloader: DR10 decides, then whether an application is there. On a
+board whose chip has USB in its ROM the BOOT0 pin decides.
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,15 +14,17 @@ from vbench.application import Keyboard
 from vbench.board_face import Exit, Program
 from vbench.board_faults import NeverEnumerates, Vanishes, WrongIdentity
 from vbench.board_shown import ShownSerial, ShownUsb, show
+from vbench.dfuse import ROM_USB, DfuSe
 from vbench.faults import LostPage
 from vbench.stm32 import APPLICATION, LEGACY_APPLICATION, Stm32Chip, find_application
 from vbench.stm32duino import JUMP_NOW, STAY, USB, Stm32duino
 
-__all__ = ["Stm32Board", "Stm32Fault"]
+__all__ = ["DfuSeBoard", "Stm32Board", "Stm32Fault"]
 
 _ENUMERATION_S = 0.25
 """As of every board: from the start of a program to a device that udev has told about."""
 _JUMP_S = 1e-3
+_F303_BYTES = 0x4_0000
 _LOADER_BYTES = 7172
 """generic_boot20_pc13.bin."""
 
@@ -28,34 +32,16 @@ Stm32Fault = LostPage | Vanishes | WrongIdentity | NeverEnumerates
 """What can be wrong with such a board; the address of a lost page counts from the start of flash."""
 
 
-class Stm32Board:
-    """One board; see :class:`~vbench.emulated.EmulatedBoard`. All times are bench seconds.
-
-    :param flash_bytes: 64 KiB, or the 128 that most parts have.
-    :param has_loader: whether the bootloader is there: without it nothing shows on USB.
-    :param application: what was at 0x0800_2000 before.
-    """
+class _UsbBoard(ABC):
+    """What all have in common: cable, reset button, faults, and who is on the port. All times are bench seconds."""
 
     target: None = None
 
-    def __init__(
-        self,
-        *,
-        flash_bytes: int = 0x1_0000,
-        has_loader: bool = True,
-        application: bytes = b"",
-        faults: Sequence[Stm32Fault] = (),
-        enumeration_s: float = _ENUMERATION_S,
-    ) -> None:
-        lost = frozenset(fault.address for fault in faults if isinstance(fault, LostPage))
-        self.chip = Stm32Chip(flash_bytes=flash_bytes, bad_pages=lost)
-        if has_loader:
-            self.chip.flash[:_LOADER_BYTES] = (0x2000_2800).to_bytes(4, "little") * (_LOADER_BYTES // 4)
-        self.chip.flash[APPLICATION : APPLICATION + len(application)] = application
+    def __init__(self, chip: Stm32Chip, *, faults: Sequence[Stm32Fault], enumeration_s: float) -> None:
+        self.chip = chip
         self.on_change: Callable[[], object] | None = None
         self.enumerations = 0
         """How often it was enumerated."""
-        self._has_loader = has_loader
         self._vanishes = {fault.transfer for fault in faults if isinstance(fault, Vanishes)}
         self._identities = [fault for fault in faults if isinstance(fault, WrongIdentity)]
         self._silences = [fault for fault in faults if isinstance(fault, NeverEnumerates)]
@@ -167,27 +153,24 @@ class Stm32Board:
 
     # -- what runs ---------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def _start(self, at: float) -> None:
-        """``main`` after a reset."""
-        if not self._has_loader:
-            return
-        magic, self.chip.dr10 = self.chip.dr10, 0
-        has_application = any(self.chip.has_application(place) for place in (APPLICATION, LEGACY_APPLICATION))
-        if magic == JUMP_NOW and has_application:
-            self._run(at + _JUMP_S)
-            return
-        stays = magic == STAY or not has_application
-        self._program = Stm32duino(self.chip, at=at, stays=stays, usb=self._identity(USB))
+        """Begin as after a reset."""
+
+    @abstractmethod
+    def _run(self, at: float) -> None:
+        """Jump to where the program that left meant to."""
+
+    def _begin(self, program: Program, at: float) -> None:
+        self._program = program
         self._shown_at = at + self._enumeration_s
 
-    def _run(self, at: float) -> None:
-        """Jump to the application."""
-        place = APPLICATION if self.chip.has_application(APPLICATION) else LEGACY_APPLICATION
+    def _run_application(self, place: int, at: float) -> None:
+        """Run what is at a place of flash, as far as it runs."""
         found = find_application(self.chip, place)
         if found is not None:
             vendor, product = (int(half, 16) for half in found.split(":"))
-            self._program = Keyboard(self._identity(UsbIdentity(vendor_id=vendor, product_id=product)), at=at)
-            self._shown_at = at + self._enumeration_s
+            self._begin(Keyboard(self._identity(UsbIdentity(vendor_id=vendor, product_id=product)), at=at), at)
 
     def _identity(self, usb: UsbIdentity) -> UsbIdentity:
         """Return the identity of the next enumeration, by a fault another one than the program's."""
@@ -197,3 +180,81 @@ class Stm32Board:
             return usb
         vendor, product = (int(half, 16) for half in wrong.split(":"))
         return replace(usb, vendor_id=vendor, product_id=product)
+
+
+class Stm32Board(_UsbBoard):
+    """A Bluepill; see :class:`~vbench.emulated.EmulatedBoard`.
+
+    :param flash_bytes: 64 KiB, or the 128 that most parts have.
+    :param has_loader: whether the bootloader is there: without it nothing shows on USB.
+    :param application: what was at 0x0800_2000 before.
+    """
+
+    def __init__(
+        self,
+        *,
+        flash_bytes: int = 0x1_0000,
+        has_loader: bool = True,
+        application: bytes = b"",
+        faults: Sequence[Stm32Fault] = (),
+        enumeration_s: float = _ENUMERATION_S,
+    ) -> None:
+        chip = Stm32Chip(flash_bytes=flash_bytes, bad_pages=_lost(faults))
+        if has_loader:
+            chip.flash[:_LOADER_BYTES] = (0x2000_2800).to_bytes(4, "little") * (_LOADER_BYTES // 4)
+        chip.flash[APPLICATION : APPLICATION + len(application)] = application
+        self._has_loader = has_loader
+        super().__init__(chip, faults=faults, enumeration_s=enumeration_s)
+
+    def _start(self, at: float) -> None:
+        if not self._has_loader:
+            return
+        magic, self.chip.dr10 = self.chip.dr10, 0
+        has_application = any(self.chip.has_application(place) for place in (APPLICATION, LEGACY_APPLICATION))
+        if magic == JUMP_NOW and has_application:
+            self._run(at + _JUMP_S)
+            return
+        stays = magic == STAY or not has_application
+        self._begin(Stm32duino(self.chip, at=at, stays=stays, usb=self._identity(USB)), at)
+
+    def _run(self, at: float) -> None:
+        place = APPLICATION if self.chip.has_application(APPLICATION) else LEGACY_APPLICATION
+        self._run_application(place, at)
+
+
+class DfuSeBoard(_UsbBoard):
+    """A board with an STM32F303; see :class:`~vbench.emulated.EmulatedBoard`.
+
+    :param boot0_high: whether each reset enters the ROM; the operator's button.
+    :param application: what was at 0x0800_0000 before.
+    :param serial: the ROM shows a serial number made of the chip's unique id.
+    """
+
+    def __init__(
+        self,
+        *,
+        boot0_high: bool = True,
+        application: bytes = b"",
+        serial: str = "FFFFFFFEFFFF",
+        faults: Sequence[Stm32Fault] = (),
+        enumeration_s: float = _ENUMERATION_S,
+    ) -> None:
+        chip = Stm32Chip(flash_bytes=_F303_BYTES, bad_pages=_lost(faults))
+        chip.flash[: len(application)] = application
+        self.boot0_high = boot0_high
+        self._serial = serial
+        super().__init__(chip, faults=faults, enumeration_s=enumeration_s)
+
+    def _start(self, at: float) -> None:
+        if self.boot0_high:
+            usb = self._identity(replace(ROM_USB, serial=self._serial))
+            self._begin(DfuSe(self.chip, usb, at=at), at)
+        else:
+            self._run_application(0, at)
+
+    def _run(self, at: float) -> None:
+        self._run_application(0, at)
+
+
+def _lost(faults: Sequence[Stm32Fault]) -> frozenset[int]:
+    return frozenset(fault.address for fault in faults if isinstance(fault, LostPage))

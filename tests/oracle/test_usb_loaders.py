@@ -19,7 +19,7 @@ from vbench.board_faults import Vanishes
 from vbench.faults import LostPage
 from vbench.firmware_image import application_image, bootloader_image
 from vbench.stm32 import APPLICATION, stm32_application
-from vbench.stm32_board import Stm32Board
+from vbench.stm32_board import DfuSeBoard, Stm32Board
 from vbench.target import AvrTarget
 
 pytestmark = pytest.mark.oracle
@@ -114,6 +114,29 @@ def test_dfu_util_loses_a_board_that_vanishes(firmware: Path) -> None:
     assert done.returncode != 0
     assert "Download done." not in done.stdout
     assert device.power_lost_at is not None
+
+
+def test_dfu_util_writes_by_the_rom_leaves_it_and_reads_back(tmp_path: Path) -> None:
+    content = stm32_application(9_001, seed=3, start=0, usb=KEYBOARD)
+    (tmp_path / "rom.bin").write_bytes(content)
+    board = DfuSeBoard(application=bytes(20_000))
+    device = BoardOnBed(board)
+    with bed_of({PLACE: device}) as bed:
+        done = bed.run(dfuse("0x08000000:leave", "-D", tmp_path / "rom.bin"))
+    assert "File downloaded successfully" in done.stdout, done.stderr
+    assert board.chip.flash[: len(content)] == content
+    assert board.chip.flash[10_240:20_000] == bytes(9_760), "only pages that the file needs are erased"
+    assert device.look(1.0) == KEYBOARD
+    with bed_of({PLACE: BoardOnBed(DfuSeBoard(application=content))}) as bed:
+        read = bed.run(dfuse(f"0x08000000:{len(content)}", "-U", tmp_path / "back.bin"))
+        beyond = bed.run(dfuse("0x0803F000", "-D", tmp_path / "rom.bin"))
+    assert read.returncode == 0, read.stderr
+    assert (tmp_path / "back.bin").read_bytes() == content
+    assert "File downloaded successfully" not in beyond.stdout
+
+
+def dfuse(where: str, *words: str | Path) -> list[str]:
+    return ["dfu-util", "-a", "0", "-d", "0483:DF11", "-p", PLACE, "-s", where, *map(str, words)]
 
 
 def teensy_board(name: str, part: str, faults: Sequence[Vanishes] = ()) -> BoardOnBed[Board]:

@@ -3,7 +3,7 @@
 import re
 
 from ispd.chain.contract import ChainWork
-from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError
+from ispd.errors import ErrorCode, Facts, IspdError, LocalProtocolError, TargetError, TransportError
 from ispd.model.part import Part
 from ispd.transport.contract import ToolOutcome
 
@@ -15,6 +15,23 @@ _TROUBLE = re.compile(
     r"error(?! condition)|fail|\bno\b(?! error)|\bnot\b|cannot|can't|unable|denied|protected|mismatch", re.IGNORECASE
 )
 """What tells a line about trouble from a goodbye (avrdude thanks also after failures)."""
+
+
+_NOT_LET = (
+    (
+        re.compile(
+            r"permission denied|LIBUSB_ERROR_ACCESS|check USB permissions|found device but unable", re.IGNORECASE
+        ),
+        ErrorCode.PERMISSION_DENIED,
+    ),
+    (re.compile(r"resource busy|LIBUSB_ERROR_BUSY|device is in use", re.IGNORECASE), ErrorCode.PORT_BUSY),
+)
+"""How programs say that this machine keeps them off the device (avrdude; dfu-util's libusb names; teensy_loader_cli)."""
+
+_NOT_LET_HINTS = {
+    ErrorCode.PERMISSION_DENIED: "install the udev rules of ispd; `ispctl doctor` tells what is missing",
+    ErrorCode.PORT_BUSY: "close the other program (ModemManager, brltty, fwupd): `ispctl doctor` tells who it is",
+}
 
 
 def text_of(data: bytes) -> str:
@@ -44,11 +61,20 @@ def _lines(stream: bytes) -> list[str]:
     return [line for line in plain if any(character.isalpha() for character in line)]
 
 
-def tool_failed(tool: str, action: str, outcome: ToolOutcome, work: ChainWork) -> TargetError:
-    """Return the error for a program that did not do its work, in its own words."""
+def tool_failed(tool: str, action: str, outcome: ToolOutcome, work: ChainWork) -> IspdError:
+    """Return the error for a program that did not do its work, in its own words.
+
+    A ``TransportError`` (permission-denied, port-busy) where the machine kept it off the board, which is not to blame then;
+    else a ``TargetError`` (tool-failed).
+    """
+    message = f"{tool} could not {action}: {last_words(outcome)}"
+    said = f"{text_of(outcome.errors)}\n{text_of(outcome.output)}"
+    for pattern, code in _NOT_LET:
+        if pattern.search(said):
+            return TransportError(code, message, hint=_NOT_LET_HINTS[code])
     return TargetError(
         ErrorCode.TOOL_FAILED,
-        f"{tool} could not {action}: {last_words(outcome)}",
+        message,
         hint="check the board's USB cable and hub; the whole output is in the record",
         facts=Facts(part=None if work.part is None else work.part.id, memory="flash"),
     )

@@ -11,7 +11,7 @@ Facts are from the program's own sources (v0.6.1, v0.7.2, v1.1.0: ``commands.c``
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ispd.catalog.hexwriter import write_hex
 from ispd.chain.claims import last_words, part_of, text_of, tool_failed
@@ -200,7 +200,7 @@ async def _read(work: ChainWork, desk: Desk, version: tuple[int, int]) -> bytes 
     size = part_of(work).flash.size_bytes
     outcome = await _run(work, desk, words, _QUICK_S + size / _BYTES_PER_S, output_is_data=True)
     is_whole = outcome.exit_code == 0 and len(outcome.output) >= work.firmware.span.stop
-    return outcome.output if is_whole else outcome
+    return outcome.output if is_whole else replace(outcome, output=b"")
 
 
 async def _look_for_rest(work: ChainWork, desk: Desk, erase: ToolOutcome) -> None:

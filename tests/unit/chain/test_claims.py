@@ -3,8 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.chain.scripted_desk import image, work_for
 
-from ispd.chain.claims import last_words
+from ispd.chain.claims import last_words, tool_failed
+from ispd.errors import ErrorCode, TargetError
 from ispd.transport.contract import ToolOutcome
 
 
@@ -71,3 +73,30 @@ def test_any_output_can_be_quoted(output: bytes, errors: bytes) -> None:
     quoted = last_words(ToolOutcome(exit_code=0, output=output, errors=errors, files={}))
     assert 0 < len(quoted) <= 240
     assert quoted.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        ("avrdude OS error: cannot open port /dev/ttyACM3: Permission denied\n", ErrorCode.PERMISSION_DENIED),
+        ("avrdude OS error: cannot open port /dev/ttyACM3: Device or resource busy\n", ErrorCode.PORT_BUSY),
+        (
+            "dfu-util: Cannot open DFU device 1eaf:0003 found on devnum 6 (LIBUSB_ERROR_ACCESS)\n",
+            ErrorCode.PERMISSION_DENIED,
+        ),
+        ("Found device but unable to open\n", ErrorCode.PERMISSION_DENIED),
+        ("Unable to claim interface, check USB permissions\n", ErrorCode.PERMISSION_DENIED),
+        ('Device is in use by "usbhid" driver\n', ErrorCode.PORT_BUSY),
+        ("Unable to open device (hint: try -w option)\n", ErrorCode.TOOL_FAILED),
+        ("dfu-programmer: no device present.\n", ErrorCode.TOOL_FAILED),
+        ("dfu-util: Error during download (LIBUSB_ERROR_PIPE)\n", ErrorCode.TOOL_FAILED),
+    ],
+)
+def test_a_machine_that_keeps_programs_off(words: str, code: ErrorCode) -> None:
+    """No board is to blame for a missing udev rule or for ModemManager: the code says so, and the hint who is."""
+    work = work_for("caterina-promicro16", image((0, b"x")))
+    error = tool_failed("tool", "write", ToolOutcome(exit_code=1, output=b"", errors=words.encode(), files={}), work)
+    assert error.code is code
+    assert isinstance(error, TargetError) is (code is ErrorCode.TOOL_FAILED)
+    assert error.hint
+    assert words.strip() in error.message

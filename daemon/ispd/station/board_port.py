@@ -35,7 +35,7 @@ class UsbTree:
         """Take note of a device that came or went."""
         seat = self._seats.get(event.path)
         if event.change is PortChange.ADDED:
-            if seat is None or seat.usb != event.usb:
+            if seat is None or _ids(seat.usb) != _ids(event.usb):
                 seat = self._seats[event.path] = _Seat(event.usb)
             seat.nodes[event.kind] = event.port
         elif seat is not None:

@@ -123,6 +123,8 @@ def _place(text: str | None, base: Path) -> Path | None:
 def _default_socket(environ: Mapping[str, str], *, is_root: bool) -> Path:
     if is_root:
         return Path("/run/ispd/ispd.sock")
+    if "NOTIFY_SOCKET" in environ and "XDG_RUNTIME_DIR" not in environ:
+        return Path("/run/ispd/ispd.sock")  # the system's service, not one of a user's own manager
     runtime = environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}"
     return Path(runtime) / "ispd.sock"
 
@@ -130,6 +132,10 @@ def _default_socket(environ: Mapping[str, str], *, is_root: bool) -> Path:
 def _default_state_dir(environ: Mapping[str, str], *, is_root: bool) -> Path:
     if is_root:
         return Path("/var/lib/ispd")
+    if "STATE_DIRECTORY" in environ:
+        return Path(
+            environ["STATE_DIRECTORY"].partition(":")[0]
+        )  # what the service manager made for us (systemd.exec(5))
     state = environ.get("XDG_STATE_HOME") or str(Path.home() / ".local/state")
     return Path(state) / "ispd"
 

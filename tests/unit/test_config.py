@@ -69,6 +69,15 @@ def test_a_user_without_root_gets_places_of_their_own(tmp_path):
     assert config.state_dir == Path("/home/u/.state/ispd")
 
 
+def test_the_service_keeps_its_records_where_its_manager_made_room(tmp_path):
+    environ = {"NOTIFY_SOCKET": "/run/systemd/notify", "STATE_DIRECTORY": "/var/lib/ispd:/var/lib/other"}
+    config = load_config(write(tmp_path, ""), environ=environ, is_root=False)
+    assert (config.socket, config.state_dir) == (Path("/run/ispd/ispd.sock"), Path("/var/lib/ispd"))
+    of_user = environ | {"XDG_RUNTIME_DIR": "/run/user/7", "STATE_DIRECTORY": "/home/u/.local/state/ispd"}
+    config = load_config(write(tmp_path, ""), environ=of_user, is_root=False)
+    assert (config.socket, config.state_dir) == (Path("/run/user/7/ispd.sock"), Path("/home/u/.local/state/ispd"))
+
+
 @pytest.mark.parametrize(
     ("text", "environ", "is_root", "bus"),
     [

@@ -132,6 +132,12 @@ def test_stays_eight_seconds_from_the_last_block_and_for_ever_when_blank(parts: 
     assert host.programmer.departure.exit is Exit.APPLICATION
 
 
+def test_its_time_runs_though_nobody_opens_the_port(parts: Parts) -> None:
+    loader = start_loader(make_chip(parts, application=APPLICATION), started(LEONARDO, at=2.0))
+    assert loader.departure is not None
+    assert (loader.departure.at, loader.departure.exit) == (10.0, Exit.APPLICATION)
+
+
 @pytest.mark.parametrize(("usb", "stay_s"), [(LEONARDO, 0.5), (PRO_MICRO, 0.5), (PRO_MICRO_8, 1.0)])
 def test_leaves_soon_when_told(parts: Parts, usb: str, stay_s: float) -> None:
     host = in_loader(make_chip(parts), usb)

@@ -56,7 +56,7 @@
     part = "atmega32u4"
     state = "bootloader"
     loader = "caterina-promicro16"
-    fault = [{ kind = "vanishes", transfer = 500 }]  # of a board's USB side: erase-leaves | vanishes | wrong-identity | never-enumerates
+    fault = [{ kind = "vanishes", transfer = 500 }]  # of a board's USB side: erase-leaves | vanishes | stalls | wrong-identity | never-enumerates
 
     [tools]                                # outside programs: the version, "" for one that is not installed
     dfu-programmer = "0.7.2"

@@ -18,7 +18,7 @@ from ispd.transport.contract import UsbIdentity
 from vbench.application import Keyboard, Sketch
 from vbench.board_chip import Chip, EraseDisease
 from vbench.board_face import Exit, LoaderStart, Program, ResetFlag, start_loader
-from vbench.board_faults import BoardFault, EraseLeaves, NeverEnumerates, Vanishes, WrongIdentity
+from vbench.board_faults import BoardFault, EraseLeaves, NeverEnumerates, Stalls, Vanishes, WrongIdentity
 from vbench.board_shown import ShownSerial, ShownUsb, show
 from vbench.firmware_image import FirmwareFacts, FirmwareKind, find_firmware
 from vbench.target import AvrTarget
@@ -80,6 +80,7 @@ class Board:
         diseases = [EraseDisease(fault, self.target) for fault in faults if isinstance(fault, EraseLeaves)]
         self._disease = diseases[0] if diseases else None
         self._vanishes = [fault.transfer for fault in faults if isinstance(fault, Vanishes)]
+        self._stalls = {fault.transfer for fault in faults if isinstance(fault, Stalls)}
         self._identities = [fault for fault in faults if isinstance(fault, WrongIdentity)]
         self._silences = [fault for fault in faults if isinstance(fault, NeverEnumerates)]
         self._transfers = 0
@@ -138,6 +139,10 @@ class Board:
         self._stop(at)
         self._notify()
         return True
+
+    def refuses(self) -> bool:
+        """Tell whether a fault has it refuse the last transfer; part of :class:`~vbench.board_shown.Stage`."""
+        return self._transfers - 1 in self._stalls
 
     def acted(self, program: Program) -> None:
         """The program did something; part of :class:`~vbench.board_shown.Stage`."""

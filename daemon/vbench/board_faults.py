@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["BoardFault", "EraseLeaves", "NeverEnumerates", "Vanishes", "WrongIdentity"]
+__all__ = ["BoardFault", "EraseLeaves", "NeverEnumerates", "Stalls", "Vanishes", "WrongIdentity"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +30,16 @@ class Vanishes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stalls:
+    """The board refuses a control transfer, and does nothing of what it asked.
+
+    :param transfer: which one, from 0 over the board's life, counted like those of :class:`Vanishes`.
+    """
+
+    transfer: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WrongIdentity:
     """An enumeration shows another USB id.
 
@@ -51,5 +61,5 @@ class NeverEnumerates:
     enumeration: int | None = None
 
 
-BoardFault = EraseLeaves | Vanishes | WrongIdentity | NeverEnumerates
+BoardFault = EraseLeaves | Vanishes | Stalls | WrongIdentity | NeverEnumerates
 """What can be wrong with a board's USB side."""

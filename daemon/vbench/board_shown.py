@@ -7,6 +7,7 @@ from ispd.transport.contract import ControlTransfer, PortKind
 from vbench.board_face import Program
 from vbench.emulated import ControlReply, EmulatedFace, SerialEnd, UsbEnd
 from vbench.usb_descriptors import Descriptors
+from vbench.usb_device import TAU_S
 
 __all__ = ["Shown", "ShownSerial", "ShownUsb", "Stage", "show"]
 
@@ -21,6 +22,9 @@ class Stage(Protocol):
 
     def strikes(self, count: int, at: float) -> bool:
         """Count transfers (or bytes); where a fault lets the board vanish among them, do that and tell."""
+
+    def refuses(self) -> bool:
+        """Tell whether a fault has the board refuse the transfer that was counted last."""
 
     def acted(self, program: Program) -> None:
         """The program did something: it may leave earlier or later now."""
@@ -65,6 +69,8 @@ class ShownUsb(Shown):
         is_counted = bool(transfer.request_type & _TYPE_MASK)
         if self.power_lost_at is not None or (is_counted and self._stage.strikes(1, at)):
             return ControlReply(ends_at=at)
+        if is_counted and self._stage.refuses():
+            return ControlReply(ends_at=at + TAU_S, stalled=True)
         reply = self._end.control(transfer, at)
         self._stage.acted(self._program)
         leaves = self._program.departure

@@ -12,7 +12,7 @@ from dataclasses import replace
 from ispd.transport.contract import UsbIdentity
 from vbench.application import Keyboard
 from vbench.board_face import Exit, Program
-from vbench.board_faults import NeverEnumerates, Vanishes, WrongIdentity
+from vbench.board_faults import NeverEnumerates, Stalls, Vanishes, WrongIdentity
 from vbench.board_shown import ShownSerial, ShownUsb, show
 from vbench.dfuse import ROM_USB, DfuSe
 from vbench.faults import LostPage
@@ -28,7 +28,7 @@ _F303_BYTES = 0x4_0000
 _LOADER_BYTES = 7172
 """generic_boot20_pc13.bin."""
 
-Stm32Fault = LostPage | Vanishes | WrongIdentity | NeverEnumerates
+Stm32Fault = LostPage | Vanishes | Stalls | WrongIdentity | NeverEnumerates
 """What can be wrong with such a board; the address of a lost page counts from the start of flash."""
 
 
@@ -43,6 +43,7 @@ class _UsbBoard(ABC):
         self.enumerations = 0
         """How often it was enumerated."""
         self._vanishes = {fault.transfer for fault in faults if isinstance(fault, Vanishes)}
+        self._stalls = {fault.transfer for fault in faults if isinstance(fault, Stalls)}
         self._identities = [fault for fault in faults if isinstance(fault, WrongIdentity)]
         self._silences = [fault for fault in faults if isinstance(fault, NeverEnumerates)]
         self._enumeration_s = enumeration_s
@@ -112,6 +113,10 @@ class _UsbBoard(ABC):
         self._stop(at)
         self._notify()
         return True
+
+    def refuses(self) -> bool:
+        """Tell whether a fault has it refuse the last transfer; part of :class:`~vbench.board_shown.Stage`."""
+        return self._transfers - 1 in self._stalls
 
     def acted(self, program: Program) -> None:
         """The program did something; part of :class:`~vbench.board_shown.Stage`."""

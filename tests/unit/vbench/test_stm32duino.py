@@ -9,7 +9,7 @@ from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import Parts
 from ispd.errors import ConfigError
 from ispd.transport.contract import ControlTransfer
-from vbench.board_faults import BoardFault, NeverEnumerates, Vanishes, WrongIdentity
+from vbench.board_faults import BoardFault, NeverEnumerates, Stalls, Vanishes, WrongIdentity
 from vbench.board_shown import ShownUsb
 from vbench.board_table import BoardState, BoardTable
 from vbench.dfu import Request, State
@@ -265,6 +265,13 @@ def test_faults_in_the_middle() -> None:
     host.give(GETSTATUS)
     assert board.face(host.now) is None
     assert host.cells[:2048] == FIRMWARE[:1024] + b"\xff" * 1024
+    refusing = Stm32Board(faults=[Stalls(transfer=1)])
+    host = Host(refusing)
+    assert host.give(DNLOAD, 0, FIRMWARE[:1024])
+    assert not host.give(GETSTATUS)
+    assert host.cells[:1024].count(0xFF) == 1024
+    assert host.status() == (0, State.DNLOAD_IDLE)
+    assert host.cells[:1024] == FIRMWARE[:1024]
     spoilt = Stm32Board(faults=[LostPage(APPLICATION)])
     host = Host(spoilt)
     host.download(FIRMWARE)

@@ -40,6 +40,7 @@ class _BootloaderFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     usb_release: int | None = None
     usb_texts: list[str] = []
     shares_usb: str = ""
+    is_any: bool = False
     section_start: int | None = None
     section_bytes: int | None = None
     application_max_bytes: int | None = None
@@ -71,17 +72,21 @@ class Bootloaders:
 
     def presets(self, part: Part) -> tuple[Bootloader, ...]:
         """Return the bootloaders of a part or of its same-signature twins, sorted by id."""
-        names = {part.id, *part.twins}
-        return tuple(bootloader for bootloader in self if names & set(bootloader.parts))
+        return tuple(bootloader for bootloader in self if not bootloader.is_any and _is_for(bootloader, part))
+
+    def any_of(self, name: str, part: Part | None = None) -> Bootloader | None:
+        """Return what stands for all bootloaders that QMK calls by this name, None where nothing does."""
+        wanted = _spelled(name)
+        suits = (one for one in self if one.is_any and (part is None or _is_for(one, part)))
+        return next((bootloader for bootloader in suits if bootloader.qmk == wanted), None)
 
     def candidates(self, name: str, part: Part | None = None) -> tuple[Bootloader, ...]:
         """Return the one bootloader with this id, or all that QMK calls by this name and that suit ``part``."""
-        wanted = name.strip().lower()
-        wanted = _QMK_SPELLINGS.get(wanted, wanted)
+        wanted = _spelled(name)
         exact = self._by_id.get(wanted)
         if exact is not None:
             return (exact,)
-        suits = tuple(self) if part is None else self.presets(part)
+        suits = tuple(one for one in self if not one.is_any) if part is None else self.presets(part)
         return tuple(bootloader for bootloader in suits if bootloader.qmk == wanted)
 
     def get(self, name: str, part: Part | None = None) -> Bootloader:
@@ -130,6 +135,16 @@ def load_bootloaders(parts: Parts, overlay: Path | None = None) -> Bootloaders:
     return Bootloaders(MappingProxyType({key: found[key] for key in sorted(found)}))
 
 
+def _spelled(name: str) -> str:
+    """Return a name as QMK writes it today."""
+    wanted = name.strip().lower()
+    return _QMK_SPELLINGS.get(wanted, wanted)
+
+
+def _is_for(bootloader: Bootloader, part: Part) -> bool:
+    return bool({part.id, *part.twins} & set(bootloader.parts))
+
+
 def _bootloader(stem: str, data: _BootloaderFile) -> Bootloader:
     section = None
     if data.section_start is not None and data.section_bytes is not None:
@@ -153,6 +168,7 @@ def _bootloader(stem: str, data: _BootloaderFile) -> Bootloader:
         usb_release=data.usb_release,
         usb_texts=tuple(data.usb_texts),
         shares_usb=data.shares_usb,
+        is_any=data.is_any,
         dfu_alt=data.dfu_alt,
         by_hand=data.by_hand,
         image_file=data.image_file,

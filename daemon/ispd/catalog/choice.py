@@ -10,6 +10,7 @@ from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.part import MemoryKind, Part
+from ispd.model.recipe import PlanKind
 
 __all__ = ["check_bootloader", "check_linked", "choose_bootloader", "choose_fuses", "choose_lock", "choose_part"]
 
@@ -56,7 +57,8 @@ def _linked_for(file: ImageFile, parts: Parts) -> tuple[Part, ...]:
 def choose_bootloader(
     options: RecipeOptions, part: Part | None, files: Sequence[ImageFile], bootloaders: Bootloaders
 ) -> Bootloader | None:
-    """Return the bootloader the options name. A QMK name that is several is decided by the one found in the files.
+    """Return the bootloader the options name. A QMK name that is several is decided by the one found in the files; where no file has
+    to hold one, all of them are meant.
 
     Raises ``RefusedError`` (unknown-bootloader) naming the candidates.
     """
@@ -68,6 +70,8 @@ def choose_bootloader(
         held = [b for b in candidates if b.image_sha256 in digests] or [b for b in candidates if _holds(files, b)]
         if len(held) == 1:
             return held[0]
+        if options.plan is PlanKind.CHAIN_ONLY and not held:
+            return bootloaders.any_of(options.bootloader, part) or bootloaders.get(options.bootloader, part)
     return bootloaders.get(options.bootloader, part)
 
 

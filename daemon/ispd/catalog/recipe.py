@@ -33,6 +33,9 @@ __all__ = ["NamedBytes", "RecipeOptions", "admit", "build_recipe"]
 _LIMITS: Mapping[str, int] = {"sck_hz": 20_000_000, "supply_mv": 20_000}
 """More than any programmer clocks, more than any board is supplied with: the value is meant for something else."""
 
+_BLB0 = 0x0C
+"""Lock bits of the application section (data sheets, "Boot Lock Bits"): either one keeps the bootloader from writing or reading it."""
+
 _LOCK_HINT = "name an image and leave the erase in: it opens the lock bits; or name a byte that only closes more"
 
 
@@ -160,6 +163,7 @@ def admit(
     if recipe.lock is not None:
         findings += judge_lock(part, recipe.lock, (current_fuses or {}).get(MemoryKind.LOCK), erase=recipe.erase)
     _decide(recipe, part, findings)
+    _check_open(recipe, part)
     in_force = {**(current_fuses or {}), **recipe.fuses}
     told += check_image(part, recipe.flash, in_force, erase=recipe.erase, force=recipe.force_fuses)
     presets = bootloaders.presets(part)
@@ -173,6 +177,20 @@ def _admit_chain(recipe: Recipe, part: Part, bootloaders: Bootloaders) -> tuple[
         check_bootloader(bootloaders.get(recipe.bootloader, part), part)
     check_fit(part, MemoryKind.FLASH, recipe.flash)
     return ()
+
+
+def _check_open(recipe: Recipe, part: Part) -> None:
+    """Refuse a lock byte, written before the firmware comes, that closes the application section to the bootloader."""
+    if recipe.plan is not PlanKind.CHAINED or recipe.lock is None or recipe.force_fuses:
+        return
+    closed = ~recipe.lock & part.lock_mask & _BLB0
+    if closed:
+        raise RefusedError(
+            ErrorCode.FUSE_REFUSED,
+            f"lock 0x{recipe.lock:02X} closes the application section to the bootloader, before it has brought the firmware",
+            hint=f"write lock 0x{recipe.lock | _BLB0:02X}; or put both on by ISP: --plan merged",
+            facts=Facts(part=part.id, memory=MemoryKind.LOCK, expected=recipe.lock),
+        )
 
 
 def _check_plan(options: RecipeOptions, plan: PlanKind) -> None:

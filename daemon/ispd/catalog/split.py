@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.imagefile import ImageFile, ImageFormat
-from ispd.catalog.lint import find_bootloader, guess_bootloader, usb_device_in
+from ispd.catalog.lint import find_bootloader, guess_bootloader, has_jump, usb_device_in
 from ispd.catalog.merge import clip, merge_files, strip_below
 from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, Facts, RefusedError
@@ -17,8 +17,12 @@ from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.part import Part
 from ispd.model.recipe import PlanKind, SourceFile
+from ispd.model.span import Span
 
 __all__ = ["VIA_BOOTLOADER", "Split", "check_identity", "check_merged", "check_served", "choose_chain", "split_files"]
+
+_ARM_RAM = Span(0x2000_0000, 0x2010_0000)
+"""Where the stack of an STM32 begins."""
 
 VIA_BOOTLOADER = frozenset({PlanKind.CHAINED, PlanKind.AUTO, PlanKind.CHAIN_ONLY})
 """Plans whose firmware goes, or may go, on through the bootloader."""
@@ -88,7 +92,8 @@ def split_files(
     loader = loader.merged(beyond)
     _check_both(loader, firmware, bootloader, plan)
     _check_limits(firmware, bootloader)
-    return Split(bootloader=loader, firmware=firmware, sources=merged.sources, warnings=merged.warnings)
+    told = (*merged.warnings, *_vector_words(firmware))
+    return Split(bootloader=loader, firmware=firmware, sources=merged.sources, warnings=told)
 
 
 def check_identity(loader: Image, bootloader: Bootloader, *, force: bool = False) -> tuple[str, ...]:
@@ -124,7 +129,7 @@ def check_merged(image: Image, bootloader: Bootloader | None, part: Part | None,
 
 
 def _recognised(part: Part | None, files: Sequence[ImageFile], bootloaders: Bootloaders) -> Bootloader:
-    known = tuple(bootloaders) if part is None else bootloaders.presets(part)
+    known = tuple(b for b in bootloaders if not b.is_any) if part is None else bootloaders.presets(part)
     digests = {file.sha256 for file in files}
     found = [bootloader for bootloader in known if bootloader.image_sha256 in digests]
     found = found or [bootloader for bootloader in known if _is_in(files, bootloader)]
@@ -224,7 +229,38 @@ def _split_addressed(files: Sequence[ImageFile], bootloader: Bootloader) -> Spli
             facts=Facts(address=merged.image.span.start),
         )
     _check_limits(merged.image, bootloader)
+    _check_linked_at(merged.image, bootloader)
     return Split(bootloader=Image(()), firmware=merged.image, sources=merged.sources, warnings=merged.warnings)
+
+
+def _vector_words(firmware: Image) -> tuple[str, ...]:
+    """Tell of a firmware that no bootloader would start: after it an AVR begins at address 0."""
+    if firmware.span.start > 0:
+        return (
+            f"the firmware begins at 0x{firmware.span.start:04X}: nothing is at address 0, where a bootloader starts it",
+        )
+    if has_jump(firmware, 0):
+        return ()
+    word = int.from_bytes(firmware.bytes_in(Span(0, 2)), "little")
+    return (f"the word at address 0 is 0x{word:04X}, not a jump: is this an AVR firmware?",)
+
+
+def _check_linked_at(firmware: Image, bootloader: Bootloader) -> None:
+    """Refuse what was linked for another address, the commonest mistake with a .bin: a Cortex-M's reset vector lies inside its firmware.
+
+    ARMv7-M Architecture Reference Manual, B1.5.3: the first word is the stack pointer, the second the reset vector, whose bit 0 is set.
+    """
+    start = firmware.span.start
+    stack, reset = (int.from_bytes(firmware.bytes_in(Span(start + at, start + at + 4)), "little") for at in (0, 4))
+    is_vector_table = stack in _ARM_RAM and reset & 1 == 1 and start == bootloader.application_start
+    if is_vector_table and reset & ~1 not in firmware.span:
+        raise RefusedError(
+            ErrorCode.IMAGE_DOES_NOT_FIT,
+            f"the firmware's reset vector is 0x{reset & ~1:08X}, outside of it; with {bootloader.id} it lies"
+            f" from 0x{start:08X} to 0x{firmware.span.stop - 1:08X}",
+            hint="it was built for another bootloader: build it for this one",
+            facts=Facts(address=start + 4),
+        )
 
 
 def _check_both(loader: Image, firmware: Image, bootloader: Bootloader, plan: PlanKind) -> None:

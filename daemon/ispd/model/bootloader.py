@@ -26,6 +26,7 @@ class Bootloader:
     :param usb_release: bcdDevice, where that tells it from another bootloader of the same id.
     :param usb_texts: manufacturer and product text, where the id alone proves nothing: it is shared by other devices.
     :param shares_usb: why the id is also that of something else, empty where it is not.
+    :param is_any: it stands for every bootloader of its QMK name, where only the board could say which it has.
     :param dfu_alt: alternate setting of its DFU interface that takes the firmware.
     :param by_hand: how a firmware gets on with it, where nothing here does that.
     """
@@ -48,6 +49,7 @@ class Bootloader:
     usb_release: int | None = None
     usb_texts: tuple[str, ...] = ()
     shares_usb: str = ""
+    is_any: bool = False
     dfu_alt: int | None = None
     by_hand: str = ""
     image_file: str

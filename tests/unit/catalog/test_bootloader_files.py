@@ -125,3 +125,14 @@ def test_an_id_that_is_several_has_a_reason():
 def test_an_application_is_never_taken_for_a_bootloader():
     bootloaders = {usb for bootloader in ALL for usb in bootloader.usb}
     assert not bootloaders & {usb for bootloader in ALL for usb in bootloader.usb_application}
+
+
+def test_what_stands_for_all_has_the_ids_of_all():
+    for bootloader in ALL:
+        if bootloader.is_any:
+            others = [one for one in ALL if one.qmk == bootloader.qmk and not one.is_any]
+            assert set(bootloader.usb) == {usb for one in others for usb in one.usb}
+            assert {(one.family, one.parts, one.section) for one in others} == {
+                (bootloader.family, bootloader.parts, bootloader.section)
+            }
+            assert not bootloader.fuses

@@ -153,6 +153,33 @@ def test_an_image_of_another_bootloader_than_the_named_is_refused():
     assert error.code is ErrorCode.UNKNOWN_BOOTLOADER
 
 
+def test_where_only_the_board_knows_which_one_it_has_any_of_the_name_will_do():
+    """A keyboard's metadata says `caterina`; which board it is soldered to nobody wrote down."""
+    for part in ("m32u4", None):
+        recipe = build(PlanKind.CHAIN_ONLY, APP, part=part, bootloader="caterina")
+        assert (recipe.part, recipe.bootloader) == ("atmega32u4", "caterina-any")
+    # with its image it is one
+    micro = named("boot.hex", 0x7000, CATERINA)
+    assert build(PlanKind.CHAIN_ONLY, APP, micro, part="m32u4", bootloader="caterina").bootloader == "caterina-micro"
+    assert build(PlanKind.CHAINED, APP, micro, part="m32u4", bootloader="caterina").bootloader == "caterina-micro"
+    # the right names of several that differ in more stay asked for
+    assert refusal(PlanKind.CHAIN_ONLY, APP, bootloader="atmel-dfu").code is ErrorCode.UNKNOWN_BOOTLOADER
+    assert refusal(PlanKind.CHAIN_ONLY, APP, bootloader="caterina", part="m328p").code is ErrorCode.UNKNOWN_BOOTLOADER
+
+
+def test_a_firmware_that_nothing_would_start_is_told_of():
+    late = named("late.hex", 0x100, FIRMWARE)
+    assert "begins at 0x0100" in build(PlanKind.CHAIN_ONLY, late, bootloader="atmel-dfu-32u4").warnings[0]
+    data = named("data.hex", 0, b"\x00\x01" * 100)
+    assert "not a jump" in build(PlanKind.CHAIN_ONLY, data, bootloader="atmel-dfu-32u4").warnings[0]
+
+
+def test_lock_bits_that_come_too_early_can_be_forced_and_are_fine_by_isp():
+    forced = build(PlanKind.CHAINED, APP, BOOT, bootloader="atmel-dfu-32u4", lock=0x3B, force_fuses=True)
+    assert forced.lock == 0x3B
+    assert build(PlanKind.MERGED, APP, BOOT, bootloader="atmel-dfu-32u4", lock=0x3B).lock == 0x3B
+
+
 # ---------------------------------------------------------------- combined files
 
 
@@ -237,12 +264,21 @@ def test_no_byte_is_lost_or_moved(start, length, plan):
         (VIA, (APP, BOOT), {"bootloader": "atmel-dfu-32u4", "erase": False}, ErrorCode.RECIPE_INVALID, "an erase"),
         (VIA, (APP,), {"bootloader": "lufa-ms"}, ErrorCode.RECIPE_INVALID, "nothing here flashes through"),
         (BY_ISP_TOO, (APP,), {"bootloader": "stm32duino"}, ErrorCode.RECIPE_INVALID, "STM32F103"),
+        (BY_ISP_TOO, (APP,), {"bootloader": "caterina", "part": "m32u4"}, ErrorCode.UNKNOWN_BOOTLOADER, "more than"),
+        # written before the firmware comes
         (
-            [PlanKind.CHAIN_ONLY],
-            (APP,),
-            {"bootloader": "caterina", "part": "m32u4"},
-            ErrorCode.UNKNOWN_BOOTLOADER,
-            "more than",
+            BY_ISP_TOO,
+            (APP, BOOT),
+            {"bootloader": "atmel-dfu-32u4", "lock": 0x3B},
+            ErrorCode.FUSE_REFUSED,
+            "closes the app",
+        ),
+        (
+            BY_ISP_TOO,
+            (APP, BOOT),
+            {"bootloader": "atmel-dfu-32u4", "lock": 0x27},
+            ErrorCode.FUSE_REFUSED,
+            "closes the app",
         ),
         (
             [PlanKind.CHAIN_ONLY],
@@ -307,12 +343,16 @@ def test_the_isp_half_is_at_ease_without_a_firmware():
 
 
 def test_a_firmware_for_another_chip_goes_to_where_its_bootloader_wants_it():
-    raw = NamedBytes("bluepill.bin", b"\x00\x20\x00\x20" * 500)
+    raw = NamedBytes("bluepill.bin", bytes.fromhex("00500020 09210008") + bytes(2000))
     recipe = build(PlanKind.CHAIN_ONLY, raw, bootloader="stm32duino")
     assert (recipe.part, recipe.bootloader) == (None, "stm32duino-pc13")
     assert images(recipe) == (Image(()), Image((Segment(0x08002000, raw.content),)))
     placed = NamedBytes("bluepill.bin", raw.content, 0x08002000)
     assert build(PlanKind.CHAIN_ONLY, placed, bootloader="stm32duino").firmware == recipe.firmware
+    elsewhere = NamedBytes("bluepill.bin", bytes.fromhex("00500020 09010008") + bytes(2000))
+    error = refusal(PlanKind.CHAIN_ONLY, elsewhere, bootloader="stm32duino")
+    assert error.code is ErrorCode.IMAGE_DOES_NOT_FIT
+    assert "0x08000108" in error.message
     low = NamedBytes("bluepill.bin", raw.content, 0x08000000)
     assert refusal(PlanKind.CHAIN_ONLY, low, bootloader="stm32duino").code is ErrorCode.IMAGE_DOES_NOT_FIT
     long = NamedBytes("bluepill.bin", b"\x01" * 122_881)

@@ -87,6 +87,7 @@ from vbench.faults import ProgrammerFault, UsbFault
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
+from vbench.tools import check_versions
 from vbench.usbasp import UsbAsp, UsbAspFirmware
 from vbench.usbasp_loader import UsbAspLoader
 from vbench.usbtiny import UsbTiny, UsbTinyModel
@@ -261,6 +262,7 @@ def read_bench(file: Path, parts: Parts) -> BenchFile:
     try:
         bench = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), BenchFile)
         _check(bench)
+        check_versions(bench.tools)
         bootloaders = load_bootloaders(parts)
         for board in _boards(bench):
             board.build_board(parts, bootloaders)
@@ -268,7 +270,7 @@ def read_bench(file: Path, parts: Parts) -> BenchFile:
             programmer.build(parts)
     except OSError as error:
         raise ConfigError(f"bench file {file} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, ConfigError) as error:
+    except (ValueError, ConfigError) as error:  # of TOML, of msgspec, of a program's version
         raise ConfigError(f"bench file {file}: {error}") from error
     return bench
 

@@ -6,7 +6,6 @@ as time goes by; they need ``async with``.
 """
 
 import asyncio
-import importlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -41,6 +40,7 @@ from vbench.benchfile import EventTable, read_bench
 from vbench.board import Board
 from vbench.emulated import EmulatedBoard, EmulatedFace, EmulatedSerial, EmulatedUsb
 from vbench.target import AvrTarget
+from vbench.tools import run_emulated
 
 __all__ = ["BenchHardware", "BenchPort", "Place", "open_bench"]
 
@@ -383,9 +383,7 @@ class BenchHardware:
     async def run_tool(self, run: ToolRun, on_output: Callable[[bytes], object] = lambda _: None) -> ToolOutcome:
         """Run one of the programs that the bench emulates; see the contract."""
         await anyio.lowlevel.checkpoint()
-        # late, because programs know the bench
-        outcome: ToolOutcome = await importlib.import_module("vbench.tools").run_emulated(run, on_output, self)
-        return outcome
+        return await run_emulated(run, on_output, self)
 
     @staticmethod
     def _free_place(name: str, place: Place | None) -> Place:

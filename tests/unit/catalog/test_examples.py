@@ -16,6 +16,8 @@ from ispd.catalog.parts import load_parts
 from ispd.catalog.recipe import build_recipe
 from ispd.catalog.recipefile import read_recipe, recipe_files
 from ispd.errors import ErrorCode, RefusedError
+from ispd.model.bootloader import Bootloader
+from ispd.model.recipe import PlanKind
 
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
@@ -38,11 +40,16 @@ def made_up(name: str, start: int, *, combined: bool) -> bytes:
     return hexfile(*sketch, *bank, *data_lines(start & 0xFFFF, JUMP + b"\x22" * 400), END)
 
 
+def _meant(name: str) -> Bootloader:
+    return BOOTLOADERS.any_of(name) or BOOTLOADERS.get(name)
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_an_example_is_a_complete_job(path: Path):
     text = path.read_text()
     said = tomllib.loads(text)
-    bootloader = BOOTLOADERS.get(said["bootloader"]) if "bootloader" in said else None
+    plan = PlanKind(said.get("plan", "isp-only"))
+    bootloader = _meant(said["bootloader"]) if "bootloader" in said else None
     start = 0 if bootloader is None or bootloader.section is None else bootloader.section.start
     names = recipe_files(path.name, text.encode())
     files = {name: made_up(name, start, combined=said.get("strip_sketch", False)) for name in names}
@@ -58,17 +65,19 @@ def test_an_example_is_a_complete_job(path: Path):
         text = DIGEST.sub(f'sha256 = "{hashlib.sha256(files[file["file"]]).hexdigest()}"', text)
     recipe = build_recipe(read_recipe(path.name, text.encode(), files), PARTS, BOOTLOADERS)
     assert recipe.part is not None
+    assert recipe.plan is plan
     assert recipe.fuses == ({} if bootloader is None else dict(bootloader.fuses))
     assert recipe.lock == (None if bootloader is None else bootloader.lock)
-    assert recipe.erase is bool(said.get("image"))
+    assert recipe.erase is (bool(said.get("image")) and plan is not PlanKind.CHAIN_ONLY)
     assert [w for w in recipe.warnings if "only the bootloader from" not in w] == []
-    if recipe.erase:
-        assert [segment.start for segment in recipe.flash.segments] == [0, start]
+    below = [] if recipe.firmware is None else [segment.start for segment in recipe.firmware.segments]
+    wanted = {PlanKind.CHAINED: ([0], [start]), PlanKind.CHAIN_ONLY: ([0], [])}.get(plan, ([], [0, start]))
+    assert (below, [segment.start for segment in recipe.flash.segments]) == (wanted if said.get("image") else ([], []))
 
 
 def test_the_examples_cover_each_kind_of_the_guide():
     named = {tomllib.loads(path.read_text()).get("bootloader", "") for path in RECIPES}
-    families = {BOOTLOADERS.get(name).family for name in named if name}
+    families = {_meant(name).family for name in named if name}
     assert families == {"flip", "caterina", "bootloadhid", "usbasploader"}
 
 

@@ -72,9 +72,11 @@ def one(**options: object) -> Callable[[], dict[str, FlipDevice]]:
 
 
 def say(
-    *words: str, devices: Callable[[], dict[str, FlipDevice]] = one(), first: tuple[tuple[str, ...], ...] = ()
-) -> Scenario:  # noqa: B008 - a function of constants
-    return Scenario(words=words, devices=devices, first=first)
+    *words: str,
+    devices: Callable[[], dict[str, FlipDevice]] | None = None,
+    first: tuple[tuple[str, ...], ...] = (),
+) -> Scenario:
+    return Scenario(words=words, devices=devices or one(), first=first)
 
 
 CHIP = "atmega32u4"

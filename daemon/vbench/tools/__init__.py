@@ -11,7 +11,7 @@ import anyio
 
 from ispd.errors import ErrorCode, TransportError
 from ispd.transport.contract import ToolOutcome, ToolRun
-from vbench.tools import dfu_programmer, dfu_util
+from vbench.tools import avrdude, dfu_programmer, dfu_util, teensy_loader
 from vbench.tools.machine import Process, ToolBench, UnemulatedError
 
 __all__ = ["PROGRAMS", "Program", "ToolBench", "UnemulatedError", "check_versions", "run_emulated"]
@@ -33,8 +33,10 @@ class Program:
 
 
 PROGRAMS: Mapping[str, Program] = {
+    "avrdude": Program(avrdude.VERSIONS, avrdude.run),
     "dfu-programmer": Program(dfu_programmer.VERSIONS, dfu_programmer.run),
     "dfu-util": Program(dfu_util.VERSIONS, dfu_util.run),
+    "teensy_loader_cli": Program(teensy_loader.VERSIONS, teensy_loader.run),
 }
 
 

@@ -107,12 +107,7 @@ class FlipDevice:
         if self._is_starting:
             self.power_lost_at = at
             return ControlReply(ends_at=ends_at)
-        if (
-            self._is_protected
-            and data[:1] not in (b"\x05", b"\x06")
-            and data != b"\x04\x00\xff"
-            and data[:2] != b"\x04\x03"
-        ):
+        if self._is_forbidden(data):
             return self._refuse(ERR_WRITE, at)
         match data[:2]:
             case b"\x04\x00":
@@ -127,12 +122,15 @@ class FlipDevice:
             case b"\x03\x00" | b"\x03\x02":
                 self._select(self.flash if data[1] == 0 else self.eeprom, *struct.unpack(">HH", data[2:6]))
             case b"\x01\x00" | b"\x01\x01":
-                if not self._write(data):
-                    return self._refuse(ERR_ADDRESS, at)
+                return ControlReply(ends_at=ends_at) if self._write(data) else self._refuse(ERR_ADDRESS, at)
             case _ if data[:1] == b"\x05":
                 known = {(0, 0): 0x20, (0, 1): 0xDC, (0, 2): 0xFB, (1, 0x30): 0x58, (1, 0x31): 0x95}
                 self._upload = bytes((known.get((data[1], data[2]), 0x87),))
         return ControlReply(ends_at=ends_at)
+
+    def _is_forbidden(self, data: bytes) -> bool:
+        """Whether a protected chip refuses a command: all but versions, pages, erasing, leaving."""
+        return self._is_protected and data[:1] not in (b"\x05", b"\x06") and data[:2] not in (b"\x04\x00", b"\x04\x03")
 
     def _erase(self) -> None:
         self.erases += 1

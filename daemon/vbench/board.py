@@ -237,9 +237,10 @@ class Board:
         if facts is not None:
             return self._marked(facts, chip, at, flags) if facts.is_whole else None
         image = Image.of([Segment(0, bytes(self.target.flash))])
-        loader = self._unmarked_loader(image, address)
+        held = usb_id_in(image, Span(address, image.span.stop))
+        loader = self._unmarked_loader(address, held)
         if loader is not None:
-            usb = self._identity(loader.usb[0])
+            usb = self._identity(held if held is not None and held in loader.usb else loader.usb[0])
             names = (loader.id, loader.family, loader.qmk)
             return self._loader_program(chip, usb, names, at, flags)
         if address or not has_jump(image, 0):
@@ -260,15 +261,12 @@ class Board:
         name, family, variant = names
         return start_loader(chip, LoaderStart(at=at, flags=flags, usb=usb, name=name, family=family, variant=variant))
 
-    def _unmarked_loader(self, image: Image, address: int) -> Bootloader | None:
+    def _unmarked_loader(self, address: int, usb: str | None) -> Bootloader | None:
         """Return the bootloader at an address: as declared, or known by the USB id that it holds."""
         starts = boot_starts(self.target.part)
         if not starts or address < starts[0]:
             return None
-        if self._loader is not None:
-            return self._loader
-        usb = usb_id_in(image, Span(address, image.span.stop))
-        return next((bootloader for bootloader in self._known if usb in bootloader.usb), None)
+        return self._loader or next((bootloader for bootloader in self._known if usb in bootloader.usb), None)
 
     def _identity(self, usb: str) -> UsbIdentity:
         """Return the identity of the next enumeration, by a fault another one than the image's."""

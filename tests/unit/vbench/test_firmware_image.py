@@ -17,6 +17,7 @@ BOOTLOADERS = load_bootloaders(PARTS)
 ALL = [
     pytest.param(bootloader, PARTS.get(name), id=f"{bootloader.id}-{name}")
     for bootloader in BOOTLOADERS
+    if not bootloader.is_any
     for name in bootloader.parts
     if bootloader.section is not None and bootloader.section.start in boot_starts(PARTS.get(name))
 ]

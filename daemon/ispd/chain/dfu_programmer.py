@@ -195,11 +195,14 @@ async def _run(
 
 
 async def _read(work: ChainWork, desk: Desk, version: tuple[int, int]) -> bytes | ToolOutcome:
-    """Return the cells from address 0 on; the outcome where it did not bring as many as the firmware has."""
+    """Return the cells from address 0 on; the outcome where it did not bring as many as the firmware has.
+
+    Its code says nothing more: 0.6.1 ends a whole dump with 1 where it cannot release the interface.
+    """
     words = ("read", "--force", "--bin") if version >= _FORCE_SINCE else ("dump",)
     size = part_of(work).flash.size_bytes
     outcome = await _run(work, desk, words, _QUICK_S + size / _BYTES_PER_S, output_is_data=True)
-    is_whole = outcome.exit_code == 0 and len(outcome.output) >= work.firmware.span.stop
+    is_whole = len(outcome.output) >= work.firmware.span.stop
     return outcome.output if is_whole else replace(outcome, output=b"")
 
 

@@ -78,7 +78,7 @@ def raw_binary(work: ChainWork) -> _Raw:
     stack, reset = (int.from_bytes(data[at : at + _WORD_BYTES], "little") for at in (0, _WORD_BYTES))
     if work.bootloader.qmk == _STM32DUINO and stack & _STACK_MASK != _STACK:
         raise _misplaced("the firmware does not begin with a stack pointer into RAM")
-    if stack in _RAM and reset & ~1 not in Span(start, start + len(data)):
+    if stack in _RAM and reset not in Span(start, start + len(data)):
         raise _misplaced(
             f"the firmware's reset vector 0x{reset:08X} is outside of it: it was linked for another address"
         )
@@ -92,8 +92,8 @@ def claims_download(outcome: ToolOutcome, *, is_dfuse: bool) -> bool:
     """
     output = text_of(outcome.output)
     began = output.find(_BEGUN)  # before that, it clears errors of an earlier session
-    _, is_done, after = output[max(0, began) :].partition(_DONE)
-    if not is_done or _REFUSED.search(output, max(0, began)) or _REFUSED.search(text_of(outcome.errors)):
+    _, _, after = output[max(0, began) :].partition(_DONE)
+    if _REFUSED.search(output, max(0, began)) or _REFUSED.search(text_of(outcome.errors)):
         return False
     return "File downloaded successfully" in after if is_dfuse else _ACCEPTED.search(after) is not None
 

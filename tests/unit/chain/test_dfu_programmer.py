@@ -60,6 +60,7 @@ CHECKING = "Checking memory from 0x0 to 0x6FFF...  "
             EraseClaim(was_done=False, not_blank_at=0x20),
         ),
         (0, f"{CHECKING}Empty.\nChip already blank, to force erase use --force.\n", EraseClaim(was_done=False)),
+        (0, f"{CHECKING}Empty.\n{ERASING}", EraseClaim(was_done=False)),
         (3, ERASING, EraseClaim(was_done=False)),
         (0, ERASING, EraseClaim(was_done=False)),
         (253, "Erasing flash...  ERROR\n" * 2, EraseClaim(was_done=False)),
@@ -88,6 +89,7 @@ def test_position_decides(before: str, address: int) -> None:
     """Whatever was said before the erase, only what follows it counts."""
     disease = f"Not blank at 0x{address + 1:X}.\n"
     assert read_erase(before + disease + ERASING + CHECKING + "Empty.\n") == EraseClaim(was_done=True)
+    assert read_erase(before + ERASING + CHECKING + disease + ERASING + CHECKING + "Empty.\n").was_done
     assert read_erase(before + ERASING + CHECKING + disease) == EraseClaim(was_done=False, not_blank_at=address)
 
 
@@ -182,7 +184,9 @@ async def test_the_cells_decide(version: Reply, flash: tuple[str, ...], words: s
     """What was read is handed up where the program claims success, or where it holds the firmware whatever was claimed."""
     wrong = b"\x12" + CELLS[1:]
     for code, cells in ((0, CELLS), (1, CELLS), (6, CELLS), (0, wrong)):
-        desk = ScriptedDesk(version, Reply(words=flash, code=code, errors=words), Reply(words=read, output=cells))
+        desk = ScriptedDesk(
+            version, Reply(words=flash, code=code, errors=words), Reply(words=read, output=cells, code=code)
+        )
         found = await tool.write(WORK, desk)
         assert found is not None
         assert [(segment.start, segment.data) for segment in found] == [(0, cells)]
@@ -253,6 +257,7 @@ async def test_a_bootloader_that_stays_is_told_twice() -> None:
     with pytest.raises(TargetError) as failure:
         await tool.start(WORK, desk)
     assert failure.value.code is ErrorCode.TOOL_FAILED
+    assert desk.is_through
     await tool.start(WORK, ScriptedDesk(board=None))
 
 

@@ -75,7 +75,10 @@ def test_a_bar_grows_as_it_is_drawn() -> None:
     avrdude = bar_for(AVRDUDE)
     assert avrdude.feed("Writing | " + "#" * 25) == TOTAL // 2
     assert avrdude.feed("#" * 10) == TOTAL // 5
+    assert avrdude.feed(" | 70%\n\nWriting | " + "#" * 10) == 0
+    assert bar_for(AVRDUDE).feed("Writing | " + "#" * 60) == TOTAL
     dfu_util = ByteBar("Download", total_bytes=1000)
     assert dfu_util.feed("\rDownload\t[=====     ]  16%         16") == 0
     assert dfu_util.feed("4 bytes") == 164
     assert dfu_util.feed("\rDownload\t[==========] 100%         1016 bytes") == 836
+    assert dfu_util.feed("\rDownload\t[=====     ]  50%          500 bytes") == 0

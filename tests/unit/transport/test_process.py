@@ -88,6 +88,17 @@ async def test_streams_files_and_exit_code(scratch: Path) -> None:
     assert sorted(pieces) == sorted([outcome.output, outcome.errors])
 
 
+async def test_data_is_no_talk() -> None:
+    """What a program read and writes out is kept, and nobody who listens to its words hears it."""
+    heard: list[bytes] = []
+    run = python(
+        "import sys; sys.stdout.buffer.write(bytes(range(256))); print('words', file=sys.stderr)", output_is_data=True
+    )
+    outcome = await run_tool(run, heard.append)
+    assert (outcome.output, outcome.errors) == (bytes(range(256)), b"words\n")
+    assert b"".join(heard) == b"words\n"
+
+
 async def test_nothing_is_inherited_but_the_search_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of whoever started the daemon reach no tool; what tests add does."""
     for name in ("LD_PRELOAD", "LD_LIBRARY_PATH", "XDG_CONFIG_HOME", "LANG", "DFU_DEBUG"):
@@ -179,6 +190,7 @@ async def test_children_left_behind_are_killed() -> None:
 
 async def test_child_that_left_the_group_holds_nobody_up() -> None:
     """Its words after the program's end are not waited for, beyond half a second."""
+    begun = time.monotonic()
     outcome = await run_tool(
         python(
             """
@@ -188,6 +200,7 @@ async def test_child_that_left_the_group_holds_nobody_up() -> None:
             """
         )
     )
+    assert time.monotonic() - begun < SOON_S / 2
     number = int(outcome.output)
     os.kill(number, signal.SIGKILL)
     assert outcome.exit_code == 0

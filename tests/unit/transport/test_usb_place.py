@@ -51,7 +51,7 @@ def test_usb_serial_and_garbage(tmp_path: Path) -> None:
     assert (found.tty, found.version, found.usb.serial) == ("/dev/ttyUSB1", 0x0936, "LLM �")
 
 
-@pytest.mark.parametrize("path", ["1-1.3", "", "1-1.4:1.0", "../1-1.4/.."])
+@pytest.mark.parametrize("path", ["1-1.3", "", "1-1.4:1.0", "../1-1.4/..", "./1-1.4"])
 def test_nothing_is_there(tmp_path: Path, path: str) -> None:
     """An empty port, an interface and nonsense are no devices."""
     plug(tmp_path, "1-1.4", CATERINA, "1-1.4:1.0")

@@ -17,7 +17,7 @@ from ispd.model.span import Span
 from ispd.transport.contract import UsbIdentity
 from vbench.application import Keyboard, Sketch
 from vbench.board_chip import Chip, EraseDisease
-from vbench.board_face import Exit, LoaderStart, Program, ResetFlag, start_loader
+from vbench.board_face import FAMILIES, Exit, LoaderStart, Program, ResetFlag, start_loader
 from vbench.board_faults import BoardFault, EraseLeaves, NeverEnumerates, Stalls, Vanishes, WrongIdentity
 from vbench.board_shown import ShownSerial, ShownUsb, show
 from vbench.firmware_image import FirmwareFacts, FirmwareKind, find_firmware
@@ -248,7 +248,7 @@ class Board:
         usb_text = usb_id_in(image, Span(0, self._section.start)) or _ANY_FIRMWARE
         return Keyboard(self._identity(usb_text), at=at)
 
-    def _marked(self, facts: FirmwareFacts, chip: Chip, at: float, flags: ResetFlag) -> Program:
+    def _marked(self, facts: FirmwareFacts, chip: Chip, at: float, flags: ResetFlag) -> Program | None:
         usb = self._identity(f"{facts.vendor_id:04X}:{facts.product_id:04X}")
         if facts.kind is FirmwareKind.BOOTLOADER:
             return self._loader_program(chip, usb, (facts.name, facts.family, facts.variant), at, flags)
@@ -257,8 +257,10 @@ class Board:
     @staticmethod
     def _loader_program(
         chip: Chip, usb: UsbIdentity, names: tuple[str, str, str], at: float, flags: ResetFlag
-    ) -> Program:
+    ) -> Program | None:
         name, family, variant = names
+        if family not in FAMILIES:
+            return None
         return start_loader(chip, LoaderStart(at=at, flags=flags, usb=usb, name=name, family=family, variant=variant))
 
     def _unmarked_loader(self, address: int, usb: str | None) -> Bootloader | None:

@@ -60,24 +60,25 @@ class _BootloaderFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Bootloaders:
-    """All known bootloaders, sorted by id. Immutable."""
+    """All known bootloaders, sorted by id. Immutable. What stands for any of a name is found by name only: it is none itself."""
 
     _by_id: Mapping[str, Bootloader]
 
     def __iter__(self) -> Iterator[Bootloader]:
-        return iter(self._by_id.values())
+        return (bootloader for bootloader in self._by_id.values() if not bootloader.is_any)
 
     def __len__(self) -> int:
-        return len(self._by_id)
+        return sum(1 for _ in self)
 
     def presets(self, part: Part) -> tuple[Bootloader, ...]:
         """Return the bootloaders of a part or of its same-signature twins, sorted by id."""
-        return tuple(bootloader for bootloader in self if not bootloader.is_any and _is_for(bootloader, part))
+        return tuple(bootloader for bootloader in self if _is_for(bootloader, part))
 
     def any_of(self, name: str, part: Part | None = None) -> Bootloader | None:
         """Return what stands for all bootloaders that QMK calls by this name, None where nothing does."""
         wanted = _spelled(name)
-        suits = (one for one in self if one.is_any and (part is None or _is_for(one, part)))
+        every = (one for one in self._by_id.values() if one.is_any)
+        suits = (one for one in every if part is None or _is_for(one, part))
         return next((bootloader for bootloader in suits if bootloader.qmk == wanted), None)
 
     def candidates(self, name: str, part: Part | None = None) -> tuple[Bootloader, ...]:
@@ -86,7 +87,7 @@ class Bootloaders:
         exact = self._by_id.get(wanted)
         if exact is not None:
             return (exact,)
-        suits = tuple(one for one in self if not one.is_any) if part is None else self.presets(part)
+        suits = tuple(self) if part is None else self.presets(part)
         return tuple(bootloader for bootloader in suits if bootloader.qmk == wanted)
 
     def get(self, name: str, part: Part | None = None) -> Bootloader:

@@ -29,7 +29,7 @@ class _Identity:
 def inspect_image(file: ImageFile, parts: Parts, bootloaders: Bootloaders | None = None) -> ImageReport:
     """Return facts about an image file and what it seems to be; ``bootloaders`` lets known files be recognised."""
     image = file.image
-    identity = _identify(file, parts, tuple(b for b in bootloaders or () if not b.is_any))
+    identity = _identify(file, parts, tuple(bootloaders or ()))
     return ImageReport(
         name=file.name,
         format=file.format.value,

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ispd.catalog.bootloaders import Bootloaders
-from ispd.catalog.imagefile import read_image
+from ispd.catalog.imagefile import ImageFile, read_image
 from ispd.catalog.merge import clip, merge_files
 from ispd.catalog.options import NamedBytes
 from ispd.catalog.parts import Parts
 from ispd.catalog.recipe import admit
-from ispd.catalog.split import VIA_BOOTLOADER, check_identity, check_served
+from ispd.catalog.split import VIA_BOOTLOADER, check_identity, check_served, choose_chain
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
@@ -34,13 +34,17 @@ def as_rescue(recipe: Recipe, parts: Parts, bootloaders: Bootloaders, files: Seq
     if recipe.part is None:
         raise _nothing(f"{bootloader.title} is not put on by ISP here", hint="put the bootloader on by other means")
     part = parts.get(recipe.part)
+    images = [read_image(f.name, f.content, base=f.base, memory=MemoryKind.FLASH) for f in files]
+    if bootloader.is_any and images:
+        bootloader, _ = choose_chain(None, part, images, parts, bootloaders)
+    loader, sources, told = _loader(recipe, images, bootloader, part)
     check_served(bootloader, PlanKind.CHAINED)
-    loader, sources, told = _loader(recipe, files, bootloader, part)
     told += check_identity(loader, bootloader, force=recipe.force_fuses)
     is_complete = recipe.plan is not PlanKind.CHAIN_ONLY
     rescue = replace(
         recipe,
         plan=PlanKind.CHAINED,
+        bootloader=bootloader.id,
         flash=loader,
         fuses=recipe.fuses if is_complete else dict(bootloader.fuses),
         lock=recipe.lock if is_complete else bootloader.lock,
@@ -52,7 +56,7 @@ def as_rescue(recipe: Recipe, parts: Parts, bootloaders: Bootloaders, files: Seq
 
 
 def _loader(
-    recipe: Recipe, files: Sequence[NamedBytes], bootloader: Bootloader, part: Part
+    recipe: Recipe, files: Sequence[ImageFile], bootloader: Bootloader, part: Part
 ) -> tuple[Image, tuple[SourceFile, ...], tuple[str, ...]]:
     """Return the bootloader image, where it is from, and what was noticed."""
     wanted = f"the bootloader's image, {bootloader.image_file}" if bootloader.image_file else "the bootloader's image"
@@ -61,7 +65,7 @@ def _loader(
             raise _nothing("the job has no bootloader image to put back", hint=f"name {wanted}")
         return recipe.flash, (), ()
     start = 0 if bootloader.section is None else bootloader.section.start
-    merged = merge_files([read_image(f.name, f.content, base=f.base, memory=MemoryKind.FLASH) for f in files], part)
+    merged = merge_files(files, part)
     loader = clip(merged.image, start, max(start, merged.image.span.stop))
     if not len(loader):
         raise RefusedError(

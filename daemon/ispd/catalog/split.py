@@ -60,6 +60,12 @@ def check_served(bootloader: Bootloader, plan: PlanKind) -> None:
     """Raise ``RefusedError`` (recipe-invalid) where no firmware can be brought through this bootloader in this way."""
     if bootloader.by_hand:
         raise _invalid(f"nothing here flashes through {bootloader.title}", hint=bootloader.by_hand, field="bootloader")
+    if bootloader.is_any and plan is not PlanKind.CHAIN_ONLY:
+        raise _invalid(
+            f"{bootloader.id} is no bootloader that could be put on a board",
+            hint="name the one that is: --bootloader (`ispctl bootloaders`)",
+            field="bootloader",
+        )
     if bootloader.chips and plan is not PlanKind.CHAIN_ONLY:
         raise _invalid(
             f"the {bootloader.chips[0]} of {bootloader.id} is not programmed through ISP",
@@ -129,7 +135,7 @@ def check_merged(image: Image, bootloader: Bootloader | None, part: Part | None,
 
 
 def _recognised(part: Part | None, files: Sequence[ImageFile], bootloaders: Bootloaders) -> Bootloader:
-    known = tuple(b for b in bootloaders if not b.is_any) if part is None else bootloaders.presets(part)
+    known = tuple(bootloaders) if part is None else bootloaders.presets(part)
     digests = {file.sha256 for file in files}
     found = [bootloader for bootloader in known if bootloader.image_sha256 in digests]
     found = found or [bootloader for bootloader in known if _is_in(files, bootloader)]

@@ -62,7 +62,7 @@ def own_bootloaders(bootloaders: Bootloaders) -> Mapping[str, str]:
     """
     found: dict[str, str] = {}
     for one in bootloaders:
-        for usb in one.usb if one.family in _PROGRAMMER_FAMILIES and not one.is_any else ():
+        for usb in one.usb if one.family in _PROGRAMMER_FAMILIES else ():
             found.setdefault(usb, one.title)
     return MappingProxyType(found)
 

@@ -127,12 +127,13 @@ def test_an_application_is_never_taken_for_a_bootloader():
     assert not bootloaders & {usb for bootloader in ALL for usb in bootloader.usb_application}
 
 
-def test_what_stands_for_all_has_the_ids_of_all():
-    for bootloader in ALL:
-        if bootloader.is_any:
-            others = [one for one in ALL if one.qmk == bootloader.qmk and not one.is_any]
-            assert set(bootloader.usb) == {usb for one in others for usb in one.usb}
-            assert {(one.family, one.parts, one.section) for one in others} == {
-                (bootloader.family, bootloader.parts, bootloader.section)
-            }
-            assert not bootloader.fuses
+def test_what_stands_for_all_has_the_ids_of_all_and_is_none_itself():
+    every = BOOTLOADERS.any_of("caterina")
+    others = [one for one in ALL if one.qmk == "caterina"]
+    assert every is not None
+    assert every not in ALL
+    assert BOOTLOADERS.get(every.id) == every
+    assert set(every.usb) == {usb for one in others for usb in one.usb}
+    assert {(one.family, one.parts, one.section) for one in others} == {(every.family, every.parts, every.section)}
+    assert not every.fuses
+    assert BOOTLOADERS.any_of("atmel-dfu") is None

@@ -265,6 +265,7 @@ def test_no_byte_is_lost_or_moved(start, length, plan):
         (VIA, (APP,), {"bootloader": "lufa-ms"}, ErrorCode.RECIPE_INVALID, "nothing here flashes through"),
         (BY_ISP_TOO, (APP,), {"bootloader": "stm32duino"}, ErrorCode.RECIPE_INVALID, "STM32F103"),
         (BY_ISP_TOO, (APP,), {"bootloader": "caterina", "part": "m32u4"}, ErrorCode.UNKNOWN_BOOTLOADER, "more than"),
+        (BY_ISP_TOO, (APP, BOOT), {"bootloader": "caterina-any"}, ErrorCode.RECIPE_INVALID, "no bootloader that"),
         # written before the firmware comes
         (
             BY_ISP_TOO,
@@ -391,6 +392,19 @@ def test_a_rescue_takes_the_bootloader_that_was_brought_for_it():
         with pytest.raises(RefusedError) as caught:
             as_rescue(only, PARTS, BOOTLOADERS, [wrong])
         assert caught.value.code is code
+
+
+def test_the_image_says_which_of_any_is_put_back():
+    only = build(PlanKind.CHAIN_ONLY, APP, bootloader="caterina", part="m32u4")
+    assert only.bootloader == "caterina-any"
+    with pytest.raises(RefusedError) as caught:
+        as_rescue(only, PARTS, BOOTLOADERS)
+    assert caught.value.code is ErrorCode.NOTHING_TO_RESCUE
+    rescue = as_rescue(only, PARTS, BOOTLOADERS, [MICRO])
+    assert (rescue.bootloader, rescue.lock, rescue.fuses) == ("caterina-micro", 0x2F, {L: 0xFF, H: 0xD8, E: 0xFB})
+    with pytest.raises(RefusedError) as caught:
+        as_rescue(only, PARTS, BOOTLOADERS, [named("nameless.hex", 0x7000, JUMP + b"\x22" * 1000)])
+    assert caught.value.code is ErrorCode.RECIPE_INVALID
 
 
 def test_where_there_is_nothing_to_rescue():

@@ -1,4 +1,8 @@
-"""Our emulated USB bootloaders are what unmodified dfu-util and teensy_loader_cli believe them to be."""
+"""Our emulated USB bootloaders are what unmodified programs believe them to be.
+
+dfu-util, teensy_loader_cli and avrdude are required; bootloadHID and LUFA's hid_bootloader_cli, which Debian does not have, are
+driven too where they are on the search path.
+"""
 
 import shutil
 import subprocess
@@ -13,9 +17,10 @@ from tests.oracle.usb.bed import UsbBed, missing_packages
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.hexwriter import write_hex
 from ispd.catalog.parts import load_parts
+from ispd.model.bootloader import Bootloader
 from ispd.model.part import MemoryKind
 from vbench.board import Board
-from vbench.board_faults import Vanishes
+from vbench.board_faults import BoardFault, Vanishes
 from vbench.faults import LostPage
 from vbench.firmware_image import application_image, bootloader_image
 from vbench.stm32 import APPLICATION, stm32_application
@@ -33,7 +38,7 @@ FIRMWARE = stm32_application(20_001, seed=7, usb=KEYBOARD)
 
 @pytest.fixture(scope="module", autouse=True)
 def _packages() -> None:
-    for tool in ("dfu-util", "teensy_loader_cli"):
+    for tool in ("dfu-util", "teensy_loader_cli", "avrdude"):
         if shutil.which(tool) is None:
             pytest.fail(f"{tool} is not installed")
     if missing := missing_packages():
@@ -139,41 +144,81 @@ def dfuse(where: str, *words: str | Path) -> list[str]:
     return ["dfu-util", "-a", "0", "-d", "0483:DF11", "-p", PLACE, "-s", where, *map(str, words)]
 
 
-def teensy_board(name: str, part: str, faults: Sequence[Vanishes] = ()) -> BoardOnBed[Board]:
+def loaded(name: str, faults: Sequence[BoardFault] = ()) -> BoardOnBed[Board]:
+    """A board with a bootloader of the catalog on it, and nothing else."""
     bootloader = BOOTLOADERS.get(name)
-    fuses = {
-        MemoryKind.LFUSE: 0xFF,
-        MemoryKind.HFUSE: 0xDE,
-        MemoryKind.EFUSE: 0xF3,
-    }
-    target = AvrTarget(PARTS.get(part), fuses=fuses)
-    for segment in bootloader_image(bootloader, PARTS.get(part)).segments:
+    part = PARTS.get(bootloader.parts[0])
+    fuses = dict(bootloader.fuses) or {MemoryKind.LFUSE: 0xFF, MemoryKind.HFUSE: _section_fuse(bootloader)}
+    target = AvrTarget(part, fuses=fuses)
+    for segment in bootloader_image(bootloader, part).segments:
         target.flash[segment.start : segment.span.stop] = segment.data
     return BoardOnBed(Board(target, bootloaders=[bootloader], faults=faults))
 
 
-@pytest.mark.parametrize(
-    ("name", "part", "mcu", "size_bytes"),
-    [("halfkay-32u4", "atmega32u4", "TEENSY2", 20_000), ("halfkay-usb1286", "at90usb1286", "TEENSY2PP", 80_000)],
-)
-def test_teensy_loader_cli_writes_and_reboots(tmp_path: Path, name: str, part: str, mcu: str, size_bytes: int) -> None:
-    image = application_image(PARTS.get(part), size_bytes, usb=KEYBOARD)
-    path = tmp_path / "firmware.hex"
+def _section_fuse(bootloader: Bootloader) -> int:
+    """High fuse byte of ATmega32U4 and AT90USB1286 where the catalog has none: BOOTRST, and the smallest section or the largest."""
+    return 0xDE if bootloader.family == "halfkay" else 0xD8
+
+
+def firmware_file(device: BoardOnBed[Board], folder: Path, size_bytes: int) -> tuple[Path, bytes]:
+    image = application_image(device.board.target.part, size_bytes, usb=KEYBOARD)
+    path = folder / "firmware.hex"
     path.write_bytes(write_hex(image))
-    device = teensy_board(name, part)
+    return path, image.bytes_in(image.span)
+
+
+@pytest.mark.parametrize(
+    ("name", "mcu", "size_bytes"),
+    [("halfkay-32u4", "TEENSY2", 20_000), ("halfkay-usb1286", "TEENSY2PP", 80_000)],
+)
+def test_teensy_loader_cli_writes_and_reboots(tmp_path: Path, name: str, mcu: str, size_bytes: int) -> None:
+    device = loaded(name)
+    path, content = firmware_file(device, tmp_path, size_bytes)
     with bed_of({PLACE: device}) as bed:
         done = bed.run(["teensy_loader_cli", f"--mcu={mcu}", "-v", str(path)])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Found HalfKay Bootloader" in done.stdout
-    assert device.board.target.flash[:size_bytes] == image.bytes_in(image.span)
+    assert device.board.target.flash[:size_bytes] == content
     assert device.look(1.0) == KEYBOARD
 
 
 def test_teensy_loader_cli_fails_on_a_board_that_vanishes(tmp_path: Path) -> None:
-    path = tmp_path / "firmware.hex"
-    path.write_bytes(write_hex(application_image(PARTS.get("atmega32u4"), 4000)))
-    device = teensy_board("halfkay-32u4", "atmega32u4", [Vanishes(transfer=12)])
+    device = loaded("halfkay-32u4", [Vanishes(transfer=12)])
+    path, _ = firmware_file(device, tmp_path, 4000)
     with bed_of({PLACE: device}) as bed:
         done = bed.run(["teensy_loader_cli", "--mcu=TEENSY2", "-v", str(path)])
     assert done.returncode != 0
     assert "error writing to Teensy" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", ["usbasploader-m32a", "usbasploader-m328p"])
+def test_avrdude_takes_a_board_for_a_usbasp_and_writes_into_its_own_flash(tmp_path: Path, name: str) -> None:
+    device = loaded(name)
+    path, content = firmware_file(device, tmp_path, 6000)
+    part = device.board.target.part.avrdude_id
+    with bed_of({PLACE: device}) as bed:
+        done = bed.run(["avrdude", "-c", "usbasp", "-p", part, "-U", f"flash:w:{path}:i"])
+    assert done.returncode == 0, done.stderr
+    assert "6000 bytes of flash verified" in done.stderr
+    assert device.board.target.flash[:6000] == content
+    assert device.look(60.0) == "16C0:05DC", "it stays until its button is pressed or somebody knows the hidden command"
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("bootloadhid-m32a", ["bootloadHID", "-r"]),
+        ("qmk-hid-32u4", ["hid_bootloader_cli", "-mmcu=atmega32u4", "-v"]),
+        ("halfkay-32u4", ["hid_bootloader_cli", "-mmcu=atmega32u4", "-v"]),
+    ],
+)
+def test_host_programs_of_the_hid_bootloaders_write_and_start(tmp_path: Path, name: str, command: list[str]) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not on the search path; Debian has no package of it")
+    device = loaded(name)
+    path, content = firmware_file(device, tmp_path, 20_000)
+    with bed_of({PLACE: device}) as bed:
+        done = bed.run([*command, str(path)])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert device.board.target.flash[:20_000] == content
+    assert device.look(1.0) == KEYBOARD

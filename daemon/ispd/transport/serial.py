@@ -155,7 +155,7 @@ class SerialPort(asyncio.Protocol):
         """Close the port without waiting for unsent bytes; never raises."""
         if self._transport is None or self._lost.is_set():
             return
-        if not self._transport.is_closing():  # else a worker thread is closing it after a hang-up: no longer ours to touch
+        if not self._transport.is_closing():  # else a worker thread is closing it after a hang-up: not ours to touch
             if self._transport.serial is not None:
                 _release(self._transport.serial.fileno())
             self._transport.abort()

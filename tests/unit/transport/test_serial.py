@@ -112,6 +112,21 @@ async def test_the_port_is_ours_alone_and_keeps_its_lines_when_closed(terminal: 
         await again.send(b"0 ")
 
 
+async def test_a_port_that_is_to_hang_up_drops_its_lines_when_closed(terminal: tuple[int, str]) -> None:
+    """A sketch that is touched at 1200 baud looks at DTR: the kernel drops it at the last close, with HUPCL set."""
+    _master, path = terminal
+    watcher = os.open(path, os.O_RDWR | os.O_NOCTTY)
+    attributes = termios.tcgetattr(watcher)
+    attributes[2] &= ~termios.HUPCL
+    termios.tcsetattr(watcher, termios.TCSANOW, attributes)
+    port = await open_serial_port(SerialSettings(port=path, baud=1200, hangs_up=True))
+    await port.aclose()
+    attributes = termios.tcgetattr(watcher)
+    assert attributes[2] & termios.HUPCL
+    assert attributes[5] == termios.B1200
+    os.close(watcher)
+
+
 async def test_the_rate_changes_under_way_and_nothing_else_does(terminal: tuple[int, str]) -> None:
     master, path = terminal
     port = await open_serial_port(SerialSettings(port=path, baud=115200))

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 
 import msgspec
 
-from ispd.catalog.bootloaders import Bootloaders
+from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.parts import Parts
 from ispd.errors import ConfigError, IspdError
 from ispd.model.bootloader import Bootloader
@@ -75,7 +75,7 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     fault: list[dict[str, Any]] = []
 
     def build(self, parts: Parts) -> AvrTarget:
-        """Make the chip of a board without a USB side, or before it gets one. Raises ``ConfigError`` for an unknown part or fault."""
+        """Make the chip of a board, with what is in it. Raises ``ConfigError`` for an unknown part, loader or fault."""
         part = part_named(parts, self.part)
         unknown = [memory for memory in self.fuses if part.fuse(memory) is None]
         if unknown:
@@ -98,6 +98,8 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             filled = len(target.flash) - len(target.flash) // _USED_SHARE
             target.flash[:filled] = bytes(address * 7 + (address >> 8) & 0xFF for address in range(filled))
             target.eeprom[:] = bytes(address & 0xFF for address in range(len(target.eeprom)))
+        if self.state in (BoardState.BOOTLOADER, BoardState.FLASHED):
+            self._flash(target, self._loader(load_bootloaders(parts), part))
         return target
 
     def build_board(self, parts: Parts, bootloaders: Bootloaders, target: AvrTarget | None = None) -> EmulatedBoard:
@@ -110,10 +112,6 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             return self._stm32()
         target = target or self.build(parts)
         loader = self._loader(bootloaders, target.part)
-        if self.state in (BoardState.BOOTLOADER, BoardState.FLASHED):
-            if loader is None:
-                raise ConfigError(f"a board with state {self.state} needs to name its loader")
-            self._flash(target, loader)
         faults = [fault for fault in read_faults(self.fault, Fault | BoardFault) if isinstance(fault, BoardFault)]
         known = bootloaders.presets(target.part)
         return Board(target, loader=loader, bootloaders=known, hwb_low=self.hwb_low, faults=faults)
@@ -143,8 +141,10 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             raise ConfigError(f"the bench cannot show {loader.title}: it knows {', '.join(sorted(FAMILIES))}")
         return loader
 
-    def _flash(self, target: AvrTarget, loader: Bootloader) -> None:
+    def _flash(self, target: AvrTarget, loader: Bootloader | None) -> None:
         """Put the bootloader's image, its fuses and a firmware into the chip."""
+        if loader is None:
+            raise ConfigError(f"a board with state {self.state} needs to name its loader")
         try:
             _put(target, bootloader_image(loader, target.part))
             if self.state is BoardState.FLASHED:

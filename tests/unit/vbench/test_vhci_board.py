@@ -34,8 +34,8 @@ class Kernel(VhciBus):
     def _place(self, port: int) -> tuple[str, int]:
         return f"3-{port + 1}", port
 
-    def _wait_until_free(self, number: int) -> None:
-        assert self.plugged is None, number
+    def _wait_until_free(self, *_port: object) -> None:
+        assert self.plugged is None
 
     def _order(self, name: str, text: str) -> None:
         with self.changed:

@@ -138,9 +138,12 @@ class _Program:
                 self._info(" (retrying)\n")
                 continue
             self._info("\n")
-            if matches or self._words.ignores_signature:
-                return True
             expected = f"expected signature for {part.name} is {part.signature}\n"
+            if matches:
+                return True
+            if self._words.ignores_signature:
+                self._process.err(f"avrdude warning: {expected}")
+                return True
             if is_nonsense:
                 self._process.err(f"avrdude error: Yikes!  Invalid device signature.\navrdude error: {expected}")
                 self._process.err("        Double check connections and try again, or use -F to override\n")

@@ -73,29 +73,38 @@ class _WrongFileError(Exception):
 
 def _load_hex(process: Process, name: str, content: bytes, cells: list[int | None]) -> int | None:
     """Put records into ``cells``; return the end of the highest, None where one is wrong, which was told."""
-    base = highest = 0
     try:
-        for number, line in enumerate(content.decode("latin-1").splitlines(), start=1):
-            if not line.startswith(":"):
-                continue
-            offset, kind, data = _record(line, f"at line {number} of {name}")
-            if kind == _END:
-                return highest
-            if kind in (_SEGMENT, _LINEAR):
-                base = int.from_bytes(data[:2]) << (4 if kind == _SEGMENT else 16)
-            if kind == _DATA:
-                start, end = base + offset, base + offset + len(data)
-                if end > len(cells):
-                    raise _WrongFileError(f"address 0x{end:04x} out of range at line {number} of {name}\n")
-                cells[start:end] = data
-                highest = max(highest, end)
-        if highest == 0:
-            raise _WrongFileError(f"no valid record found in Intel Hex file {name}\n")
+        highest, is_ended = _hex_cells(name, content, cells)
     except _WrongFileError as error:
         process.err(f"avrdude error: {error}")
         return None
+    if is_ended:
+        return highest
+    if highest == 0:
+        process.err(f"avrdude error: no valid record found in Intel Hex file {name}\n")
+        return None
     process.err(f"avrdude warning: no end of file record found for Intel Hex file {name}\n")
     return highest
+
+
+def _hex_cells(name: str, content: bytes, cells: list[int | None]) -> tuple[int, bool]:
+    """Put records into ``cells``; return the end of the highest, and whether there was an end record. Raises ``_WrongFileError``."""
+    base = highest = 0
+    for number, line in enumerate(content.decode("latin-1").splitlines(), start=1):
+        if not line.startswith(":"):
+            continue
+        offset, kind, data = _record(line, f"at line {number} of {name}")
+        if kind == _END:
+            return highest, True
+        if kind in (_SEGMENT, _LINEAR):
+            base = int.from_bytes(data[:2]) << (4 if kind == _SEGMENT else 16)
+        if kind == _DATA:
+            start, end = base + offset, base + offset + len(data)
+            if end > len(cells):
+                raise _WrongFileError(f"address 0x{end:04x} out of range at line {number} of {name}\n")
+            cells[start:end] = data
+            highest = max(highest, end)
+    return highest, False
 
 
 def _record(line: str, where: str) -> tuple[int, int, bytes]:

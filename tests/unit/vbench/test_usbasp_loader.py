@@ -1,11 +1,15 @@
 """USBaspLoader: a board that answers a USBasp's requests out of its own head."""
 
 import pytest
+from tests.unit.vbench.loader_rig import LOADER_BYTE, ClassHost, make_chip, started
 from tests.unit.vbench.rigs import UsbHost
 
 from ispd.catalog.parts import Parts
+from ispd.transport.contract import ControlTransfer
+from vbench.board_chip import Chip
+from vbench.board_face import Exit
 from vbench.usbasp import UsbAsp
-from vbench.usbasp_loader import UsbAspLoader
+from vbench.usbasp_loader import UsbAspLoader, UsbAspLoaderFace, start_loader
 
 CONNECT, DISCONNECT, TRANSMIT, READFLASH, ENABLEPROG, WRITEFLASH = range(1, 7)
 READEEPROM, WRITEEEPROM, SETLONGADDRESS, SETISPSCK = range(7, 11)
@@ -61,3 +65,69 @@ def test_writes_change_the_board_itself_and_are_counted(host: UsbHost) -> None:
 def test_does_not_write_over_itself(host: UsbHost) -> None:
     host.give(WRITEFLASH, "00 78 80 01", PAGE)
     assert loader_of(host).flash.count(0xFF) == 32768
+
+
+USBASP = "16C0:05DC"
+
+
+class FaceHost(ClassHost):
+    """A host that takes a board for a USBasp."""
+
+    def ask_vendor(self, request: int, words: str, length: int = 4) -> bytes:
+        """Send a vendor request that brings data; the words as they end up on the wire."""
+        value, index = (int.from_bytes(bytes.fromhex(words)[at : at + 2], "little") for at in (0, 2))
+        return self.control(
+            ControlTransfer(request_type=0xC0, request=request, value=value, index=index, length=length)
+        ).data
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write flash, with the flags of a whole page."""
+        self.control(
+            ControlTransfer(
+                request_type=0x40, request=WRITEFLASH, value=address, index=0x0300 | len(data) & 0xFF, data=data
+            )
+        )
+
+
+def on_board(chip: Chip) -> tuple[FaceHost, UsbAspLoaderFace]:
+    loader = start_loader(chip, started(USBASP))
+    assert isinstance(loader, UsbAspLoaderFace)
+    return FaceHost(loader), loader
+
+
+def test_on_a_board_it_writes_the_cells_that_isp_sees(parts: Parts) -> None:
+    chip = make_chip(parts, "atmega32a", lock=0xFF)
+    host, loader = on_board(chip)
+    assert (loader.usb, loader.version) == (UsbAsp().usb, 0x0102)
+    host.write(0x80, PAGE)
+    assert host.took_s == pytest.approx(9e-3 + 18 * 0.2e-3), "a page, 128 bytes by eight, SETUP and status"
+    assert chip.target.flash[0x80:0x100] == PAGE
+    host.write(0x7000, PAGE)
+    host.ask_vendor(TRANSMIT, "AC 80 00 00")
+    assert chip.target.flash[:0x7000].count(0xFF) == 0x7000
+    assert set(chip.target.flash[0x7000:]) == {LOADER_BYTE}, "it looks after itself whatever the lock bits say"
+
+
+def test_on_a_board_it_reads_the_fuses_that_are_there(parts: Parts) -> None:
+    chip = make_chip(parts, "atmega328p", lock=0x2F)
+    chip.target.fuses[chip.part.fuses[0].memory] = 0xD7
+    host, _ = on_board(chip)
+    told = [host.ask_vendor(TRANSMIT, words)[3] for words in ("50 00 00 00", "58 00 00 00", "30 00 01 00")]
+    assert told == [0xD7, 0xEF, 0x95]
+
+
+def test_on_a_board_it_leaves_by_its_hidden_command_alone(parts: Parts) -> None:
+    chip = make_chip(parts, "atmega32a")
+    host, loader = on_board(chip)
+    host.write(0, PAGE)
+    host.ask_vendor(DISCONNECT, "00 00 00 00")
+    unasked = loader.departure
+    host.ask_vendor(TRANSMIT, "FF 00 00 00")
+    host.ask_vendor(DISCONNECT, "00 00 00 00")
+    assert unasked is None
+    assert loader.departure is not None
+    assert loader.departure.exit is Exit.APPLICATION
+    again = start_loader(chip, started(USBASP, at=7.0))
+    assert again.face is None
+    assert again.departure is not None
+    assert again.departure.at == 7.0

@@ -54,8 +54,10 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
     bootloader = named
     if plan in VIA_BOOTLOADER:
         bootloader, part = choose_chain(named, part, files, parts, bootloaders)
-    elif part is None and named is not None and len(named.parts) == 1:
-        part = parts.get(named.parts[0])
+    elif part is None and named is not None:
+        if named.chips:
+            check_served(named, plan)
+        part = parts.get(named.parts[0]) if len(named.parts) == 1 else None
     if part is not None:
         for file in files:
             check_linked(file, part, parts)

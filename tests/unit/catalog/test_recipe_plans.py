@@ -263,7 +263,14 @@ def test_no_byte_is_lost_or_moved(start, length, plan):
         (VIA, (), {"bootloader": "atmel-dfu-32u4"}, ErrorCode.RECIPE_INVALID, "no firmware"),
         (VIA, (APP, BOOT), {"bootloader": "atmel-dfu-32u4", "erase": False}, ErrorCode.RECIPE_INVALID, "an erase"),
         (VIA, (APP,), {"bootloader": "lufa-ms"}, ErrorCode.RECIPE_INVALID, "nothing here flashes through"),
-        (BY_ISP_TOO, (APP,), {"bootloader": "stm32duino"}, ErrorCode.RECIPE_INVALID, "STM32F103"),
+        (
+            [*BY_ISP_TOO, PlanKind.MERGED, PlanKind.ISP_ONLY],
+            (APP,),
+            {"bootloader": "stm32duino"},
+            ErrorCode.RECIPE_INVALID,
+            "STM32F103",
+        ),
+        (list(PlanKind), (APP,), {"bootloader": "rp2040"}, ErrorCode.RECIPE_INVALID, "nothing here flashes through"),
         (BY_ISP_TOO, (APP,), {"bootloader": "caterina", "part": "m32u4"}, ErrorCode.UNKNOWN_BOOTLOADER, "more than"),
         (BY_ISP_TOO, (APP, BOOT), {"bootloader": "caterina-any"}, ErrorCode.RECIPE_INVALID, "no bootloader that"),
         # written before the firmware comes

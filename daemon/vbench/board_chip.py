@@ -48,6 +48,7 @@ class Chip:
         self.target = target
         self.part = target.part
         self.section = section
+        self.start = start
         self.ram = ram
         """Bytes of RAM that programs leave for each other, by address; a reset keeps them, a loss of supply does not."""
         self._disease = disease

@@ -73,8 +73,8 @@ class _BlockLoader(ControlFace):
         """Carry out the request to write what follows the address."""
 
     def _is_page(self, address: int) -> bool:
-        """Tell whether a page of the application begins there."""
-        return address < self.chip.section.start and address % self.chip.part.flash.page_bytes == 0
+        """Tell whether a page of the application begins there; it ends where the loader was built for, whatever BOOTSZ says."""
+        return address < self.chip.start and address % self.chip.part.flash.page_bytes == 0
 
 
 class HalfKay(_BlockLoader):
@@ -102,6 +102,8 @@ class HalfKay(_BlockLoader):
         if not self._is_erased:
             self._is_erased = True
             self.now = self.chip.erase_application(self.now)
+            for page in range(self.chip.section.start, self.chip.start, size):
+                self.now = self.chip.erase_page(page, self.now)
         if self._is_page(address):
             self.now = self.chip.write_page(address, data[:size].ljust(size, b"\xff"), self.now)
 

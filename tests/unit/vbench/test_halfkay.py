@@ -42,6 +42,18 @@ def test_the_first_block_erases_the_application_and_takes_longer(parts: Parts) -
     assert set(chip.target.flash[0x7E00:]) == {LOADER_BYTE}
 
 
+def test_its_own_place_is_the_limit_and_not_the_fuses(parts: Parts) -> None:
+    """With a factory's BOOTSZ the section is larger than HalfKay, and the application reaches into it."""
+    whole = make_chip(parts, application=bytes(0x7E00), lock=0xFF)
+    chip = Chip(whole.target, section=whole.section, start=0x7E00, ram={})
+    host, _ = halfkay(chip)
+    assert host.give(SET_REPORT, OUTPUT, block(0x7D80))
+    assert chip.target.flash[:0x7D80].count(0xFF) == 0x7D80
+    assert chip.target.flash[0x7D80:0x7E00] == BLOCK
+    assert host.give(SET_REPORT, OUTPUT, block(0x7E00))
+    assert set(chip.target.flash[0x7E00:]) == {LOADER_BYTE}
+
+
 def test_addresses_count_in_256_bytes_on_large_parts(parts: Parts) -> None:
     chip = make_chip(parts, "at90usb1286", section_bytes=1024)
     host, _ = halfkay(chip)

@@ -1,6 +1,7 @@
 """The daemon's configuration: one TOML file of station facts, read once, unknown keys refused by name."""
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from ispd.surfaces.dbus import Bus
 __all__ = ["Config", "default_config_path", "load_config"]
 
 _USB_PREFIX = "usb:"
+_USB_PATH = re.compile(r"[0-9]+-[0-9]+(\.[0-9]+)*")
 
 
 class _Daemon(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -183,6 +185,10 @@ def _slot(slot: _Slot) -> SlotSpec:
     if slot.baud is not None and slot.baud <= 0:
         raise ConfigError(
             f"slot {slot.name}: baud {slot.baud} is not a speed", hint="19200 suits the shipped ArduinoISP"
+        )
+    if slot.target_usb is not None and not _USB_PATH.fullmatch(slot.target_usb):
+        raise ConfigError(
+            f"slot {slot.name}: target_usb {slot.target_usb!r} is no USB topology path", hint='write "1-2.1"'
         )
     if slot.port is None or slot.programmer is None:
         return _without_programmer(slot)

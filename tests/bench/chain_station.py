@@ -129,15 +129,14 @@ class ChainStation:
 async def chain_station(
     hardware: BenchHardware,
     specs: Sequence[SlotSpec],
-    folder: Path | None = None,
+    folder: Path,
     *,
     tools: Sequence[ChainTool] = TOOLS,
     watch_hotplug: bool = False,
 ) -> AsyncIterator[ChainStation]:
-    """Run a station over ``hardware``; its journal lies in ``folder``, where one is given, and outlives it."""
-    path = Path(":memory:") if folder is None else folder / "journal.db"
+    """Run a station over ``hardware``; its journal lies in ``folder`` and outlives it."""
     clock = VirtualClock()
-    journal = await Journal.open(path, InlineWorker(), now=clock.wall().isoformat())
+    journal = await Journal.open(folder / "journal.db", InlineWorker(), now=clock.wall().isoformat())
     station = Station(
         hardware,
         journal,

@@ -52,6 +52,13 @@ def test_every_key_arrives(tmp_path):
     )
 
 
+def test_a_slot_may_be_a_usb_port_alone(tmp_path):
+    text = BOARDS_ONLY + BOARDS_ONLY.replace("P1", "P2").replace("1-2.1", "1-2.2")
+    first, second = load_config(write(tmp_path, text), is_root=True).slots
+    assert first == SlotSpec(name="P1", target_usb="1-2.1")
+    assert (second.name, second.has_programmer) == ("P2", False)
+
+
 def test_the_shipped_file_is_valid_and_says_the_defaults():
     shipped = load_config(Path("config/ispd.toml"), is_root=True)
     assert shipped.socket == Path("/run/ispd/ispd.sock")
@@ -95,6 +102,7 @@ def test_only_the_service_and_root_take_the_name_on_the_system_bus_unasked(tmp_p
 
 
 SLOT = '[[slot]]\nname = "A1"\nprogrammer = "stk500v1"\nport = "/dev/x"\n'
+BOARDS_ONLY = '[[slot]]\nname = "P1"\ntarget_usb = "1-2.1"\n'
 OTHER = '[[slot]]\nname = "A2"\nprogrammer = "stk500v1"\nport = "usb:1-4"\n'
 
 
@@ -114,7 +122,12 @@ OTHER = '[[slot]]\nname = "A2"\nprogrammer = "stk500v1"\nport = "usb:1-4"\n'
         pytest.param(OTHER + 'target_usb = "1-4"', "where the board of slot A2", id="board-at-itself"),
         pytest.param(SLOT + "baud = 0", "baud 0", id="no-baud"),
         pytest.param(SLOT.replace("A1", "a,b"), "'a,b'", id="no-name"),
-        pytest.param('[[slot]]\nname = "A1"', "programmer", id="missing-key"),
+        pytest.param('[[slot]]\nname = "A1"', "neither a programmer nor target_usb", id="nothing-at-all"),
+        pytest.param('[[slot]]\nname = "A1"\nprogrammer = "usbasp"', "has no port", id="no-place"),
+        pytest.param('[[slot]]\nname = "A1"\nport = "usb:1-4"', "has no programmer", id="no-kind"),
+        pytest.param('[[slot]]\nname = "A1"\nbaud = 9600\ntarget_usb = "1-2"', "has no port", id="baud-of-nothing"),
+        pytest.param(SLOT + 'target_usb = "2.1"', "'2.1' is no USB topology path", id="no-path"),
+        pytest.param(BOARDS_ONLY + BOARDS_ONLY.replace("P1", "P2"), "share target_usb", id="same-board-only"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, named):

@@ -181,9 +181,7 @@ class Station:
             await self._floor.queue.note_missing(self._runners)
 
     def _add(self, spec: SlotSpec) -> SlotRunner:
-        if spec.target_usb is None:
-            spec = replace(spec, target_usb=self._pairings.get(spec.name))
-        else:
+        if spec.target_usb is not None:
             self._configured.add(spec.name)
         runner = SlotRunner(spec, ProgrammerHost(spec, self._drivers, self._hardware), self._floor)
         self._runners[spec.name] = runner
@@ -192,15 +190,19 @@ class Station:
     def _begin(self, spec: SlotSpec) -> SlotRunner:
         """Add a slot while the station runs."""
         runner = self._add(spec)
+        self._take_pairings()
         if self._tasks is not None:
             self._tasks.start_soon(runner.run, name=f"slot {spec.name}")
         return runner
 
     def _take_pairings(self) -> None:
-        """Tell the slots where their boards show up; what the configuration says stays."""
+        """Tell the slots where their boards show up; what the configuration says stays, and goes before what was learnt."""
+        specs = [runner.spec for runner in self._runners.values()]
+        said = {spec.path for spec in specs} | {spec.target_usb for spec in specs if spec.name in self._configured}
         for name, runner in self._runners.items():
             if name not in self._configured:
-                runner.pair(self._pairings.get(name))
+                path = self._pairings.get(name)
+                runner.pair(None if path in said else path)
 
     # ------------------------------------------------------------------ jobs
 

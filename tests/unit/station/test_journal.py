@@ -2,8 +2,9 @@
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -13,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ispd.errors import ConfigError, ErrorCode, IspdError, JobError
+from ispd.flashing.pace import IspPace, SlotPace, UsbPace
 from ispd.model.image import Image, Segment
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import Recipe, SourceFile, VerifyScope
+from ispd.model.recipe import PlanKind, Recipe, SourceFile, VerifyScope
 from ispd.station.journal import Journal
+from ispd.station.journal_rows import image_bytes
 from ispd.station.worker import ThreadWorker
 
 pytestmark = pytest.mark.anyio
@@ -37,6 +40,8 @@ images = st.lists(st.binary(max_size=8), max_size=3).map(
 recipes = st.builds(
     Recipe,
     flash=images,
+    plan=st.sampled_from(PlanKind),
+    firmware=st.none() | images,
     part=st.none() | texts,
     eeprom=st.none() | images,
     fuses=st.dictionaries(st.sampled_from(MemoryKind), byte_values, max_size=3),
@@ -59,6 +64,7 @@ jobs = st.builds(
     count=st.none() | st.integers(1, 10**6),
     part=st.none() | texts,
     bootloader=st.none() | texts,
+    plan=st.sampled_from(PlanKind),
     finished=st.none() | texts,
     passed=st.integers(0, 10**6),
     failed=st.integers(0, 10**6),
@@ -86,6 +92,9 @@ units = st.builds(
     started=texts,
     part=st.none() | texts,
     signature=st.none() | texts,
+    plan=st.none() | st.sampled_from([plan for plan in PlanKind if plan is not PlanKind.AUTO]),
+    target_usb=st.none() | texts,
+    application_usb=st.none() | texts,
     sck_hz=st.none() | st.integers(1, 10**7),
     image_sha256=texts,
     sources=sources,
@@ -96,7 +105,13 @@ units = st.builds(
     warnings=st.lists(texts, max_size=2).map(tuple),
 )
 steps = st.builds(
-    StepRecord, name=texts, started=texts, seconds=st.floats(0, 1e6), bytes=st.integers(0, 2**40), note=texts
+    StepRecord,
+    name=texts,
+    started=texts,
+    seconds=st.floats(0, 1e6),
+    bytes=st.integers(0, 2**40),
+    note=texts,
+    output=texts,
 )
 
 
@@ -232,6 +247,90 @@ async def test_rules_of_the_records_are_kept_by_the_database(tmp_path: Path):
                 await change
         assert await journal.unit(one.id) == done
         assert (await journal.begin_unit(board("A1"))).id > one.id, "the slot is free again, ids are never reused"
+
+
+async def test_a_further_attempt_of_a_running_unit_is_one_change(tmp_path: Path):
+    illness = Failure(code="not-blank", message="0x0000 is not blank", address=0)
+    path = tmp_path / "journal.db"
+    async with opened(path) as journal:
+        job = await journal.add_job(JOB, RECIPE)
+        one = replace(await journal.begin_unit(board("A1")), part="atmega32u4")
+        again = await journal.begin_again(one, Verdict.NEEDS_RESCUE, illness, LATER)
+        first = replace(one.attempts[0], verdict=Verdict.NEEDS_RESCUE, failure=illness, finished=LATER)
+        assert again == replace(one, attempts=(first, Attempt(number=2, started=LATER)))
+        with pytest.raises(IspdError, match="no further step"):
+            await journal.add_step(one.id, 1, StepRecord(name="late", started=LATER, seconds=0.0))
+        await journal.add_step(one.id, 2, StepRecord(name="erase", started=LATER, seconds=0.0, output="Success"))
+    async with opened(path) as journal:
+        crashed = await journal.unit(one.id)
+        assert crashed is not None
+        assert [attempt.verdict for attempt in crashed.attempts] == [Verdict.NEEDS_RESCUE, Verdict.INTERRUPTED]
+        third = await journal.begin_attempt(one.id, LATER)
+        assert third.attempts[-1].number == 3
+        await journal.finish_unit(ended(third, Verdict.NEEDS_RESCUE, illness), job)
+        with pytest.raises(JobError):
+            await journal.begin_again(third, Verdict.NEEDS_RESCUE, illness, LATER)
+        newest = await journal.newest_to_rescue()
+        assert newest is not None
+        assert (newest.id, await journal.recipe(newest.job)) == (one.id, RECIPE)
+        with pytest.raises(JobError) as caught:
+            await journal.recipe(99)
+        assert caught.value.code is ErrorCode.UNKNOWN_JOB
+
+
+async def test_what_is_known_of_slots_outlives_the_daemon(tmp_path: Path):
+    path = tmp_path / "journal.db"
+    async with opened(path) as journal:
+        assert await journal.slots.pairings() == {}
+        await journal.slots.pair("A1", "1-2.1")
+        await journal.slots.pair("A2", "1-2.2")
+        await journal.slots.pair("A2", "1-2.1")
+        assert await journal.slots.pace("A1", "atmega32u4") == SlotPace()
+        await journal.slots.remember_pace("A1", "atmega32u4", UsbPace(2.0, 0.5))
+        await journal.slots.remember_pace("A1", "atmega32u4", UsbPace(1.0, 0.25))
+        await journal.slots.remember_pace("A1", "atmega32u4", IspPace(0.125))
+    async with opened(path) as journal:
+        assert await journal.slots.pairings() == {"A2": "1-2.1"}, "a port has one slot"
+        pace = SlotPace(isp=IspPace(0.125), usb=UsbPace(1.0, 0.25))
+        assert await journal.slots.pace("A1", "atmega32u4") == pace
+        assert await journal.slots.pace("A2", "atmega32u4") == SlotPace()
+
+
+EARLIER = """
+    INSERT INTO image VALUES (:flash, :data);
+    INSERT INTO job (state, created, slots_json, passed, failed, image_sha256, sources_json, warnings_json, seen_json,
+                     recipe_json, flash)
+        VALUES ('running', 'then', '["A1"]', 1, 0, '', '[]', '[]', '{}', '{"flash": {"segments": []}}', :flash);
+    INSERT INTO unit (job, slot, started, finished, verdict, image_sha256, sources_json, fuses_before_json,
+                      fuses_after_json, warnings_json)
+        VALUES (1, 'A1', 'then', 'later', 'passed', '', '[]', '{}', '{}', '[]');
+    INSERT INTO attempt (unit, number, slot, started, finished, verdict)
+        VALUES (1, 1, 'A1', 'then', 'later', 'passed');
+"""
+
+
+async def test_records_of_an_earlier_version_read_as_what_they_were(tmp_path: Path):
+    """Before there were plans, everything went on by ISP."""
+    path = tmp_path / "journal.db"
+    values = {"flash": IMAGE.sha256, "data": image_bytes(IMAGE)}
+    with closing(sqlite3.connect(path)) as database:
+        for name in ("0001_first.sql", "0002_sck.sql"):
+            database.executescript(resources.files("ispd.station").joinpath(f"schema/{name}").read_text())
+        database.execute("PRAGMA user_version = 2")
+        for statement in EARLIER.split(";")[:-1]:
+            database.execute(statement, {name: values[name] for name in values if f":{name}" in statement})
+        database.commit()
+    async with opened(path) as journal:
+        ((job, recipe),) = await journal.open_jobs()
+        assert (job.plan, recipe.plan, recipe.firmware, recipe.flash) == (
+            PlanKind.ISP_ONLY,
+            PlanKind.ISP_ONLY,
+            None,
+            IMAGE,
+        )
+        unit = await journal.unit(1)
+        assert unit is not None
+        assert (unit.verdict, unit.plan, unit.target_usb) == (Verdict.PASSED, None, None)
 
 
 async def test_lists_are_newest_first_and_page_by_id(tmp_path: Path):

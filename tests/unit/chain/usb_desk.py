@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import anyio.lowlevel
 from tests.unit.chain.scripted_desk import BOARD
 
 from ispd.errors import LinkClosedError
@@ -29,6 +30,7 @@ class _Link:
         self._desk = desk
 
     async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+        await anyio.lowlevel.checkpoint()
         replies = []
         for transfer in transfers:
             self._desk.seen.append(transfer)

@@ -27,6 +27,7 @@ from vbench.usbip import Submitted, UsbIpSocket
 __all__ = ["VhciBus", "VhciError"]
 
 _CONTROLLERS = Path("/sys/devices/platform")
+_DEVICES = Path("/sys/bus/usb/devices")
 _CONTROLLER = _CONTROLLERS / "vhci_hcd.0"
 """The first of them takes the orders for all."""
 _LOW_SPEED, _FULL_SPEED = 1, 2
@@ -35,7 +36,7 @@ _GRAIN_S = 0.2e-3
 """Least real wait for a serial board: many small waits cost more than they are worth."""
 _FREE = 4
 """``VDEV_ST_NULL``: status of a port where nothing is plugged in (``usbip_common.h``)."""
-_FREE_S, _LOOK_S = 10.0, 5e-3
+_FREE_S, _LOOK_S = 30.0, 5e-3
 """How long the kernel may take to clear a port, and how often it is asked."""
 _NEVER_S = 5.0
 """The kernel cancels what takes longer than its caller allows; meanwhile the socket is looked at this often."""
@@ -77,7 +78,8 @@ class VhciBus:
         """Plug a device into a port (from 0, over all controllers) and return its topology path.
 
         Raises ``VhciError`` where the kernel refuses. The device appears when the kernel has enumerated it. A port whose
-        device has left by itself (a power loss) is taken until :meth:`unplug`.
+        device has left by itself (a power loss) is taken until :meth:`unplug`; one that was unplugged is waited for until
+        the kernel has noticed.
         """
         speed = _FULL_SPEED if programmer.port_kind is PortKind.SERIAL else _LOW_SPEED
 
@@ -106,7 +108,7 @@ class VhciBus:
         if port in self._plugged:
             raise VhciError(f"port {port} is taken")
         path, number = self._place(port)
-        self._wait_until_free(number)
+        self._wait_until_free(path, number)
         theirs, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         with theirs:
             try:
@@ -154,10 +156,14 @@ class VhciBus:
         """Give the driver an order; raises ``OSError``."""
         (_CONTROLLER / name).write_text(text)
 
-    def _wait_until_free(self, number: int) -> None:
-        """Wait until the kernel is through with what was unplugged last; it does so after it has closed the socket."""
-        end = time.monotonic() + _FREE_S
-        while _status_of(number) != _FREE:
+    def _wait_until_free(self, path: str, number: int) -> None:
+        """Wait until the kernel is through with what was unplugged last, which takes seconds where its hub is busy.
+
+        The driver leaves a port enabled when its device goes. A like device that comes before the hub has looked would be
+        taken for the old one: not enumerated, not set up by any driver.
+        """
+        device, end = _DEVICES / path, time.monotonic() + _FREE_S
+        while device.exists() or _status_of(number) != _FREE:
             if time.monotonic() > end:
                 raise VhciError(f"the kernel's port {number} does not get free")
             time.sleep(_LOOK_S)

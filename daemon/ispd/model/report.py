@@ -161,7 +161,8 @@ class BootloaderReport:
     :param tool_max_bytes: most that the tool for it takes, where that is less than ``application_max_bytes``.
     :param application_start: byte address at which a firmware begins.
     :param shares_usb: why its USB id alone does not tell it, empty where it does.
-    :param by_hand: how a firmware gets on with it, where nothing here does that.
+    :param tool: program, or own code, that brings a firmware through it; empty where nothing here does that.
+    :param by_hand: how a firmware gets on with it then.
     """
 
     id: str
@@ -185,4 +186,5 @@ class BootloaderReport:
     tool_max_bytes: int | None = None
     application_start: int = 0
     shares_usb: str = ""
+    tool: str = ""
     by_hand: str = ""

@@ -225,3 +225,15 @@ async def test_a_combined_bootloader_is_refused_or_stripped_as_asked(part):
     assert read_image("production.hex", merged.content).image == expected
     assert (merged.report.kind, merged.report.bootloader_start) == (ImageKind.PRODUCTION, 0x7000)
     assert "combined.hex: only the bootloader from 0x7000 on was taken" in merged.report.findings[0]
+
+
+async def test_each_bootloader_says_what_serves_it():
+    listed = {report.id: report for report in await call("bootloader.list")}
+    tools = {id_: listed[id_].tool for id_ in ("atmel-dfu-32u4", "caterina-micro", "stm32duino-pc13", "halfkay-32u4")}
+    assert tools == {
+        "atmel-dfu-32u4": "dfu-programmer",
+        "caterina-micro": "avrdude",
+        "stm32duino-pc13": "dfu-util",
+        "halfkay-32u4": "teensy_loader_cli",
+    }
+    assert all(bool(report.tool) is not bool(report.by_hand) for report in listed.values())

@@ -21,6 +21,8 @@ from vbench.emulated import EmulatedBoard, EmulatedFace, SerialEnd, UsbEnd
 
 __all__ = ["BoardPort", "BoardPorts"]
 
+_TTY_S = 0.03
+"""From a device to its tty: the kernel's driver has to find it first, and udev to make the node."""
 _LEAST_S = 1e-6
 """Shortest wait for a change: bench time is a difference of floats, and a change must be due when its timer fires."""
 
@@ -36,7 +38,9 @@ class BoardPort:
     number: int = 0
     """Address on the bus, another one at each enumeration."""
     node: str | None = None
-    """Device node of the face's serial port."""
+    """Device node of the face's serial port, once it has one."""
+    node_at: float = math.inf
+    """When it gets one."""
     link: BenchPort | BenchUsbLink | None = None
     """What holds it open."""
 
@@ -49,22 +53,24 @@ class BoardPort:
             path=self.path, bus=1, address=self.number, usb=face.usb, version=face.version, tty=self.node
         )
 
-    def events(self, change: PortChange) -> Iterator[PortEvent]:
+    def events(self, change: PortChange) -> list[PortEvent]:
         """Describe the face as having come or gone: the device, and its serial port apart."""
         if self.shown is None:
-            return
-        usb = self.shown.usb
+            return []
+        found = [self.event(change, PortKind.USB, USB_PORT_PREFIX + self.path, self.shown)]
+        if self.node is not None:
+            found.append(self.event(change, PortKind.SERIAL, self.node, self.shown))
+        return found
+
+    def event(self, change: PortChange, kind: PortKind, port: str, face: EmulatedFace) -> PortEvent:
+        """Describe one port of the face."""
         properties = {
             "ID_PATH": self.path,
-            "ID_VENDOR_ID": f"{usb.vendor_id:04x}",
-            "ID_MODEL_ID": f"{usb.product_id:04x}",
-            "ID_REVISION": f"{self.shown.version:04x}",
+            "ID_VENDOR_ID": f"{face.usb.vendor_id:04x}",
+            "ID_MODEL_ID": f"{face.usb.product_id:04x}",
+            "ID_REVISION": f"{face.version:04x}",
         }
-        ports = [(PortKind.USB, USB_PORT_PREFIX + self.path)]
-        if self.node is not None:
-            ports.append((PortKind.SERIAL, self.node))
-        for kind, port in ports:
-            yield PortEvent(change=change, kind=kind, path=self.path, port=port, usb=usb, properties=properties)
+        return PortEvent(change=change, kind=kind, path=self.path, port=port, usb=face.usb, properties=properties)
 
 
 class BoardPorts:
@@ -142,7 +148,8 @@ class BoardPorts:
         for port in self._ports.values():
             if port.board is not None:
                 self._show(port, port.board.face(now))
-                due = min(due, port.board.next_change())
+                self._give_node(port, now)
+                due = min(due, port.board.next_change(), port.node_at)
         self._disarm()
         if self._is_watching and due != math.inf:
             wait_s = max(_LEAST_S, (due - now) / self._time.scale)
@@ -163,8 +170,9 @@ class BoardPorts:
         if face is port.shown:
             return
         if port.shown is not None:
-            gone = list(port.events(PortChange.REMOVED))
+            gone = port.events(PortChange.REMOVED)
             port.shown = port.node = None
+            port.node_at = math.inf
             if port.link is not None:
                 port.link.lose()
             for event in reversed(gone):
@@ -172,9 +180,14 @@ class BoardPorts:
         if face is not None:
             port.shown = face
             port.number = self._next_number()
-            port.node = self._free_node() if face.port_kind is PortKind.SERIAL else None
+            port.node_at = self._time.now() + _TTY_S if face.port_kind is PortKind.SERIAL else math.inf
             for event in port.events(PortChange.ADDED):
                 self._publish(event)
+
+    def _give_node(self, port: BoardPort, now: float) -> None:
+        if port.shown is not None and port.node_at <= now:
+            port.node, port.node_at = self._free_node(), math.inf
+            self._publish(port.event(PortChange.ADDED, PortKind.SERIAL, port.node, port.shown))
 
     def _free_node(self) -> str:
         """Return the node with the lowest number, as the kernel gives them."""

@@ -276,7 +276,10 @@ async def test_vanishing_strange_and_silent_boards(make: Maker) -> None:
 async def test_a_loader_with_a_serial_port_has_a_tty(make: Maker) -> None:
     target = make.target(make.loader(CATERINA), fuses=CATERINA)
     async with make.bench(target) as bench, bench.hotplug() as events:
-        come = [await anext(events), await anext(events)]
+        come = [await anext(events)]
+        (device,) = bench.devices()
+        assert device.tty is None, "its driver has not found it yet"
+        come.append(await anext(events))
         assert [(event.kind, event.port) for event in come] == [
             (PortKind.USB, "usb:" + PORT),
             (PortKind.SERIAL, "/dev/ttyACM0"),
@@ -296,6 +299,18 @@ async def test_a_loader_with_a_serial_port_has_a_tty(make: Maker) -> None:
         with pytest.raises(TransportError) as gone:
             await bench.open_serial(settings)
         assert gone.value.code is ErrorCode.PORT_NOT_FOUND
+
+
+@virtual
+async def test_a_loader_with_a_serial_port_vanishes_by_bytes(make: Maker) -> None:
+    target = make.target(make.loader(CATERINA), fuses=CATERINA)
+    async with make.bench(target, Vanishes(transfer=3)) as bench:
+        assert await shown(bench) == "1B4F:9205"
+        port = await bench.open_serial(SerialSettings(port="/dev/ttyACM0", baud=57600))
+        assert await answer(port, b"SV", 9) == b"CATERIN10"
+        with pytest.raises(LinkClosedError):
+            await answer(port, b"pp", 1)
+        assert await shown(bench) is None
 
 
 async def answer(port: BenchPort, question: bytes, count: int) -> bytes:

@@ -1,9 +1,11 @@
 """Atmel's USB bootloader, the factory's and LUFA's, by hand: what distinguishes them, and what lock bits do to both."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.unit.vbench.flip_host import FlipHost, Told
 
 from ispd.catalog.bootloaders import load_bootloaders
@@ -15,7 +17,7 @@ from vbench.board import Board
 from vbench.firmware_image import application_image, bootloader_image
 from vbench.hardware import BenchHardware
 from vbench.target import AvrTarget
-from vbench.virtual_time import virtual
+from vbench.virtual_time import run_virtual, virtual
 
 PORT = "1-2"
 ATMEL, LUFA, QMK, LARGE = "atmel-dfu-32u4", "lufa-dfu-32u4", "qmk-dfu-32u4", "atmel-dfu-usb128"
@@ -23,7 +25,7 @@ IDLE, NOT_BLANK, REFUSED = Told(0, 2), Told(5, 10), Told(3, 10)
 Start = Callable[..., AbstractAsyncContextManager[tuple[BenchHardware, AvrTarget, FlipHost]]]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def start(parts: Parts) -> Start:
     bootloaders = load_bootloaders(parts)
 
@@ -215,3 +217,41 @@ async def test_programming_takes_its_time_and_is_seen_as_busy(start: Start) -> N
         await flip.write(0, bytes(1024))
         assert bench.now() - begun == pytest.approx(8 * 9e-3 + (1024 + 48) / 32 * 0.2e-3, rel=0.02)
         assert target.core.busy_until == pytest.approx(bench.now(), abs=2e-3)
+
+
+@given(
+    st.sampled_from([ATMEL, QMK, LARGE]),
+    st.lists(
+        st.tuples(
+            st.sampled_from([1, 1, 1, 2, 3, 4, 5, 6, 7]),
+            st.binary(max_size=90)
+            | st.tuples(st.integers(1, 6), st.binary(max_size=90)).map(lambda two: bytes((two[0],)) + two[1]),
+            st.integers(0, 300),
+        ),
+        max_size=12,
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_no_request_upsets_it(start: Start, name: str, requests: list[tuple[int, bytes, int]]) -> None:
+    """Whatever a host sends is answered, refused or ends it; the factory loader never touches itself."""
+
+    async def go() -> None:
+        async with start(name) as (_, target, flip):
+            section = bytes(target.flash[-4096:])
+            try:
+                for request, data, length in requests:
+                    is_in = request in (2, 3, 5)
+                    transfer = ControlTransfer(
+                        request_type=0xA1 if is_in else 0x21,
+                        request=request,
+                        data=b"" if is_in else data,
+                        length=length if is_in else 0,
+                        timeout_s=30,
+                    )
+                    with suppress(RemoteProtocolError):
+                        await flip.link.submit([transfer])
+            except LinkClosedError:
+                assert any(data[:2] == b"\x04\x03" for _, data, _ in requests), "it leaves only where it is told to"
+            assert name == QMK or target.flash[-4096:] == section
+
+    run_virtual(go)

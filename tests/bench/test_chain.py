@@ -90,6 +90,28 @@ async def test_the_seeds_story_two_boards_that_cannot_get_blank_are_saved(tmp_pa
         assert any("rescued by ISP" in warning for warning in unit.warnings) is (number in ill)
 
 
+@virtual
+async def test_a_finished_keyboard_is_left_alone_until_it_is_taken_out(tmp_path: Path) -> None:
+    hardware = BenchHardware(hotplug_lag_s=0.02)
+    spec = _specs()[0]
+    hardware.add(spec.name, UsbAsp(), path=spec.path, board_usb=spec.target_usb)
+    app = firmware(1)
+    async with chain_station(hardware, [spec], tmp_path) as bench:
+        job = await bench.station.enqueue(recipe(app), slots=None, count=2)
+        for number in range(2):
+            board = blank_board(seed=number)
+            hardware.insert(spec.name, board)
+            assert (await bench.verdict()).verdict is Verdict.PASSED
+            shown = board.enumerations
+            await anyio.sleep(60.0)
+            assert (board.enumerations, bench.station.slot(spec.name).board_usb) == (shown, "FEED:6060")
+            hardware.remove(spec.name)
+            await anyio.sleep(5.0)
+            if number == 0:
+                assert bench.station.slot(spec.name).state is SlotState.WAITING
+        assert (await bench.ended(job)).passed == 2
+
+
 def _served() -> list[Bootloader]:
     """Return the bootloaders that boards with ISP get, and whose tool the bench has."""
     found = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from ispd.catalog.split import VIA_BOOTLOADER
 from ispd.errors import ErrorCode, JobError
 from ispd.model.recipe import PlanKind
 from ispd.model.station import SlotState
@@ -10,7 +11,6 @@ from ispd.station.slot_runner import SlotRunner
 __all__ = ["choose_slots"]
 
 _RESTING = (SlotState.IDLE, SlotState.PASSED, SlotState.FAILED, SlotState.VACANT)  # vacant: being opened
-_OVER_USB = frozenset({PlanKind.CHAINED, PlanKind.AUTO, PlanKind.CHAIN_ONLY})
 
 
 def choose_slots(
@@ -59,7 +59,7 @@ def _is_able(runner: SlotRunner, plan: PlanKind) -> bool:
 
 def _unpaired(runners: Sequence[SlotRunner], plan: PlanKind) -> list[str]:
     """Return the slots whose board's USB port is needed and not known."""
-    return [runner.spec.name for runner in runners if plan in _OVER_USB and runner.spec.target_usb is None]
+    return [runner.spec.name for runner in runners if plan in VIA_BOOTLOADER and runner.spec.target_usb is None]
 
 
 def _left_out(unpaired: Sequence[str]) -> list[str]:

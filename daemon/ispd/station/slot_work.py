@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import anyio
 
+from ispd.catalog.split import VIA_BOOTLOADER
 from ispd.errors import ErrorCode, IspdError, LinkClosedError
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.sck import LookTurns
@@ -102,6 +103,9 @@ class SlotWork:
         if not is_held:
             self._display.arm(entry.record.id)
         while entry.wants(self._slot) and not self._is_disabled() and not self._floor.is_stopping():
+            if is_held and self._is_seen_over_usb(entry):
+                await self._floor.wait_for_change()
+                continue
             sighting = await self._look(entry)
             change = presence.feed(sighting.signature)
             if change is PresenceChange.REMOVED:
@@ -114,6 +118,11 @@ class SlotWork:
                 await self._flash(entry, presence.board, sighting)
             with anyio.move_on_after(_LOOK_INTERVAL_S if presence.is_settled else _CONFIRM_INTERVAL_S):
                 await self._floor.wait_for_change()
+
+    def _is_seen_over_usb(self, entry: OpenJob) -> bool:
+        """Tell whether a finished board shows on its own port: then nobody has to reset it to see that it is still there."""
+        path = self._display.view.target_usb
+        return path is not None and entry.recipe.plan in VIA_BOOTLOADER and self._floor.tree.at(path) is not None
 
     async def _look(self, entry: OpenJob) -> Sighting:
         async with self._programmer_lock:

@@ -52,9 +52,6 @@ _QUICK_S = 10.0
 _ERASE_S = 45.0
 """0.7 asks a busy board for 20 s (``ERASE_SECONDS``), then checks."""
 
-_STILL_ERASING_S = 1.0
-"""0.6.1 gives up at once on a board that says it is not done yet (``atmel_erase_flash``); 128 KiB are erased in less than that."""
-
 _BYTES_PER_S = 1000
 """A tenth of what the slowest board with 128-byte pages writes or reads."""
 
@@ -211,7 +208,8 @@ async def _read(work: ChainWork, desk: Desk, version: tuple[int, int]) -> bytes 
 
 async def _look_for_rest(work: ChainWork, desk: Desk, erase: ToolOutcome) -> None:
     """Find out what a silent failure of 0.6.1 was, by reading: nothing at all, bytes left behind, or no erase."""
-    await desk.clock.sleep(_STILL_ERASING_S)
+    part = part_of(work)  # 0.6.1 gives up at once on a board that is not done yet: it gets the time for every page
+    await desk.clock.sleep(part.flash.size_bytes / part.flash.page_bytes * part.times.flash_s)
     cells = await _read(work, desk, (0, 6))
     if isinstance(cells, ToolOutcome):
         raise _erase_failed(work, erase)

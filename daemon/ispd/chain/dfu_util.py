@@ -21,7 +21,7 @@ from ispd.model.image import Segment
 from ispd.model.span import Span
 from ispd.transport.contract import ToolOutcome, ToolRun
 
-__all__ = ["TOOL", "DfuUtil", "claims_download", "raw_binary"]
+__all__ = ["TOOL", "DfuUtil", "RawBinary", "claims_download", "raw_binary"]
 
 _PROGRAM = "dfu-util"
 _FILE = "firmware.bin"
@@ -53,14 +53,14 @@ _REFUSED = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Raw:
+class RawBinary:
     """A firmware as plain bytes for an address."""
 
     address: int
     data: bytes
 
 
-def raw_binary(work: ChainWork) -> _Raw:
+def raw_binary(work: ChainWork) -> RawBinary:
     """Return the firmware from its first address on, gaps and the last word filled with 0xFF.
 
     An image that begins at 0 has no addresses of its own (a plain .bin) and is taken as the application's.
@@ -74,7 +74,7 @@ def raw_binary(work: ChainWork) -> _Raw:
     whole = Span(span.start, span.start + -(-len(span) // _WORD_BYTES) * _WORD_BYTES)
     data = work.firmware.bytes_in(whole)
     if "application_start" in work.bootloader.unverified:
-        return _Raw(start, data)
+        return RawBinary(start, data)
     stack, reset = (int.from_bytes(data[at : at + _WORD_BYTES], "little") for at in (0, _WORD_BYTES))
     if work.bootloader.qmk == _STM32DUINO and stack & _STACK_MASK != _STACK:
         raise _misplaced("the firmware does not begin with a stack pointer into RAM")
@@ -82,7 +82,7 @@ def raw_binary(work: ChainWork) -> _Raw:
         raise _misplaced(
             f"the firmware's reset vector 0x{reset:08X} is outside of it: it was linked for another address"
         )
-    return _Raw(start, data)
+    return RawBinary(start, data)
 
 
 def claims_download(outcome: ToolOutcome, *, is_dfuse: bool) -> bool:
@@ -144,7 +144,7 @@ class DfuUtil:
         """STM32duino waits for a reset of the bus after the last block; others leave on their own."""
         return ("-R",) if work.bootloader.qmk == _STM32DUINO else ()
 
-    async def _read(self, work: ChainWork, desk: Desk, raw: _Raw) -> Sequence[Segment]:
+    async def _read(self, work: ChainWork, desk: Desk, raw: RawBinary) -> Sequence[Segment]:
         words = ("-s", f"0x{raw.address:08X}:{len(raw.data)}", "-U", _READ_BACK)
         outcome = await self._run(work, desk, words, len(raw.data))
         cells = outcome.files.get(_READ_BACK, b"")

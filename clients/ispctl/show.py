@@ -242,10 +242,22 @@ _GUARD = {
 def show_bootloaders(bootloaders: Sequence[Record]) -> str:
     """List bootloaders."""
     rows = (
-        (b["id"], b["qmk"], ",".join(b["parts"]), fuse_text(b["fuses"], b["lock"]), ",".join(b["usb"]))
+        (
+            b["id"],
+            b["qmk"],
+            _few(b["parts"] or b["chips"]),
+            fuse_text(b["fuses"], b["lock"]),
+            ",".join(b["usb"]),
+            b["tool"] or "by hand",
+        )
         for b in bootloaders
     )
-    return table(("BOOTLOADER", "QMK", "PARTS", "FUSES", "USB"), rows)
+    return table(("BOOTLOADER", "QMK", "PARTS", "FUSES", "USB", "TOOL"), rows)
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return a list that fits into a column."""
+    return ",".join(names if len(names) <= 3 else [*names[:2], f"and {len(names) - 2} more"])
 
 
 def show_image(report: Record) -> str:

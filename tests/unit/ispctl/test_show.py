@@ -7,10 +7,11 @@ import msgspec
 from rich.console import Console
 
 from ispctl.board import draw
-from ispctl.show import show_job, show_part, show_probe, show_slot, show_slots, show_unit
+from ispctl.show import show_bootloaders, show_job, show_part, show_probe, show_slot, show_slots, show_unit
 from ispctl.text import failure_lines, table
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
 from ispd.model.recipe import PlanKind, SourceFile
+from ispd.model.report import BootloaderReport
 from ispd.model.station import Probe, Slot, SlotState
 
 AT = "2026-11-21T08:00:00.000+00:00"
@@ -177,3 +178,22 @@ def test_the_board_names_what_to_do():
     shown = console.export_text()
     assert "flash at 0x0A31 is wrong: replace it" in shown
     assert "[bold]erase" in shown  # text of others is no markup
+
+
+def test_bootloaders_say_what_they_are_for_and_what_serves_them():
+    def row(**changes: Any) -> str:
+        fields: dict[str, Any] = {
+            "id": "one",
+            "qmk": "q",
+            "family": "f",
+            "title": "t",
+            "parts": (),
+            "fuses": {},
+            "lock": None,
+        }
+        fields |= {"section_start": None, "section_bytes": None, "application_max_bytes": None, "usb": ("03EB:2FF4",)}
+        return show_bootloaders([msgspec.to_builtins(BootloaderReport(**fields | changes))]).splitlines()[1]
+
+    assert row(parts=("atmega32u4",), tool="avrdude").split() == ["one", "q", "atmega32u4", "-", "03EB:2FF4", "avrdude"]
+    assert row(chips=("RP2040",), by_hand="copy it").split() == ["one", "q", "RP2040", "-", "03EB:2FF4", "by", "hand"]
+    assert "A1,A2,and 3 more" in row(chips=("A1", "A2", "A3", "A4", "A5"))

@@ -11,7 +11,6 @@ import pytest
 from tests.bench.chain_station import (
     BOOTLOADERS,
     LOADER,
-    PART,
     PARTS,
     TOOLS,
     ChainStation,
@@ -46,18 +45,27 @@ def _specs() -> list[SlotSpec]:
     ]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["atmel-dfu-32u4", "caterina-promicro16", "halfkay-32u4", "qmk-hid-32u4", "bootloadhid-m32a", "usbasploader-m328p"],
+)
 @virtual
-async def test_eight_boards_at_once_each_end_with_their_own_firmware(tmp_path: Path) -> None:
+async def test_eight_boards_at_once_each_end_with_their_own_firmware(tmp_path: Path, name: str) -> None:
+    """They all show the same identity, without a serial number, and one of these tools takes whichever it finds first."""
     hardware = BenchHardware(hotplug_lag_s=0.02)
-    boards = [blank_board(seed=number) for number in range(SLOTS)]
-    apps = [firmware(number) for number in range(SLOTS)]
+    loader = BOOTLOADERS.get(name)
+    part = PARTS.get(loader.parts[0])
+    boards = [blank_board(seed=number, part=part) for number in range(SLOTS)]
+    apps = [firmware(number, 2000 + 100 * number, part=part) for number in range(SLOTS)]
     for spec in random.Random(1).sample(_specs(), SLOTS):
         number = int(spec.name[1:])
         hardware.add(spec.name, UsbAsp(), path=spec.path, board_usb=spec.target_usb)
         hardware.insert(spec.name, boards[number])
     async with chain_station(hardware, _specs(), tmp_path) as bench:
         jobs = [
-            await bench.station.enqueue(recipe(apps[number]), slots=[f"A{number}"], count=None)
+            await bench.station.enqueue(
+                recipe(apps[number], loader=loader, part=part), slots=[f"A{number}"], count=None
+            )
             for number in range(SLOTS)
         ]
         for job in jobs:
@@ -65,8 +73,8 @@ async def test_eight_boards_at_once_each_end_with_their_own_firmware(tmp_path: P
         units = [(await bench.units(job))[0] for job in jobs]
     assert [(unit.verdict, unit.failure) for unit in units] == [(Verdict.PASSED, None)] * SLOTS
     for unit, board, app in zip(units, boards, apps, strict=True):
-        assert runs(board, app)
-        assert (unit.plan, unit.application_usb, unit.part) == (PlanKind.CHAINED, "FEED:6060", PART.id)
+        assert runs(board, app, loader, part)
+        assert (unit.plan, unit.application_usb, unit.part) == (PlanKind.CHAINED, "FEED:6060", part.id)
 
 
 @virtual

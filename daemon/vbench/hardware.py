@@ -6,9 +6,8 @@ as time goes by; they need ``async with``.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -16,13 +15,12 @@ from typing import Self
 
 import anyio
 from anyio.abc import TaskGroup
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectSendStream
 
 from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.parts import Parts, load_parts
 from ispd.errors import ErrorCode, TransportError
 from ispd.transport.contract import (
-    TURN_S,
     USB_PORT_PREFIX,
     PortChange,
     PortEvent,
@@ -34,6 +32,7 @@ from ispd.transport.contract import (
     UsbIdentity,
 )
 from vbench.bench_boards import BoardPorts
+from vbench.bench_place import Place, free_place, turning
 from vbench.bench_port import BenchPort, BenchTime
 from vbench.bench_usb import BenchUsbLink
 from vbench.benchfile import EventTable, read_bench
@@ -47,53 +46,6 @@ __all__ = ["BenchHardware", "BenchPort", "Place", "open_bench"]
 _MOST_ADDRESSES = 127
 _EVENT_BACKLOG = 1024
 """Port events a watcher may leave unread; a bench has at most some hundred ports."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Place:
-    """A port of the bench: the programmer plugged in there, and how the host sees it."""
-
-    name: str
-    programmer: EmulatedSerial | EmulatedUsb
-    path: str
-    usb: UsbIdentity
-    plugged: bool
-    node: str
-    """Device node of a serial programmer: its name at first, another one after a re-plug where the bench is told so."""
-    refusal: ErrorCode | None = None
-    """Why opening fails (``permission-denied``, ``port-busy``), None normally."""
-    port: BenchPort | BenchUsbLink | None = None
-    """What holds it open."""
-    number: int = 1
-    """Its address on the bus, another one at each plug."""
-    board_usb: str | None = None
-    """Path of the port for its board's own USB cable."""
-
-    @property
-    def address(self) -> str:
-        """What opens it: its device node, or its place in the USB tree."""
-        return self.node if self.programmer.port_kind is PortKind.SERIAL else USB_PORT_PREFIX + self.path
-
-    def device(self) -> UsbDeviceAt:
-        """Describe what is at this place."""
-        tty = self.node if self.programmer.port_kind is PortKind.SERIAL else None
-        return UsbDeviceAt(path=self.path, bus=1, address=self.number, usb=self.usb, version=0x0100, tty=tty)
-
-    def event(self, change: PortChange) -> PortEvent:
-        """Describe this place as having come or gone."""
-        properties = {
-            "ID_PATH": self.path,
-            "ID_VENDOR_ID": f"{self.usb.vendor_id:04x}",
-            "ID_MODEL_ID": f"{self.usb.product_id:04x}",
-        }
-        return PortEvent(
-            change=change,
-            kind=self.programmer.port_kind,
-            path=self.path,
-            port=self.address,
-            usb=self.usb,
-            properties=properties,
-        )
 
 
 class BenchHardware:
@@ -346,7 +298,7 @@ class BenchHardware:
         if (of_board := self._boards.open_serial(settings)) is not None:
             return of_board
         by_node = (place for place in self._places.values() if place.plugged and place.node == settings.port)
-        place = self._free_place(settings.port, next(by_node, None))
+        place = free_place(settings.port, next(by_node, None))
         if settings.path not in (None, place.path):
             raise TransportError(ErrorCode.PORT_NOT_FOUND, f"{settings.port} is not at {settings.path}")
         programmer = place.programmer
@@ -366,7 +318,7 @@ class BenchHardware:
         if (of_board := self._boards.open_usb(port)) is not None:
             return of_board
         by_path = (place for place in self._places.values() if place.plugged and USB_PORT_PREFIX + place.path == port)
-        place = self._free_place(port, next(by_path, self._places.get(port)))
+        place = free_place(port, next(by_path, self._places.get(port)))
         programmer = place.programmer
         if programmer.port_kind is not PortKind.USB:
             raise TransportError(ErrorCode.PORT_NOT_FOUND, f"{port} is no USB device without a tty")
@@ -384,16 +336,6 @@ class BenchHardware:
         """Run one of the programs that the bench emulates; see the contract."""
         await anyio.lowlevel.checkpoint()
         return await run_emulated(run, on_output, self)
-
-    @staticmethod
-    def _free_place(name: str, place: Place | None) -> Place:
-        if place is None or not place.plugged:
-            raise TransportError(ErrorCode.PORT_NOT_FOUND, f"there is no port {name}")
-        if place.refusal is not None:
-            raise TransportError(place.refusal, f"port {name} cannot be opened: {place.refusal}")
-        if place.port is not None:
-            raise TransportError(ErrorCode.PORT_BUSY, f"port {name} is in use")
-        return place
 
     def _port_ended(self, place: Place) -> None:
         place.port = None
@@ -413,7 +355,7 @@ class BenchHardware:
                 sender.send_nowait(event)
         self._watchers.add(sender)
         try:
-            async with receiver, aclosing(_turning(receiver, on_turn)) as changes:
+            async with receiver, aclosing(turning(receiver, on_turn)) as changes:
                 yield changes
         finally:
             self._watchers.discard(sender)
@@ -422,19 +364,6 @@ class BenchHardware:
 
 def _with_usb(board: AvrTarget | EmulatedBoard) -> EmulatedBoard:
     return Board(board) if isinstance(board, AvrTarget) else board
-
-
-async def _turning(
-    receiver: MemoryObjectReceiveStream[PortEvent], on_turn: Callable[[], object]
-) -> AsyncGenerator[PortEvent, None]:
-    """Yield changes, and come round while there are none."""
-    while True:
-        on_turn()
-        change: PortEvent | None = None
-        with anyio.move_on_after(TURN_S):
-            change = await receiver.receive()
-        if change is not None:
-            yield change
 
 
 def open_bench(file: Path) -> BenchHardware:

@@ -72,9 +72,9 @@ class Board:
         self._flags = ResetFlag.NONE
         self._untold: list[tuple[float, bool, bool]] = []
         """What happened to supply and reset line and has not had its effect: when, supplied, in reset."""
-        target.on_start = self._target_changed
+        target.follower = self
         if target.powered:
-            self._target_changed(0.0)
+            self.target_changed(0.0)
 
     def _take_faults(self, faults: Sequence[BoardFault]) -> None:
         diseases = [EraseDisease(fault, self.target) for fault in faults if isinstance(fault, EraseLeaves)]
@@ -101,7 +101,8 @@ class Board:
         self._hide(at)
         self.target.pull_cable(at)
 
-    def _target_changed(self, at: float) -> None:
+    def target_changed(self, at: float) -> None:
+        """Take note of its chip's supply and reset line; part of :class:`~vbench.target.Follower`."""
         self._untold.append((at, self.target.powered, self.target.in_reset))
         self._notify()
 

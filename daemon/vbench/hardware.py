@@ -151,7 +151,7 @@ class BenchHardware:
             self._boards.add(board_usb)
             target = programmer.socket.target
             if target is not None:
-                self._boards.attach(board_usb, board or Board(target), 0.0)
+                self._boards.attach(board_usb, board or _with_usb(target), 0.0)
 
     def add_port(self, name: str, path: str, board: EmulatedBoard | None = None) -> None:
         """Make a port for boards that are on no programmer, perhaps with one in it."""
@@ -363,7 +363,10 @@ class BenchHardware:
 
 
 def _with_usb(board: AvrTarget | EmulatedBoard) -> EmulatedBoard:
-    return Board(board) if isinstance(board, AvrTarget) else board
+    """Return a board's USB side: the one that its chip has already, or a plain one."""
+    if not isinstance(board, AvrTarget):
+        return board
+    return board.follower if isinstance(board.follower, Board) else Board(board)
 
 
 def open_bench(file: Path) -> BenchHardware:

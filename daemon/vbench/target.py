@@ -5,8 +5,9 @@ Source: data sheet chapter "Serial Downloading" (entry, echo, SCK limits); the s
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from ispd.model.part import ClockSource, MemoryKind, Part
 from vbench.avr_core import AvrCore, chance
@@ -23,7 +24,7 @@ from vbench.faults import (
 )
 from vbench.violation import Violation, ViolationKind
 
-__all__ = ["AvrTarget", "Circuit"]
+__all__ = ["AvrTarget", "Circuit", "Follower"]
 
 _ENTRY_WAIT_S = 20e-3
 """Reset must be low this long before the first instruction (data sheet: at least 20 ms)."""
@@ -63,6 +64,13 @@ class Circuit:
 
 
 _KEYBOARD = Circuit()
+
+
+class Follower(Protocol):
+    """What depends on when a target runs."""
+
+    def target_changed(self, at: float) -> None:
+        """Take note that supply or reset line changed."""
 
 
 class AvrTarget:
@@ -109,8 +117,8 @@ class AvrTarget:
         self._take_line_faults(faults)
         self.powered = False
         self.in_reset = False
-        self.on_start: Callable[[float], object] | None = None
-        """Called with the time whenever supply or reset line changed; a board's USB side follows from them."""
+        self.follower: Follower | None = None
+        """The USB side of the board it is on, where that has one."""
         self._header = self._cable = False
         self.programming = False
         self.clock_hz: float | None = None
@@ -215,8 +223,8 @@ class AvrTarget:
         self._tell(at)
 
     def _tell(self, at: float) -> None:
-        if self.on_start is not None:
-            self.on_start(at)
+        if self.follower is not None:
+            self.follower.target_changed(at)
 
     def set_reset(self, active: bool, at: float) -> None:
         """Drive the reset line. Active again after a pulse that is long enough latches the fuses anew."""

@@ -350,9 +350,13 @@ async def test_a_board_with_two_supplies_needs_both_taken_away(make: Maker) -> N
         assert await shown(bench) == APP
         assert [device.address for device in bench.devices()] == number, "the very same enumeration"
         bench.plug("P")
+        side = bench.board("P")
         assert bench.remove("P") is target
         assert await shown(bench) is None
-    assert not target.powered
+        assert not target.powered
+        bench.insert("P", target)
+        assert bench.board("P") is side, "the same board, with what is wrong with it"
+        assert await shown(bench) == APP
 
 
 @virtual

@@ -1,7 +1,7 @@
 """The bench's emulated programs say and do what the real ones do: each scenario is run by both, on devices made alike.
 
 The real program runs unmodified on the bed of mocked USB devices; the emulated one on virtual time. Compared: exit code, both
-streams word for word, what is left in the chip, files. Builds that are not installed are compared too where
+streams word for word, each request to the device, what is left in the chip, files. Builds that are not installed are compared too where
 ``ISPD_DFU_PROGRAMMERS`` names them (paths, with colons between).
 """
 
@@ -208,6 +208,15 @@ def cells(devices: Mapping[str, FlipDevice]) -> dict[str, tuple[bytes, bytes, in
     return {path: (bytes(device.flash), bytes(device.eeprom), device.erases) for path, device in devices.items()}
 
 
+def heard(devices: Mapping[str, FlipDevice] | Mapping[str, DfuDevice]) -> list[tuple[int, int, int, int, bytes, int]]:
+    """What devices were told and asked, in order; time-outs are not seen on the wire."""
+    return [
+        (each.request_type, each.request, each.value, each.index, each.data, each.length if each.is_in else 0)
+        for device in devices.values()
+        for each in device.heard
+    ]
+
+
 def run_emulated_all(name: str, version: str, scenario: Scenario, devices: Mapping[str, FlipDevice]) -> ToolOutcome:
     async def main() -> ToolOutcome:
         bench = DeskBench(devices, {name: version})
@@ -250,6 +259,7 @@ def test_dfu_programmer(program: str, name: str, folder: Path) -> None:
     assert emulated.output == real.stdout
     assert emulated.exit_code == real.returncode
     assert cells(here) == cells(there)
+    assert heard(here) == heard(there)
 
 
 # -- dfu-util ----------------------------------------------------------------------------------------------------------
@@ -424,3 +434,4 @@ def test_dfu_util(name: str, binaries: Path) -> None:
     assert emulated.files.get("out.bin") == (out.read_bytes() if out.exists() else None)
     left = [(bytes(device.content), device.erased, device.alternate) for device in here.values()]
     assert left == [(bytes(device.content), device.erased, device.alternate) for device in there.values()]
+    assert heard(here) == heard(there)

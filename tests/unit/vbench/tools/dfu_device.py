@@ -63,6 +63,8 @@ class DfuDevice:
             self.usb, version=self.version, packet_bytes=64, interfaces=settings + functional
         )
         self.power_lost_at: float | None = None
+        self.heard: list[ControlTransfer] = []
+        """Requests of its class so far."""
         self.content = bytearray(content)
         self.erased: list[int] = []
         self.alternate = 0
@@ -89,6 +91,8 @@ class DfuDevice:
 
     def control(self, transfer: ControlTransfer, at: float) -> ControlReply:
         """Carry out one transfer."""
+        if transfer.request_type & 0x60:
+            self.heard.append(transfer)
         ends_at = at + _STAGE_S * (2 + max(len(transfer.data), transfer.length) // 64)
         answer = self._request if transfer.request_type & 0x60 else self._standard
         data = answer(transfer, at)

@@ -51,6 +51,8 @@ class FlipDevice:
         self.version = 0
         self.descriptors = Descriptors(self.usb, version=0)
         self.power_lost_at: float | None = None
+        self.heard: list[ControlTransfer] = []
+        """Requests of its class so far."""
         self.flash = bytearray(flash.ljust(app_bytes, b"\xff"))
         self.eeprom = bytearray(b"\xff" * eeprom_bytes)
         self.erases = 0
@@ -76,6 +78,8 @@ class FlipDevice:
 
     def control(self, transfer: ControlTransfer, at: float) -> ControlReply:
         """Carry out one transfer."""
+        if transfer.request_type & 0x60:
+            self.heard.append(transfer)
         if transfer.request_type & 0x60 == 0:
             data = self.descriptors.answer(transfer)
             return ControlReply(ends_at=at + _STAGE_S, data=data or b"", stalled=data is None)

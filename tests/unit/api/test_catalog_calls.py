@@ -37,7 +37,7 @@ class NoSession:
         pass
 
 
-async def call(name: str, station: FakeStation | None = None, **params: Any) -> Any:
+async def call(name: str, station: FakeStation | None = None, /, **params: Any) -> Any:
     to = Call(
         station=station or FakeStation(),
         session=NoSession(),

@@ -4,6 +4,7 @@ import base64
 import json
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -35,6 +36,12 @@ def sample(size_bytes: int, *, seed: int = 0) -> bytes:
 
 def _has_tty(device: Path) -> bool:
     return any(device.glob("*/tty/*"))
+
+
+def _answers(place: Path) -> bool:
+    """Tell whether somebody listens; a daemon that was killed leaves its socket behind."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as end:
+        return end.connect_ex(str(place)) == 0
 
 
 class Workstation:
@@ -113,15 +120,18 @@ class Workstation:
 
     # ------------------------------------------------------------------ the daemon
 
-    def start_daemon(self) -> None:
-        """Start ``ispd`` with hotplug, and wait for its socket."""
+    def start_daemon(self, more: str = "") -> None:
+        """Start ``ispd`` with hotplug, and wait for its socket.
+
+        :param more: tables of its configuration: slots.
+        """
         config = self.folder / "ispd.toml"
         config.write_text(
-            f'[daemon]\nsocket = "{self.socket}"\nstate_dir = "{self.folder / "state"}"\n[dbus]\nbus = "off"\n'
+            f'[daemon]\nsocket = "{self.socket}"\nstate_dir = "{self.folder / "state"}"\n[dbus]\nbus = "off"\n{more}'
         )
         command = [sys.executable, "-m", "ispd", "--config", str(config), "--log-level", "warning"]
         daemon = self._daemon = subprocess.Popen(command)
-        self.wait_for(lambda: self.socket.exists() or daemon.poll() is not None)
+        self.wait_for(lambda: _answers(self.socket) or daemon.poll() is not None)
         assert daemon.poll() is None, "the daemon has ended"
 
     def stop_daemon(self) -> None:
@@ -130,6 +140,13 @@ class Workstation:
             self._daemon.terminate()
             self._daemon.wait(timeout=_DEADLINE_S)
             self._daemon = None
+
+    def kill_daemon(self) -> None:
+        """End the daemon as a power failure does."""
+        assert self._daemon is not None
+        self._daemon.kill()
+        self._daemon.wait(timeout=_DEADLINE_S)
+        self._daemon = None
 
     @property
     def daemon_pid(self) -> int:

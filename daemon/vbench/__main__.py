@@ -57,7 +57,7 @@ class _Bench:
             self.plug(event.plug)
         elif event.unplug is not None:
             self.unplug(event.unplug)
-        else:
+        elif event.subject in self.boards and event.press is None:  # boards' own USB ports do not exist here
             board = self.boards[event.subject]
             if board.target is not None:
                 board.remove()

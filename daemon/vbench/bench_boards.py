@@ -32,6 +32,8 @@ class BoardPort:
     """A port of the USB tree with a board's cable in it, or none."""
 
     path: str
+    refusal: ErrorCode | None = None
+    """Why opening fails, None normally."""
     board: EmulatedBoard | None = None
     shown: EmulatedFace | None = None
     """Whom the host has been told of."""
@@ -103,11 +105,11 @@ class BoardPorts:
     def __iter__(self) -> Iterator[BoardPort]:
         return iter(self._ports.values())
 
-    def add(self, path: str) -> None:
+    def add(self, path: str, *, refusal: ErrorCode | None = None) -> None:
         """Make a port. Raises ``ValueError`` where there is one."""
         if path in self._ports:
             raise ValueError(f"the bench has a port for boards at {path} already")
-        self._ports[path] = BoardPort(path=path)
+        self._ports[path] = BoardPort(path=path, refusal=refusal)
 
     def attach(self, path: str, board: EmulatedBoard, at: float) -> None:
         """Plug a board's cable in; the host is told once the board was enumerated."""
@@ -233,6 +235,8 @@ class BoardPorts:
 
     @staticmethod
     def _check_free(port: BoardPort, name: str) -> None:
+        if port.refusal is not None:
+            raise TransportError(port.refusal, f"port {name} cannot be opened: {port.refusal}")
         if port.link is not None:
             raise TransportError(ErrorCode.PORT_BUSY, f"port {name} is in use")
 

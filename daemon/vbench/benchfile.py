@@ -63,7 +63,7 @@
 
     [[event]]
     at = 12.0                              # bench seconds after the start
-    unplug = "P1"                          # or plug, remove; or insert together with a board table
+    unplug = "P1"                          # or plug, remove; insert together with a board table; press: a board's reset button
 """
 
 import tomllib
@@ -224,27 +224,38 @@ _OPTIONS = sorted(frozenset[str]().union(*(kind.options for kind in _KINDS.value
 
 
 class PortTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A port for boards that are on no programmer."""
+    """A port for boards that are on no programmer. ``refusal`` is why what shows up there cannot be opened."""
 
     name: str
     path: str
+    refusal: ErrorCode | None = None
     board: BoardTable | None = None
 
 
 class EventTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One thing that happens ``at`` bench seconds: exactly one of the four verbs, naming a programmer; a port knows insert and remove only."""
+    """One thing that happens ``at`` bench seconds: exactly one of the five verbs, naming a programmer; a port cannot be plugged.
+
+    ``press`` is the reset button of the board that is there.
+    """
 
     at: float
     plug: str | None = None
     unplug: str | None = None
     remove: str | None = None
+    press: str | None = None
     insert: str | None = None
     board: BoardTable | None = None
 
     @property
     def subject(self) -> str:
         """Name of the programmer it happens to."""
-        return next(name for name in (self.plug, self.unplug, self.remove, self.insert) if name is not None)
+        return self.named[0]
+
+    @property
+    def named(self) -> list[str]:
+        """What each of its verbs names."""
+        verbs = (self.plug, self.unplug, self.remove, self.press, self.insert)
+        return [name for name in verbs if name is not None]
 
 
 class BenchFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -287,9 +298,8 @@ def _check(bench: BenchFile) -> None:
     for path in (path for path in paths if paths.count(path) > 1):
         raise ConfigError(f"two programmers or boards have the path {path}")
     for event in bench.event:
-        verbs = [name for name in (event.plug, event.unplug, event.remove, event.insert) if name is not None]
-        if len(verbs) != 1:
-            raise ConfigError(f"the event at {event.at} needs exactly one of plug, unplug, remove, insert")
+        if len(event.named) != 1:
+            raise ConfigError(f"the event at {event.at} needs exactly one of plug, unplug, remove, press, insert")
         if (event.insert is None) != (event.board is None):
             raise ConfigError(f"the event at {event.at}: insert and board belong together")
         if event.at < 0 or event.subject not in names:

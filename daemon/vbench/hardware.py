@@ -44,6 +44,7 @@ from vbench.tools import run_emulated
 __all__ = ["BenchHardware", "BenchPort", "Place", "open_bench"]
 
 _MOST_ADDRESSES = 127
+_PRESS_S = 0.1
 _EVENT_BACKLOG = 1024
 """Port events a watcher may leave unread; a bench has at most some hundred ports."""
 
@@ -153,10 +154,15 @@ class BenchHardware:
             if target is not None:
                 self._boards.attach(board_usb, board or _with_usb(target), 0.0)
 
-    def add_port(self, name: str, path: str, board: EmulatedBoard | None = None) -> None:
-        """Make a port for boards that are on no programmer, perhaps with one in it."""
+    def add_port(
+        self, name: str, path: str, board: EmulatedBoard | None = None, *, refusal: ErrorCode | None = None
+    ) -> None:
+        """Make a port for boards that are on no programmer, perhaps with one in it.
+
+        :param refusal: why what shows up there cannot be opened, None normally.
+        """
         self._check_new(name)
-        self._boards.add(path)
+        self._boards.add(path, refusal=refusal)
         self._named_ports[name] = path
         if board is not None:
             self._boards.attach(path, board, 0.0)
@@ -240,6 +246,25 @@ class BenchHardware:
         if place.board_usb is not None:
             self._boards.detach(place.board_usb, now)
         return place.programmer.socket.remove(now)
+
+    def press(self, name: str) -> None:
+        """Press the reset button of a board on a programmer, or in a port, for a tenth of a second; harmless where none is.
+
+        While the programmer holds the reset line itself, the button changes nothing.
+        """
+        target = self._target_in(name)
+        if target is not None and target.powered and not target.in_reset:
+            target.set_reset(True, self.now())
+            asyncio.get_running_loop().call_later(_PRESS_S / self._time.scale, self._let_go, name, target)
+
+    def _let_go(self, name: str, target: AvrTarget) -> None:
+        is_held = name in self._places and self._places[name].programmer.socket.reset_active
+        if self._target_in(name) is target and not is_held:
+            target.set_reset(False, self.now())
+
+    def _target_in(self, name: str) -> AvrTarget | None:
+        board = self.board(name) if name in self._named_ports else None
+        return self.target(name) if name in self._places else None if board is None else board.target
 
     def holds_board(self, name: str) -> bool:
         """Tell whether a board is on a programmer, or in a port."""
@@ -394,7 +419,8 @@ def open_bench(file: Path) -> BenchHardware:
             board=board,
         )
     for port in described.port:
-        bench.add_port(port.name, port.path, port.board.build_board(parts, bootloaders) if port.board else None)
+        board = port.board.build_board(parts, bootloaders) if port.board else None
+        bench.add_port(port.name, port.path, board, refusal=port.refusal)
     for event in described.event:
         bench.at(event.at, _action(bench, event, parts, bootloaders))
     return bench
@@ -405,6 +431,8 @@ def _action(bench: BenchHardware, event: EventTable, parts: Parts, bootloaders: 
         return partial(bench.plug, event.plug)
     if event.unplug is not None:
         return partial(bench.unplug, event.unplug)
+    if event.press is not None:
+        return partial(bench.press, event.press)
     if event.board is not None:
         return partial(_swap, bench, event.subject, event.board.build_board(parts, bootloaders))
     return partial(_take_off, bench, event.subject)

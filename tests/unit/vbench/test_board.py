@@ -374,3 +374,32 @@ async def test_a_port_of_a_board_is_used_by_one_and_lost_with_the_board(make: Ma
         with pytest.raises(TransportError) as gone:
             await bench.open_usb("usb:" + PORT)
         assert gone.value.code is ErrorCode.PORT_NOT_FOUND
+
+
+@virtual
+async def test_the_reset_button(make: Maker) -> None:
+    target = make.target(make.loader(CATERINA), make.application, fuses=CATERINA)
+    bench = BenchHardware()
+    bench.add("P", UsbAsp(), path="1-1.1", board_usb=PORT)
+    bench.add_port("Q", "1-2.2", refusal=ErrorCode.PERMISSION_DENIED)
+    async with bench:
+        bench.press("P")
+        bench.insert("P", target)
+        assert await shown(bench) == APP
+        bench.press("P")
+        assert await shown(bench, 0.01) is None
+        assert await shown(bench, 1.2) == APP, "one press starts the application again"
+        bench.press("P")
+        await bench.sleep(0.3)
+        bench.press("P")
+        assert await shown(bench, 0.4) == "1B4F:9205", "two of them the bootloader"
+        isp = await bench.open_usb("usb:1-1.1")
+        await isp.submit([order(1, 0)])
+        bench.press("P")
+        assert await shown(bench, 1) is None, "the programmer holds it"
+        bench.remove("P")
+        bench.insert("Q", target)
+        await bench.sleep(1)
+        with pytest.raises(TransportError) as refused:
+            await bench.open_usb("usb:1-2.2")
+        assert refused.value.code is ErrorCode.PERMISSION_DENIED

@@ -32,7 +32,11 @@ async def test_the_example_bench() -> None:
         assert first is not None
         assert first.target is not None
         assert first.target.fuses[MemoryKind.LFUSE] == 0x5E
-        await bench.sleep(60)
+        await bench.sleep(20)
+        pressed = await bench.device_at("1-2.9")
+        assert pressed is not None
+        assert str(pressed.usb) == "03EB:2FF4"
+        await bench.sleep(40)
         assert await bench.device_at("1-2.8") is None
         await bench.sleep(2)
         assert await bench.device_at("1-2.8") is not None
@@ -99,6 +103,7 @@ def test_states_and_faults(parts: Parts) -> None:
         ('[[port]]\nname = "B"\npath = "1-2"\nboard = { part = "atmega32u4", loader = "lufa-ms" }', "cannot show"),
         ('[[port]]\nname = "B"\npath = "1-2"\nboard = { part = "m32u4", fault = [{ kind = "vanish" }] }', "vanishes"),
         ('[[port]]\nname = "B"\n', "path"),
+        ('[[port]]\nname = "B"\npath = "1-2"\n[[event]]\nat = 1.0\npress = "B"\nremove = "B"', "exactly one"),
         ('[[port]]\nname = "B"\npath = "1-2"\n[[programmer]]\nname = "B"', "called B"),
         ('[[port]]\nname = "B"\npath = "1-2"\n[[programmer]]\nname = "P"\nboard_usb = "1-2"', "path 1-2"),
         ('[[programmer]]\nname = "P"\npath = "1-1"\nboard_usb = "1-1"', "path 1-1"),

@@ -104,12 +104,12 @@ class _Program:
     def _part(self) -> Part | None:
         wanted = self._words.part
         if wanted is None:
-            self._process.err("avrdude error: no AVR part has been specified; use -p part\n")
+            self._process.err("\navrdude error: no AVR part has been specified; use -p part\n\nValid parts are:\n")
             return None
         for part in load_parts():
             if wanted.lower() in (part.avrdude_id.lower(), part.name.lower()):
                 return part
-        self._process.err(f"avrdude error: AVR part {wanted} not found\n\nValid parts are:\n")
+        self._process.err(f"\navrdude error: AVR part {wanted} not found\n\nValid parts are:\n")
         return None
 
     def _are_files_there(self) -> bool:

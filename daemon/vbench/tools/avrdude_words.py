@@ -9,6 +9,7 @@ __all__ = ["ExitError", "Operation", "Task", "Words", "read_words"]
 
 _WITH = "bBcCElpPUxyY"
 _WITHOUT = "ADeFnOqstuvV?"
+_USAGE = "Usage: avrdude [options]\n"
 _FORMATS = "asiIrembdho"
 _EMULATED_FORMATS = "air"
 
@@ -41,7 +42,8 @@ class Words:
 
     part: str | None = None
     programmer: str = ""
-    port: str = ""
+    port: str = "/dev/ttyS0"
+    """What Debian's configuration says, unless told."""
     baud: int = 19200
     operations: list[Operation] = field(default_factory=list)
     quiet: int = 0
@@ -57,25 +59,32 @@ def read_words(process: Process) -> Words | int:
     words = Words()
     left = list(process.words[1:])
     if not left:
-        process.err("Usage: avrdude [options]\n")
+        process.err(_USAGE)
         return 0
-    while left and left[0].startswith("-") and left[0] != "-":
-        letters = left.pop(0)[1:]
+    while left:
+        letters = left.pop(0)
+        if letters == "--":
+            break
+        if not letters.startswith("-"):
+            continue  # getopt puts those last, where nobody looks
+        letters = letters[1:]
         while letters:
             letter, letters = letters[0], letters[1:]
             if letter not in _WITH + _WITHOUT:
-                process.err(f"{process.words[0]}: invalid option -- '{letter}'\nUsage: avrdude [options]\n")
-                return 0
+                return _misused(process, f"invalid option -- '{letter}'")
             value = ""
             if letter in _WITH:
                 if not letters and not left:
-                    process.err(
-                        f"{process.words[0]}: option requires an argument -- '{letter}'\nUsage: avrdude [options]\n"
-                    )
-                    return 0
+                    return _misused(process, f"option requires an argument -- '{letter}'")
                 value, letters = letters or left.pop(0), ""
             _apply(process, words, letter, value)
     return words
+
+
+def _misused(process: Process, what: str) -> int:
+    """Complain as ``getopt`` does, and print how the program is used; return the exit code, which is 0."""
+    process.err(f"{process.words[0]}: {what}\n{_USAGE}")
+    return 0
 
 
 _VALUES = {"p": "part", "c": "programmer", "P": "port"}
@@ -96,6 +105,8 @@ def _apply(process: Process, words: Words, letter: str, value: str) -> None:
             setattr(words, name, state)
     elif letter == "q":
         words.quiet += 1
+        if words.quiet > 2:
+            raise UnemulatedError("avrdude -qqq, which hides warnings and worse")
     elif letter == "b":
         if not value.isdecimal():
             process.err(f"avrdude error: invalid baud rate specified '{value}'\n")
@@ -114,7 +125,7 @@ def _operation(process: Process, text: str) -> Operation:
     complaint = ""
     if rest[:1] not in ("r", "w", "v"):
         complaint = (
-            f"avrdude error: invalid I/O mode '{rest[:1]}' in update specification\n"
+            f"avrdude error: invalid I/O mode '{rest[:1] or chr(0)}' in update specification\n"
             "  allowed values are:\n    r = read device\n    w = write device\n    v = verify device\n"
         )
     elif rest[1:2] != ":":

@@ -24,6 +24,11 @@ _COMMANDS = [
     ),
     *("setfuse", "setsecure", "reset", "start"),
 ]
+_NUMBERS = [
+    *("", "erase", "flash", "flash-user", "flash-eeprom", "configure", "get", "getfuse", "dump", "dump-eeprom"),
+    *("dump-user", "setfuse", "setsecure", "start", "reset", "launch", "read"),
+]
+"""Commands by the number the program has for them, which it lets slip once; 0.6.1 has one more before ``reset``."""
 _LATER_COMMANDS = ["read", "launch"]
 _CONVERSIONS = ["bin2hex", "hex2bin"]
 _FLASHES = ("flash", "flash-eeprom", "flash-user")
@@ -181,6 +186,8 @@ class _Reader:
             return None
         self._left[self._left.index(word)] = ""
         if command not in _FLASHES:
+            mine = _NUMBERS.index(command) + (command == "reset" and self._version == "0.6.1")
+            self._process.err(f"command did not match: {mine}    flash: {_NUMBERS.index('flash')}\n")
             raise _WrongError
         digits, colon, offset = word.removeprefix("--serial=").partition(":")
         if other := re.search("[^0-9a-fA-F]", digits):

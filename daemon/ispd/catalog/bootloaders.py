@@ -47,6 +47,7 @@ class _BootloaderFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     tool_max_bytes: int | None = None
     application_start: int = 0
     dfu_alt: int | None = None
+    entry: str = ""
     by_hand: str = ""
     lock: int | None = None
     image_file: str = ""
@@ -171,6 +172,7 @@ def _bootloader(stem: str, data: _BootloaderFile) -> Bootloader:
         shares_usb=data.shares_usb,
         is_any=data.is_any,
         dfu_alt=data.dfu_alt,
+        entry=data.entry,
         by_hand=data.by_hand,
         image_file=data.image_file,
         image_is_combined=data.image_is_combined,

@@ -123,7 +123,7 @@ def _images(
         flash=split.bootloader,
         firmware=split.firmware,
         sources=split.sources,
-        warnings=(*split.warnings, *told, *_fuse_advice(options, plan, bootloader)),
+        warnings=(*split.warnings, *told, *_fuse_advice(options, plan, bootloader), *_entry_advice(plan, bootloader)),
     )
 
 
@@ -133,6 +133,15 @@ def _fuse_advice(options: RecipeOptions, plan: PlanKind, bootloader: Bootloader)
     if plan is PlanKind.CHAIN_ONLY or not bootloader.fuses or any(value is not None for value in given):
         return ()
     return (f"no fuses are written; those of {bootloader.id} come with --bootloader {bootloader.id}",)
+
+
+def _entry_advice(plan: PlanKind, bootloader: Bootloader) -> tuple[str, ...]:
+    """Tell where each board needs a hand before its bootloader starts."""
+    if plan is PlanKind.CHAIN_ONLY or not bootloader.entry:
+        return ()
+    return (
+        f"{bootloader.title} starts on a board without firmware while {bootloader.entry}; --plan merged needs no hands",
+    )
 
 
 def admit(

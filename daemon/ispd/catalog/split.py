@@ -43,7 +43,8 @@ def choose_chain(
 ) -> tuple[Bootloader, Part | None]:
     """Return the bootloader that the firmware goes through, and the part, None where the part catalog does not know it.
 
-    What nobody named is told by the bootloader image: its digest, or its USB identity; or by the part, where all its bootloaders are alike.
+    What nobody named is told by the bootloader image: its digest, or its USB identity; without an image by the part, where all its
+    bootloaders are alike.
     Raises ``RefusedError`` (recipe-invalid) where that leaves it open.
     """
     bootloader = named or _recognised(part, files, bootloaders)
@@ -141,7 +142,7 @@ def _recognised(part: Part | None, files: Sequence[ImageFile], bootloaders: Boot
     found = found or [bootloader for bootloader in known if _is_in(files, bootloader)]
     released = [bootloader for bootloader in found if _is_in(files, bootloader, with_release=True)]
     found = released or [bootloader for bootloader in found if bootloader.usb_release is None] or found
-    if not found and part is not None:
+    if not found and part is not None and not any(_holds_some(part, file) for file in files):
         found = [bootloader for bootloader in known if not bootloader.by_hand]
     if not found:
         raise _invalid(
@@ -180,6 +181,11 @@ def _is_in(files: Iterable[ImageFile], bootloader: Bootloader, *, with_release: 
         ):
             return True
     return False
+
+
+def _holds_some(part: Part, file: ImageFile) -> bool:
+    """Tell whether a file holds some bootloader, known or not."""
+    return find_bootloader(part, file.image, file.start_record) is not None
 
 
 def _is_combined(file: ImageFile, part: Part, bootloader: Bootloader, start: int) -> bool:

@@ -28,6 +28,7 @@ class Bootloader:
     :param shares_usb: why the id is also that of something else, empty where it is not.
     :param is_any: it stands for every bootloader of its QMK name, where only the board could say which it has.
     :param dfu_alt: alternate setting of its DFU interface that takes the firmware.
+    :param entry: what somebody has to do on a board without firmware so that it starts; empty where a reset is enough.
     :param by_hand: how a firmware gets on with it, where nothing here does that.
     """
 
@@ -51,6 +52,7 @@ class Bootloader:
     shares_usb: str = ""
     is_any: bool = False
     dfu_alt: int | None = None
+    entry: str = ""
     by_hand: str = ""
     image_file: str
     image_is_combined: bool

@@ -137,6 +137,22 @@ def test_a_part_says_which_bootloader_where_all_of_its_are_alike():
     assert build(PlanKind.CHAIN_ONLY, APP, part="usb647", bootloader="atmel-dfu").part == "at90usb647"
 
 
+def test_a_bootloader_that_nobody_knows_is_none_of_the_parts_own():
+    """A serial bootloader on the one part that has a single USB bootloader in the catalog."""
+    serial = named("ATmegaBOOT.hex", 0x7800, JUMP + b"\x22" * 1000)
+    for plan in VIA:
+        assert refusal(plan, APP, serial, part="m328p").code is ErrorCode.RECIPE_INVALID
+    assert build(PlanKind.CHAIN_ONLY, APP, part="m328p").bootloader == "usbasploader-m328p"
+
+
+def test_boards_that_need_a_hand_say_so():
+    loader = named("main.hex", 0x7000, JUMP + b"\x22" * 1000 + device(0x16C0, 0x05DC))
+    (told,) = build(PlanKind.CHAINED, APP, loader, bootloader="usbasploader-m328p", accept_fuses=True).warnings
+    assert "BOOT button" in told
+    assert "--plan merged" in told
+    assert build(PlanKind.CHAIN_ONLY, APP, loader, bootloader="usbasploader-m328p").warnings == ()
+
+
 def test_an_image_of_another_bootloader_than_the_named_is_refused():
     """The board would never show up as what it is waited for."""
     caterina = named("boot.hex", 0x7000, CATERINA)

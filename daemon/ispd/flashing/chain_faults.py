@@ -6,11 +6,13 @@ from ispd.errors import ErrorCode, Facts, IspdError, JobError, RefusedError, Tar
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.part import MemoryKind
+from ispd.model.span import Span
 from ispd.transport.contract import UsbDeviceAt
 
 __all__ = [
     "difference",
     "is_erase_at_fault",
+    "is_proof",
     "may_be_board",
     "no_application",
     "no_bootloader",
@@ -42,6 +44,11 @@ def may_be_board(error: IspdError) -> bool:
     What a tool refuses (a firmware linked for another address) is the firmware's.
     """
     return not isinstance(error, JobError | RefusedError) and error.code not in _NOT_THE_BOARD
+
+
+def is_proof(error: IspdError) -> bool:
+    """Tell whether an error is about cells that were looked at: the board is ill, wherever it went meanwhile."""
+    return error.code in (ErrorCode.NOT_BLANK, ErrorCode.ERASE_FAILED, ErrorCode.VERIFY_MISMATCH)
 
 
 def is_erase_at_fault(error: IspdError) -> bool:
@@ -116,23 +123,23 @@ def no_application(path: str, there: UsbDeviceAt | None, waited_s: float) -> Tar
 
 def difference(firmware: Image, found: Sequence[Segment]) -> TargetError | None:
     """Compare what was read back with the firmware: the first byte that differs or was not read, None where all is well."""
-    cells = {
-        segment.start + offset: value
-        for segment in _around(firmware, found)
-        for offset, value in enumerate(segment.data)
-    }
     for segment in firmware.segments:
-        for offset, expected in enumerate(segment.data):
-            address = segment.start + offset
-            actual = cells.get(address)
-            if actual != expected:
-                return _mismatch(address, expected, actual)
+        address = segment.start
+        while address < segment.span.stop:
+            piece = next((one for one in found if address in one.span), None)
+            if piece is None:
+                return _mismatch(address, segment.data[address - segment.start], None)
+            common = piece.span.overlap(Span(address, segment.span.stop))
+            expected, actual = _cut(segment, common), _cut(piece, common)
+            if expected != actual:
+                first = next(at for at, (one, other) in enumerate(zip(expected, actual, strict=True)) if one != other)
+                return _mismatch(address + first, expected[first], actual[first])
+            address = common.stop
     return None
 
 
-def _around(firmware: Image, found: Sequence[Segment]) -> list[Segment]:
-    """Return the segments that say something about the firmware's bytes."""
-    return [segment for segment in found if len(segment.span.overlap(firmware.span))]
+def _cut(segment: Segment, span: Span) -> bytes:
+    return segment.data[span.start - segment.start : span.stop - segment.start]
 
 
 def _mismatch(address: int, expected: int, actual: int | None) -> TargetError:

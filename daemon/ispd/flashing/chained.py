@@ -5,37 +5,24 @@ three times in all. Nothing else is: a board whose bootloader misbehaves otherwi
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
 
 import anyio
 
 from ispd.chain.contract import ChainTool, ChainWork
 from ispd.chain.registry import tool_for
-from ispd.errors import ErrorCode, IspdError, JobError, LocalProtocolError
+from ispd.errors import ErrorCode, IspdError, LocalProtocolError
 from ispd.flashing import chain_faults as faults
-from ispd.flashing.desk import BoardDesk, BoardPort, shows
+from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainOutcome, ChainStep, unless_stopped, verdict_of
+from ispd.flashing.desk import BoardDesk, shows
 from ispd.flashing.pace import UsbPace
 from ispd.flashing.session import failure_of
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
-from ispd.model.job import Failure, StepRecord, Verdict
+from ispd.model.job import StepRecord, Verdict
 from ispd.model.part import Part
-from ispd.transport.clock import Clock
-from ispd.transport.contract import Hardware, UsbDeviceAt
+from ispd.transport.contract import UsbDeviceAt
 
-__all__ = [
-    "ChainBench",
-    "ChainObserver",
-    "ChainOutcome",
-    "ChainStep",
-    "ToolTurns",
-    "chain_board",
-    "unless_stopped",
-    "verdict_of",
-]
-
-T = TypeVar("T")
+__all__ = ["chain_board"]
 
 BOOTLOADER_DEADLINE_S = 10.0
 """After reset a bootloader enumerates within a second; a busy host with many hubs takes longer."""
@@ -45,73 +32,6 @@ APPLICATION_DEADLINE_S = 10.0
 ERASE_TRIES = 3
 _RETURN_DEADLINE_S = 2.0
 """A board that fell off the bus by itself is back by then; one that was unplugged is not."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChainStep:
-    """A step over the board's own USB port, as the record names it."""
-
-    name: str
-
-
-class ChainObserver(Protocol):
-    """Told what happens to the unit over USB. What a coroutine raises ends the attempt."""
-
-    async def step_started(self, step: ChainStep) -> None:
-        """A step begins."""
-
-    async def step_finished(self, record: StepRecord) -> None:
-        """A step ended, well or not (its note says so); the next one begins when this returns."""
-
-    def progress(self, done_bytes: int, total_bytes: int) -> None:
-        """Bytes of the firmware that are through."""
-
-    async def checkpoint(self) -> None:
-        """Between steps: wait while paused; raise ``JobError`` (cancelled, interrupted) to stop."""
-
-    async def stopped(self) -> JobError:
-        """Return, once the unit must be given up in the middle of a step, why."""
-
-
-class ToolTurns(Protocol):
-    """Who may use a tool that takes whatever board it finds: one unit of the station at a time."""
-
-    async def take(self, tool: ChainTool) -> None:
-        """Wait for the turn of this task."""
-
-    def give(self, tool: ChainTool) -> None:
-        """End the turn of this task."""
-
-    async def wait_until_alone(self, bootloader: Bootloader, path: str) -> None:
-        """Wait until the board at ``path`` is the only one on the machine in this bootloader.
-
-        Raises ``TargetError`` (tool-failed) naming the port of another one that does not leave.
-        """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainBench:
-    """Where the chain stage takes place. ``port`` is the board's, the rest is the station's."""
-
-    port: BoardPort
-    hardware: Hardware
-    clock: Clock
-    tools: Sequence[ChainTool]
-    turns: ToolTurns
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChainOutcome:
-    """How the chain stage ended. ``needs-rescue``: the board is ill, and its bootloader will not cure it.
-
-    :param application_usb: what showed up on the port at last, None where nothing did.
-    """
-
-    verdict: Verdict
-    failure: Failure | None = None
-    application_usb: str | None = None
-    warnings: tuple[str, ...] = ()
-    pace: UsbPace | None = None
 
 
 async def chain_board(
@@ -137,17 +57,6 @@ async def chain_board(
         warnings=tuple(run.warnings),
         pace=run.pace if failed is None else None,
     )
-
-
-def verdict_of(error: IspdError, *, is_ill: bool = False) -> Verdict:
-    """Return the verdict of an attempt that an error ended; ``is_ill``: the board is to blame."""
-    match error:
-        case JobError(code=ErrorCode.INTERRUPTED):
-            return Verdict.INTERRUPTED
-        case JobError(code=ErrorCode.CANCELLED):
-            return Verdict.CANCELLED
-        case _:
-            return Verdict.NEEDS_RESCUE if is_ill else Verdict.FAILED
 
 
 class _ChainRun:
@@ -277,7 +186,7 @@ class _ChainRun:
         except IspdError as error:
             if not faults.may_be_board(error):
                 raise
-            if await self._wait_for(self._is_loader, _RETURN_DEADLINE_S) is None:
+            if not faults.is_proof(error) and await self._wait_for(self._is_loader, _RETURN_DEADLINE_S) is None:
                 raise faults.vanished(self._port.path, error) from error
             self.is_ill = True
             raise faults.of_board(error) from error
@@ -347,26 +256,3 @@ class _ChainRun:
             await record(error.message)
             raise
         await record(note)
-
-
-async def unless_stopped(observer: ChainObserver, work: Callable[[], Awaitable[T]]) -> T:
-    """Carry out ``work``; where the unit has to be given up meanwhile, cancel it and raise the ``JobError`` that says why."""
-    reasons: list[JobError] = []
-    results: list[T] = []
-    failures: list[IspdError] = []
-
-    async with anyio.create_task_group() as tasks:
-
-        async def watch() -> None:
-            reasons.append(await observer.stopped())
-            tasks.cancel_scope.cancel()
-
-        tasks.start_soon(watch)
-        try:
-            results.append(await work())
-        except IspdError as error:
-            failures.append(error)
-        tasks.cancel_scope.cancel()
-    if results:
-        return results[0]
-    raise (reasons or failures)[0]

@@ -10,7 +10,8 @@ from ispd.catalog.plans import as_merged
 from ispd.catalog.rescue import as_rescue
 from ispd.chain.registry import tool_for
 from ispd.errors import IspdError, LocalProtocolError, RefusedError
-from ispd.flashing.chained import ChainBench, ChainObserver, ChainStep, chain_board, unless_stopped, verdict_of
+from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainStep, unless_stopped, verdict_of
+from ispd.flashing.chained import chain_board
 from ispd.flashing.execute import flash_unit
 from ispd.flashing.observer import UnitObserver, UnitOutcome
 from ispd.flashing.sck import SckStart

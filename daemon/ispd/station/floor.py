@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
 from ispd.chain.contract import ChainTool
-from ispd.flashing.chained import ToolTurns
+from ispd.flashing.chain_bench import ToolTurns
 from ispd.station.board_port import UsbTree
 from ispd.station.events import EventHub
 from ispd.station.journal import Journal

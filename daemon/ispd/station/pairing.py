@@ -5,12 +5,16 @@ from collections.abc import Collection, Mapping
 import anyio
 
 from ispd.errors import ErrorCode, JobError
+from ispd.model.station import SlotState
 from ispd.programmers.contract import IspProgrammer
 from ispd.station.board_port import UsbTree
+from ispd.station.floor import Floor
+from ispd.station.slot_runner import SlotRunner
+from ispd.station.spec import SlotSpec
 from ispd.transport.clock import Clock
 from ispd.transport.contract import UsbIdentity
 
-__all__ = ["learn_port"]
+__all__ = ["Pairings", "learn_port"]
 
 QUIET_DEADLINE_S = 3.0
 """A board in reset is off the bus at once; a hub tells of it within a fraction of a second."""
@@ -68,3 +72,71 @@ def _nothing(before: Mapping[str, UsbIdentity]) -> JobError:
         f"no USB port went quiet while the board was held in reset, and came back after it; on USB there was {seen}",
         hint="put a board with a working bootloader or firmware on the slot, its own USB cable plugged in, and learn again",
     )
+
+
+class Pairings:
+    """Which USB port belongs to which slot: what the configuration says, and what was learnt where it says nothing.
+
+    :param runners: the slots there are now.
+    """
+
+    def __init__(self, floor: Floor, runners: Mapping[str, SlotRunner]) -> None:
+        self._floor = floor
+        self._runners = runners
+        self._learnt: dict[str, str] = {}
+        self._configured: set[str] = set()
+
+    def configured(self, spec: SlotSpec) -> None:
+        """Take note of a slot as the configuration, or hotplug, has it."""
+        if spec.target_usb is not None:
+            self._configured.add(spec.name)
+
+    async def load(self) -> None:
+        """Take up what was learnt before, and tell the slots."""
+        self._learnt = await self._floor.journal.slots.pairings()
+        self.tell()
+
+    def tell(self) -> None:
+        """Tell the slots where their boards show up; what the configuration says stays, and goes before what was learnt."""
+        specs = [runner.spec for runner in self._runners.values()]
+        said = {spec.path for spec in specs} | {spec.target_usb for spec in specs if spec.name in self._configured}
+        for name, runner in self._runners.items():
+            if name not in self._configured:
+                path = self._learnt.get(name)
+                runner.pair(None if path in said else path)
+
+    async def learn(self, runner: SlotRunner) -> None:
+        """Find a slot's port, keep it, and tell the slots; raises what :func:`learn_port` does, and what concerns the programmer."""
+        name, floor = runner.spec.name, self._floor
+        path = await runner.use_programmer(
+            lambda programmer: learn_port(programmer, floor.tree, floor.clock, self._not_boards(name))
+        )
+        if name in self._configured:
+            self._compare(runner.spec, path)
+            return
+        await floor.journal.slots.pair(name, path)
+        self._learnt = {slot: at for slot, at in self._learnt.items() if at != path} | {name: path}
+        self.tell()
+
+    @staticmethod
+    def _compare(spec: SlotSpec, path: str) -> None:
+        if path != spec.target_usb:
+            raise JobError(
+                ErrorCode.NOT_PAIRED,
+                f"the board of slot {spec.name} is on USB port {path}; the configuration says {spec.target_usb}",
+                hint="correct target_usb, or plug the board's cable in there",
+            )
+
+    def _not_boards(self, name: str) -> set[str]:
+        """Return the places that cannot be where the board of slot ``name`` is: programmers, others' boards in work."""
+        found: set[str] = set()
+        for runner in self._runners.values():
+            spec = runner.spec
+            if spec.path is not None:
+                found.add(spec.path)
+            elif runner.host.port is not None:
+                found.update(self._floor.tree.paths_of(runner.host.port))
+            is_certain = spec.name in self._configured or runner.view.state is SlotState.BUSY
+            if spec.name != name and spec.target_usb is not None and is_certain:
+                found.add(spec.target_usb)
+        return found

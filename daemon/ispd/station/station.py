@@ -17,13 +17,13 @@ from ispd.model import station as model
 from ispd.model.job import Job, JobState, Unit, Verdict
 from ispd.model.part import MemoryKind
 from ispd.model.recipe import Recipe
-from ispd.model.station import Probe, Programmer, Slot, SlotAction, SlotState
+from ispd.model.station import Probe, Programmer, Slot, SlotAction
 from ispd.programmers.contract import Driver, IspProgrammer
 from ispd.station.board_port import UsbTree
 from ispd.station.events import EventHub
 from ispd.station.floor import LISTING_S, Floor
 from ispd.station.journal import Journal
-from ispd.station.pairing import learn_port
+from ispd.station.pairing import Pairings
 from ispd.station.port_watch import PortWatch
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import JobQueue
@@ -91,9 +91,6 @@ class Station:
         self._about = about
         self._is_stopping = False
         self._runners: dict[str, SlotRunner] = {}
-        self._pairings: dict[str, str] = {}
-        self._configured: set[str] = set()
-        """Slots whose board's port the configuration names."""
         self._tasks: TaskGroup | None = None
         self._ended = anyio.Event()
         tree = UsbTree(hardware)
@@ -110,6 +107,7 @@ class Station:
             clock=clock,
             is_stopping=lambda: self._is_stopping,
         )
+        self._pairings = Pairings(self._floor, self._runners)
         self._watch = PortWatch(
             self._floor,
             self._runners,
@@ -129,8 +127,7 @@ class Station:
         are stopped then with their targets out of reset; the next start finds open attempts ``interrupted`` and goes on.
         """
         await self._floor.queue.load()
-        self._pairings = await self._journal.slots.pairings()
-        self._take_pairings()
+        await self._pairings.load()
         self._watches = self._watches or any(runner.spec.is_on_usb for runner in self._runners.values())
         self._watch.turned()
         try:
@@ -181,8 +178,7 @@ class Station:
             await self._floor.queue.note_missing(self._runners)
 
     def _add(self, spec: SlotSpec) -> SlotRunner:
-        if spec.target_usb is not None:
-            self._configured.add(spec.name)
+        self._pairings.configured(spec)
         runner = SlotRunner(spec, ProgrammerHost(spec, self._drivers, self._hardware), self._floor)
         self._runners[spec.name] = runner
         return runner
@@ -190,19 +186,10 @@ class Station:
     def _begin(self, spec: SlotSpec) -> SlotRunner:
         """Add a slot while the station runs."""
         runner = self._add(spec)
-        self._take_pairings()
+        self._pairings.tell()
         if self._tasks is not None:
             self._tasks.start_soon(runner.run, name=f"slot {spec.name}")
         return runner
-
-    def _take_pairings(self) -> None:
-        """Tell the slots where their boards show up; what the configuration says stays, and goes before what was learnt."""
-        specs = [runner.spec for runner in self._runners.values()]
-        said = {spec.path for spec in specs} | {spec.target_usb for spec in specs if spec.name in self._configured}
-        for name, runner in self._runners.items():
-            if name not in self._configured:
-                path = self._pairings.get(name)
-                runner.pair(None if path in said else path)
 
     # ------------------------------------------------------------------ jobs
 
@@ -343,34 +330,8 @@ class Station:
                 "this daemon does not watch USB",
                 hint="set udev = true in [hotplug], or write target_usb into the slot",
             )
-        clock, tree = self._floor.clock, self._floor.tree
-        path = await self._use(name, lambda programmer: learn_port(programmer, tree, clock, self._not_boards(name)))
-        if name in self._configured:
-            if path != runner.spec.target_usb:
-                raise JobError(
-                    ErrorCode.NOT_PAIRED,
-                    f"the board of slot {name} is on USB port {path}; the configuration says {runner.spec.target_usb}",
-                    hint="correct target_usb, or plug the board's cable in there",
-                )
-            return runner.view
-        await self._journal.slots.pair(name, path)
-        self._pairings = {slot: at for slot, at in self._pairings.items() if at != path} | {name: path}
-        self._take_pairings()
+        await self._pairings.learn(runner)
         return runner.view
-
-    def _not_boards(self, name: str) -> set[str]:
-        """Return the places that cannot be where the board of slot ``name`` is."""
-        found: set[str] = set()
-        for runner in self._runners.values():
-            spec = runner.spec
-            if spec.path is not None:
-                found.add(spec.path)
-            elif runner.host.port is not None:
-                found.update(self._floor.tree.paths_of(runner.host.port))
-            is_other = spec.name != name and spec.target_usb is not None
-            if is_other and (spec.name in self._configured or runner.view.state is SlotState.BUSY):
-                found.add(str(spec.target_usb))
-        return found
 
     def programmers(self) -> list[Programmer]:
         """Return the programmers that are connected now."""

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from ispd.catalog.plans import image_digest
 from ispd.catalog.split import VIA_BOOTLOADER
-from ispd.errors import IspdError, LocalProtocolError
-from ispd.flashing.chained import ChainBench
+from ispd.errors import ErrorCode, IspdError, LocalProtocolError
+from ispd.flashing.chain_bench import ChainBench
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.pace import choose_plan, isp_pace
 from ispd.flashing.sck import SckStart
@@ -68,6 +67,8 @@ class UnitFlasher:
         await self._remember_pace(entry.recipe, unit, outcome)
         self._display.verdict(unit)
         await floor.queue.settle(entry)
+        if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:
+            await self._host.drop()
         return Flashed(unit, outcome)
 
     async def _way(self, recipe: Recipe) -> Way:
@@ -89,7 +90,7 @@ class UnitFlasher:
             signature=None if signature is None else str(signature),
             plan=way.plan,
             target_usb=None if way.firmware is None else self._display.view.target_usb,
-            image_sha256=image_digest(entry.recipe),
+            image_sha256=entry.record.image_sha256,
             sources=entry.record.sources,
             warnings=entry.record.warnings,
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ispd.errors import ErrorCode, JobError
-from ispd.flashing.chained import ChainStep
+from ispd.flashing.chain_bench import ChainStep
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.steps import Plan, Step
 from ispd.flashing.target import TargetState

@@ -9,7 +9,7 @@ from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
 from ispd.chain.contract import ChainTool, ChainWork, Desk
 from ispd.errors import ErrorCode, JobError, TargetError
-from ispd.flashing.chained import ChainBench, ChainStep
+from ispd.flashing.chain_bench import ChainBench, ChainStep
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.job import StepRecord

@@ -27,7 +27,8 @@ from tests.unit.flashing.scripted_chain import (
 
 from ispd.chain.contract import ChainWork, Desk
 from ispd.errors import ErrorCode, LinkClosedError, TransportError
-from ispd.flashing.chained import ChainOutcome, chain_board
+from ispd.flashing.chain_bench import ChainOutcome
+from ispd.flashing.chained import chain_board
 from ispd.flashing.desk import Transcript
 from ispd.model.image import Segment
 from ispd.model.job import MAX_OUTPUT, Verdict
@@ -225,6 +226,20 @@ async def test_a_board_that_vanishes_while_it_is_written(comes_back: bool, verdi
     assert code(outcome) == ("tool-failed" if comes_back else "bootloader-not-seen")
     assert outcome.failure is not None
     assert "programmer" not in (outcome.failure.message + outcome.failure.hint) or comes_back
+
+
+@virtual
+async def test_cells_that_were_looked_at_count_wherever_the_board_went_meanwhile() -> None:
+    """A bootloader that is left with the last word of its tool, as Caterina is."""
+    stage = Stage()
+
+    async def leave(work: ChainWork, desk: Desk) -> None:
+        stage.port.put(device(KEYBOARD_USB, address=2))
+        await fails(ErrorCode.VERIFY_MISMATCH)(work, desk)
+
+    stage.tool.writes = [leave]
+    outcome = await stage.run()
+    assert (outcome.verdict, code(outcome)) == (Verdict.NEEDS_RESCUE, "verify-mismatch")
 
 
 @pytest.mark.parametrize(

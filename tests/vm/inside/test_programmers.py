@@ -81,6 +81,12 @@ def avrdude(kind: Kind, *operations: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def failure_of(client: Client, slot: str) -> str | None:
+    """Return the code of what is wrong with a slot; None where nothing is, or there is no such slot yet."""
+    found = [one["failure"] for one in client.call("slot.list") if one["name"] == slot]
+    return found[0]["code"] if found and found[0] is not None else None
+
+
 def attached(name: str, content: bytes) -> dict[str, str]:
     """Return a file as the API takes it."""
     return {"name": name, "content": base64.b64encode(content).decode()}
@@ -125,7 +131,7 @@ def test_avrdude_writes_and_reads_every_emulated_programmer(name: str, tmp_path:
     assert [str(violation) for violation in wrong] == []
 
 
-def test_the_daemon_meets_programmers_flashes_each_board_its_own_and_avrdude_reads_what_it_wrote(
+def test_the_daemon_flashes_each_board_its_own_leaves_a_bootloader_alone_and_avrdude_reads_what_it_wrote(
     tmp_path: Path,
 ) -> None:
     targets = {name: fresh("atmega8u2") for name in KINDS}
@@ -140,6 +146,9 @@ def test_the_daemon_meets_programmers_flashes_each_board_its_own_and_avrdude_rea
             }
             wanted = {(path, "idle") for path in paths.values()}
             station.wait_for(lambda: {(slot["name"], slot["state"]) for slot in client.call("slot.list")} == wanted)
+            keyboard = UsbAspLoader(PARTS.get("atmega32a"))
+            closed = station.plug(keyboard, len(KINDS))
+            station.wait_for(lambda: failure_of(client, closed) == "programmer-is-bootloader")
             jobs = {}
             for name, path in paths.items():
                 files = {"images": [attached("a.bin", images[name])], "eeprom": attached("e.bin", EEPROM)}
@@ -147,41 +156,12 @@ def test_the_daemon_meets_programmers_flashes_each_board_its_own_and_avrdude_rea
             station.wait_for(lambda: all(client.call("job.get", id=job)["state"] == "done" for job in jobs.values()))
             verdicts = {unit["job"]: unit["verdict"] for unit in client.call("unit.list")}
             assert verdicts == dict.fromkeys(jobs.values(), "passed")
+            refused = client.call("job.enqueue", images=[attached("a.bin", sample(600))], slots=[closed])["id"]
+            station.wait_for(lambda: client.call("job.get", id=refused)["state"] in ("done", "empty"))
+            assert (client.call("job.get", id=refused)["passed"], keyboard.writes) == (0, 0)
     for name, target in targets.items():
         check_cells(target, images[name])
         assert [str(violation) for violation in target.violations] == [], name
         with VhciBus(time_scale=TIME_SCALE) as bus:
             plug(bus, {0: KINDS[name].make(target)})
             check_what_avrdude_reads(KINDS[name], target, tmp_path)
-
-
-def test_a_programmer_pulled_while_flashing_ends_its_unit_only_and_comes_back_by_place(tmp_path: Path) -> None:
-    lasting, pulled = fresh(), fresh()
-    with Workstation(tmp_path) as station:
-        station.start_daemon()
-        first, second = station.plug(UsbTiny(target=lasting), 0), station.plug(UsbTiny(target=pulled), 1)
-        station.wait_for(lambda: sum(slot["state"] == "idle" for slot in station.slots()) == 2)
-        image = sample(12000)
-        job = station.enqueue(image, f"{first},{second}")
-        station.wait_for(lambda: station.slot(second)["step"] == "write flash")
-        station.unplug(1)
-        assert station.ctl("wait", str(job)).returncode == 1
-        verdicts = {unit["slot"]: unit["verdict"] for unit in station.units(job)}
-        assert verdicts == {first: "passed", second: "interrupted"}
-        assert lasting.flash[: len(image)] == image
-        assert station.slot(second)["state"] == "vacant"
-        assert station.plug(UsbTiny(target=pulled), 1) == second
-        station.wait_for(lambda: station.slot(second)["state"] == "idle")
-        assert station.ctl("enqueue", str(station.image_file(image)), "--slots", second, "--wait").returncode == 0
-        assert pulled.flash[: len(image)] == image
-
-
-def test_a_keyboard_in_its_usbasp_bootloader_is_never_written(tmp_path: Path) -> None:
-    keyboard = UsbAspLoader(PARTS.get("atmega32a"))
-    with Workstation(tmp_path) as station:
-        station.start_daemon()
-        path = station.plug(keyboard, 2)
-        station.wait_for(lambda: station.slot(path)["failure"] is not None)
-        assert station.slot(path)["failure"]["code"] == "programmer-is-bootloader"
-        assert station.ctl("enqueue", str(station.image_file(sample(600))), "--slots", path, "--wait").returncode == 1
-    assert keyboard.writes == 0

@@ -142,10 +142,7 @@ class FlipDfu(ControlFace):
 
     def _download(self, data: bytes) -> None:
         if not data:
-            if self._is_leaving:
-                self._leave()
-            elif self.state is _State.DOWNLOAD_IDLE:
-                self.state = _State.IDLE
+            self._end_of_data()
             return
         self._command = data[:6].ljust(6, b"\0")
         if self.is_protected and not (data[0] == 5 or data[:3] == b"\x04\x00\xff"):
@@ -164,6 +161,13 @@ class FlipDfu(ControlFace):
                 self._read_info()
             case 6 if self._command[1:3] == b"\x03\x00":
                 self._segment = self._command[3]
+
+    def _end_of_data(self) -> None:
+        """An empty download ends a series of them, or starts what was asked to be started."""
+        if self._is_leaving:
+            self._leave()
+        elif self.state is _State.DOWNLOAD_IDLE:
+            self.state = _State.IDLE
 
     def _upload(self, length: int) -> bytes:
         if self.state is _State.UPLOAD_IDLE:

@@ -365,6 +365,8 @@ async def test_a_port_of_a_board_is_used_by_one_and_lost_with_the_board(make: Ma
         assert await shown(bench) == DFU
         link = await bench.open_usb("usb:" + PORT)
         assert (str(link.identity), link.identity.product) == (DFU, "ATm32U4DFU")
+        async with bench.hotplug() as events:
+            assert await changes(events, 1) == [(PortChange.ADDED, DFU)], "who comes late is told what is there"
         with pytest.raises(TransportError) as busy:
             await bench.open_usb("usb:" + PORT)
         assert busy.value.code is ErrorCode.PORT_BUSY

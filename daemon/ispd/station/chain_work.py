@@ -7,7 +7,7 @@ import anyio
 from ispd.errors import LocalProtocolError
 from ispd.flashing.desk import shows
 from ispd.model.bootloader import Bootloader
-from ispd.model.job import Verdict
+from ispd.model.job import Unit, Verdict
 from ispd.model.station import SlotState
 from ispd.station.board_port import SlotPort
 from ispd.station.floor import Floor
@@ -71,6 +71,9 @@ class ChainWork:
         """Flash the board that is there now, once; or note what was seen."""
         port, loader = self._port(), self._loader(entry)
         self._display.arm(entry.record.id)
+        if is_half_saved(entry.last_units.get(self._slot)) and entry.reserve(self._slot):
+            await self._flash(entry, is_rescue=True)
+            return
         with anyio.move_on_after(self._listing_left_s()):
             while self._floor.tree.at(port.path) is None:
                 await self._floor.tree.changed.wait()  # nothing was awaited since it was looked up
@@ -95,6 +98,9 @@ class ChainWork:
         empty_since: float | None = None
         if not is_held:
             self._display.arm(entry.record.id)
+        if is_half_saved(last) and self._may_go_on(entry) and entry.reserve(self._slot):
+            is_held = True
+            await self._flash(entry, is_rescue=True)
         while self._may_go_on(entry):
             seen, now = port.changes, self._floor.clock.monotonic()
             device = await port.look()
@@ -126,10 +132,17 @@ class ChainWork:
             return self._listing_left_s() or float("inf")
         return max(0.0, empty_since + EMPTY_S - now)
 
-    async def _flash(self, entry: OpenJob) -> None:
+    async def _flash(self, entry: OpenJob, *, is_rescue: bool = False) -> None:
         self._display.to(SlotState.BUSY, job=entry.record.id)
         async with self._programmer_lock:
-            await self._flasher.flash(entry)
+            await self._flasher.flash(entry, is_rescue=is_rescue)
+
+
+def is_half_saved(unit: Unit | None) -> bool:
+    """Tell whether a board's rescue by ISP was cut short: its bootloader may be gone, and will not show up any more."""
+    if unit is None or unit.verdict is not Verdict.INTERRUPTED:
+        return False
+    return any(attempt.verdict is Verdict.NEEDS_RESCUE for attempt in unit.attempts)
 
 
 def describe(path: str, loader: Bootloader, device: UsbDeviceAt | None) -> str:

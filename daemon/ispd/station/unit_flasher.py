@@ -1,6 +1,6 @@
 """One board on one slot, with its record around it: the intent first, then the whole way, the verdict last."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ispd.catalog.split import VIA_BOOTLOADER
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
@@ -45,14 +45,25 @@ class UnitFlasher:
     def _slot(self) -> str:
         return self._display.view.name
 
-    async def flash(self, entry: OpenJob, *, signature: Signature | None = None, rung_hz: int | None = None) -> Flashed:
+    async def flash(
+        self,
+        entry: OpenJob,
+        *,
+        signature: Signature | None = None,
+        rung_hz: int | None = None,
+        is_rescue: bool = False,
+    ) -> Flashed:
         """Flash one reserved board and return its record; the reservation is given back where none came about.
+
+        :param is_rescue: a rescue that was cut short is to be begun anew.
 
         Raises what keeps the programmer from being used, and ``journal-failed``.
         """
         floor = self._floor
         try:
             way = await self._way(entry.recipe)
+            if is_rescue and way.rescue is not None:
+                way = replace(way, isp=way.rescue)
             programmer = None if way.isp is None else await self._host.programmer()
             unit = await floor.queue.begin(entry, self._intent(entry, way, signature))
         except IspdError:

@@ -162,6 +162,41 @@ async def test_a_stop_during_the_rescue_is_taken_up_by_the_next_daemon(tmp_path:
     assert runs(fresh, APP)
 
 
+@pytest.mark.parametrize("count", [None, 1])
+@virtual
+async def test_a_rescue_over_usb_that_was_cut_short_is_begun_anew_though_no_bootloader_shows_up(
+    tmp_path: Path, count: int | None
+) -> None:
+    board = loaded_board(faults=[DISEASE])
+    async with chain_station(hardware_of(board), [ISP], tmp_path) as bench:
+        job = await bench.station.enqueue(recipe(APP, PlanKind.CHAIN_ONLY), slots=["A"], count=count)
+        async for event in bench.events:
+            if event.slot is not None and event.slot.step == "write flash":
+                break
+    assert not runs(board, APP)
+    fresh = blank_board()  # the same one: its bootloader is gone
+    async with chain_station(hardware_of(fresh), [ISP], tmp_path) as bench:
+        ended = await bench.ended(job)
+        (unit,) = await bench.units(job)
+    assert (ended.passed, unit.verdict) == (1, Verdict.PASSED)
+    assert [attempt.verdict for attempt in unit.attempts] == [
+        Verdict.NEEDS_RESCUE,
+        Verdict.INTERRUPTED,
+        Verdict.PASSED,
+    ]
+    assert runs(fresh, APP)
+
+
+@virtual
+async def test_a_chip_whose_lock_bits_keep_the_bootloader_from_writing_takes_the_same_lane(tmp_path: Path) -> None:
+    board = loaded_board()
+    board.target.core.lock = 0xFB  # BLB01 programmed: SPM may not write to the application section
+    async with chain_station(hardware_of(board), [ISP], tmp_path) as bench:
+        (unit,) = await bench.once(recipe(APP, PlanKind.CHAIN_ONLY), "A")
+    assert [attempt.verdict for attempt in unit.attempts] == [Verdict.NEEDS_RESCUE, Verdict.PASSED]
+    assert runs(board, APP)
+
+
 @virtual
 async def test_there_is_nothing_to_rescue(tmp_path: Path) -> None:
     async with chain_station(hardware_of(blank_board()), [ISP], tmp_path) as bench:

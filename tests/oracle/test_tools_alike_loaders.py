@@ -56,6 +56,9 @@ FILES: Mapping[str, bytes] = {
     "start.hex": b":0400000300007000" + b"89\n" + GOOD,
     "blank_line.hex": GOOD.replace(b"\n", b"\n\n", 1),
     "text.hex": b"no hex\n",
+    "long.hex": b":80" + b"0000" + b"00" + b"11" * 128 + b"00\n:00000001FF\n",
+    "one_digit.hex": b":000000000\n" + GOOD,
+    "bare_return.hex": b":0100000041BE\r:0100000142BC\n:00000001FF\n",
     "good.bin": PROGRAM,
 }
 
@@ -87,6 +90,7 @@ AVRDUDE = {
     "write by name alone": (*PART, "-U", "good.hex"),
     "write raw": (*PART, "-U", "flash:w:good.bin:r"),
     "write, format guessed": (*PART, "-U", "flash:w:good.bin"),
+    "write, format not to be guessed": (*PART, "-U", "flash:w:text.hex"),
     "write, no verify": (*PART, "-V", "-U", "flash:w:good.hex:i"),
     "write, no erase": (*PART, "-D", "-U", "flash:w:gaps.hex:i"),
     "write and read": (*PART, "-V", "-U", "flash:w:good.hex:i", "-U", "flash:r:out:r"),

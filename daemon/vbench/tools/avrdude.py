@@ -4,12 +4,14 @@ Written after what that release does, compared with the program itself on the be
 Parts are those of the catalog. Of the help and of the list of parts only the first line is there.
 """
 
+from dataclasses import replace
+
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, TransportError
 from ispd.model.part import Part, Signature
 from ispd.transport.contract import SerialSettings
 from vbench.tools.avrdude_avr109 import Avr109
-from vbench.tools.avrdude_file import FlashInput, Statistics, high_address, load_input, statistics
+from vbench.tools.avrdude_file import FlashInput, Statistics, guess_form, high_address, load_input, statistics
 from vbench.tools.avrdude_words import ExitError, Operation, Task, Words, read_words
 from vbench.tools.machine import Process, UnemulatedError
 
@@ -73,7 +75,7 @@ class _Program:
 
     async def _work(self, line: Avr109) -> int:
         part = self._part()
-        if part is None or not self._are_files_there():
+        if part is None or not self._are_files_fit():
             return 1
         self._info("\n")
         if not await line.initialize():
@@ -112,16 +114,28 @@ class _Program:
         self._process.err(f"\navrdude error: AVR part {wanted} not found\n\nValid parts are:\n")
         return None
 
-    def _are_files_there(self) -> bool:
-        are_there = True
+    def _are_files_fit(self) -> bool:
+        """Look at the files that are there already; formats that were not said are guessed."""
+        are_fit = True
         written = {operation.file for operation in self._words.operations if operation.task is Task.READ}
-        for operation in self._words.operations:
-            is_needed = operation.task is not Task.READ and operation.file not in written
-            if is_needed and self._process.file(operation.file) is None:
-                name = operation.file
+        for number, operation in enumerate(self._words.operations):
+            if operation.task is Task.READ or operation.file in written:
+                continue
+            name = operation.file
+            content = self._process.file(name)
+            if content is None:
                 self._process.err(f"avrdude OS error: file {name} is not readable: No such file or directory\n")
-                are_there = False
-        return are_there
+                are_fit = False
+            elif operation.form == "a":
+                form = guess_form(content)
+                if form is None:
+                    self._process.err(f"avrdude error: cannot determine file format for {name}, specify explicitly\n")
+                    are_fit = False
+                elif form not in "ir":
+                    raise UnemulatedError(f"avrdude with {name}, which looks like format {form}")
+                else:
+                    self._words.operations[number] = replace(operation, form=form)
+        return are_fit
 
     async def _check_signature(self, line: Avr109, part: Part) -> bool:
         wait_s = _SIGNATURE_S

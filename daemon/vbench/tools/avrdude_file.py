@@ -3,13 +3,16 @@
 A later record wins where two overlap; nothing after the end record is looked at; a file may lack it, with a warning.
 """
 
+import string
 from dataclasses import dataclass
 
-from vbench.tools.machine import Process
+from vbench.tools.machine import Process, lines_of
 
-__all__ = ["FlashInput", "Statistics", "high_address", "load_input", "statistics"]
+__all__ = ["FlashInput", "Statistics", "guess_form", "high_address", "load_input", "statistics"]
 
 _BLANK = 0xFF
+_LINE_BYTES = 256
+"""Its buffer for a line: what is longer is read in pieces, of which only the first begins with a colon."""
 _DATA, _END, _SEGMENT, _START_SEGMENT, _LINEAR, _START_LINEAR = range(6)
 
 
@@ -47,13 +50,29 @@ def high_address(cells: list[int], *, keeps_trailing_ff: bool) -> int:
     return (last + 2) // 2 * 2
 
 
+def guess_form(content: bytes) -> str | None:
+    """Return the letter of a file's format: that of the first line that looks like anything; None where none does."""
+    for number, line in enumerate(lines_of(content, _LINE_BYTES)):
+        if number == 0 and line.startswith("\x7fELF"):
+            return "e"
+        if not line.isascii():
+            return "r"
+        length = len(line.removesuffix("\n"))
+        is_hex = line[1:2] in tuple(string.hexdigits)
+        if line.startswith(":") and length >= 11 and is_hex:
+            return "i"
+        if line.startswith("S") and length >= 10 and line[1:2].isdigit():
+            return "s"
+    return None
+
+
 def load_input(
     process: Process, name: str, form: str, size: int, *, keeps_trailing_ff: bool, is_verify: bool
 ) -> FlashInput | None:
     """Read a file for a flash of ``size`` bytes; None where that cannot be done, which was told."""
     content = process.file(name) or b""
     cells: list[int | None] = [None] * size
-    if form == "r" or (form == "a" and not content.lstrip().startswith(b":")):
+    if form == "r":
         cells[: len(content)] = content[:size]
         end = min(len(content), size)
     else:
@@ -90,7 +109,7 @@ def _load_hex(process: Process, name: str, content: bytes, cells: list[int | Non
 def _hex_cells(name: str, content: bytes, cells: list[int | None]) -> tuple[int, bool]:
     """Put records into ``cells``; return the end of the highest, and whether there was an end record. Raises ``_WrongFileError``."""
     base = highest = 0
-    for number, line in enumerate(content.decode("latin-1").splitlines(), start=1):
+    for number, line in enumerate(lines_of(content, _LINE_BYTES), start=1):
         if not line.startswith(":"):
             continue
         offset, kind, data = _record(line, f"at line {number} of {name}")

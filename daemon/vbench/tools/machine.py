@@ -3,12 +3,12 @@
 The folder exists only as a dictionary, the streams only as bytes; time is the bench's. Nothing here knows a program.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from ispd.transport.contract import BytePort, SerialSettings, ToolRun, UsbDeviceAt, UsbLink
 
-__all__ = ["Process", "ToolBench", "UnemulatedError"]
+__all__ = ["Process", "ToolBench", "UnemulatedError", "lines_of"]
 
 _PIPE_BUFFER_BYTES = 4096
 """How much of its standard output a program keeps back while that is a pipe (glibc: st_blksize)."""
@@ -97,3 +97,12 @@ class Process:
     def write_file(self, name: str, content: bytes) -> None:
         """Write a file of the folder."""
         self.files[name.removeprefix("./")] = content
+
+
+def lines_of(content: bytes, most: int) -> Iterator[str]:
+    """Yield a file's lines as ``fgets`` gives them to a buffer of ``most`` bytes: with their ends, long ones in pieces."""
+    at = 0
+    while at < len(content):
+        end = content.find(b"\n", at, at + most - 1) + 1 or min(at + most - 1, len(content))
+        yield content[at:end].decode("latin-1")
+        at = end

@@ -5,8 +5,9 @@ here the one that came last. Left out: ``-r`` and ``-s``, and of the help all bu
 """
 
 import re
+from dataclasses import dataclass
 
-from vbench.tools.machine import Process, UnemulatedError
+from vbench.tools.machine import Process, UnemulatedError, lines_of
 from vbench.tools.usb_host import UsbError, UsbFailureError, UsbHandle, open_device
 
 __all__ = ["VERSIONS", "run"]
@@ -18,6 +19,7 @@ _WAIT_S, _RETRY_S = 0.25, 0.01
 _FIRST_BLOCK_S, _BLOCK_S = 5.0, 0.5
 _MEMORY_BYTES = 0x1000000
 _FLEXSPI = 0x60000000
+_LINE_BYTES = 1024
 _CHIPS = {
     # code bytes, block bytes
     "at90usb162": (15872, 128),
@@ -42,6 +44,33 @@ _CHIPS = {
     "TEENSY41": (8126464, 1024),
     "TEENSY_MICROMOD": (16515072, 1024),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """A line of a file; ``is_right``: all of its bytes are there and add up."""
+
+    length: int
+    address: int
+    kind: int
+    data: bytes
+    is_right: bool
+
+
+def _record(line: str) -> _Record | None:
+    """Read a line the way ``sscanf`` does, which makes do with one digit of two; None where it is none at all."""
+    length, address, kind = _hex(line, 1, 2), _hex(line, 3, 4), _hex(line, 7, 2)
+    if not line.startswith(":") or length is None or address is None or kind is None or len(line) < 11 + 2 * length:
+        return None
+    found = [_hex(line, at, 2) for at in range(9, 11 + 2 * length, 2)]
+    known = bytes(value for value in found if value is not None)
+    is_right = len(known) == length + 1 and (length + (address >> 8) + (address & 0xFF) + kind + sum(known)) & 0xFF == 0
+    return _Record(length, address, kind, known[:length], is_right)
+
+
+def _hex(line: str, at: int, width: int) -> int | None:
+    digits = re.match("[0-9a-fA-F]+", line[at:].lstrip()[:width])
+    return int(digits.group(), 16) if digits else None
 
 
 class _ExitError(Exception):
@@ -165,36 +194,30 @@ class _Program:
         """Read the file; what has no end record is taken too, as far as it goes."""
         name = self._file or ""
         text = self._process.file(name)
-        count = -1 if text is None else self._load_lines(text.decode("latin-1"))
+        count = -1 if text is None else self._load_lines(text)
         if count < 0:
             self._die(f'error reading intel hex file "{name}"')
         self._tell(f'Read "{name}": {count} bytes, {count / self._code_bytes * 100:.1f}% usage\n')
 
-    def _load_lines(self, text: str) -> int:
+    def _load_lines(self, text: bytes) -> int:
         """Return how many bytes the lines hold, -1 where one is wrong."""
         self._image, count, base = {}, 0, 0
-        for number, line in enumerate(text.splitlines(keepends=True), start=1):
-            record = re.match("^:([0-9a-fA-F]{2})([0-9a-fA-F]{4})([0-9a-fA-F]{2})", line)
-            length = int(record.group(1), 16) if record else 0
-            address = int(record.group(2), 16) if record else 0
-            if record is None or len(line) < 11 + 2 * length or address + base + length >= _MEMORY_BYTES:
+        for number, line in enumerate(lines_of(text, _LINE_BYTES), start=1):
+            record = _record(line)
+            if record is None or record.address + base + record.length >= _MEMORY_BYTES:
                 return self._wrong_line(number)
-            kind = int(record.group(3), 16)
-            if kind == 1:
+            if record.kind == 1:
                 break
-            content = re.match("(?:[0-9a-fA-F]{2})*", line[9 : 11 + 2 * length])
-            data = bytes.fromhex(content.group()) if content else b""
-            is_right = len(data) == length + 1 and (sum(bytes.fromhex(line[1:9])) + sum(data)) & 0xFF == 0
-            if kind in (2, 4) and length == 2 and is_right:
-                base = int.from_bytes(data[:2]) << (4 if kind == 2 else 16)
+            if record.kind in (2, 4) and record.length == 2 and record.is_right:
+                base = int.from_bytes(record.data) << (4 if record.kind == 2 else 16)
                 if self._code_bytes > 1048576 and base >= _FLEXSPI:
                     base -= _FLEXSPI
-            if kind:
+            if record.kind:
                 continue
-            if not is_right:
+            if not record.is_right:
                 return self._wrong_line(number)
-            count += length
-            self._image.update(enumerate(data[:length], address + base))
+            count += record.length
+            self._image.update(enumerate(record.data, record.address + base))
         return count
 
     def _wrong_line(self, number: int) -> int:

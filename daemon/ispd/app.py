@@ -111,7 +111,7 @@ def _existing(bench: Path) -> Path:
 
 def _check_slots(config: Config, drivers: Mapping[str, Driver]) -> None:
     for spec in config.slots:
-        if spec.has_programmer and spec.programmer not in drivers:
+        if spec.programmer is not None and spec.programmer not in drivers:
             raise ConfigError(
                 f"slot {spec.name}: there is no programmer {spec.programmer!r}",
                 hint=f"known programmers: {', '.join(sorted(drivers))}",

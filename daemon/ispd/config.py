@@ -190,9 +190,14 @@ def _slot(slot: _Slot) -> SlotSpec:
         raise ConfigError(
             f"slot {slot.name}: target_usb {slot.target_usb!r} is no USB topology path", hint='write "1-2.1"'
         )
-    if slot.port is None or slot.programmer is None:
+    if slot.port is None:
         return _without_programmer(slot)
     is_usb = slot.port.startswith(_USB_PREFIX)
+    if slot.programmer is None and not is_usb:
+        raise ConfigError(
+            f"slot {slot.name} has no programmer",
+            hint="a device node does not tell what is behind it: name the programmer's kind",
+        )
     if not is_usb and not slot.port.startswith("/"):
         raise ConfigError(
             f"slot {slot.name}: port {slot.port!r} is neither a device path nor a USB path",
@@ -210,11 +215,10 @@ def _slot(slot: _Slot) -> SlotSpec:
 
 def _without_programmer(slot: _Slot) -> SlotSpec:
     """Return a slot that is only the USB port of its boards."""
-    if slot.port is not None or slot.programmer is not None or slot.baud is not None:
-        missing = "port" if slot.port is None else "programmer"
+    if slot.programmer is not None or slot.baud is not None:
         raise ConfigError(
-            f"slot {slot.name} has no {missing}",
-            hint="a programmer has both, programmer and port; a slot without programmer has target_usb alone",
+            f"slot {slot.name} has no port",
+            hint="name the programmer's port; a slot without programmer has target_usb alone",
         )
     if slot.target_usb is None:
         raise ConfigError(

@@ -59,6 +59,11 @@ def test_a_slot_may_be_a_usb_port_alone(tmp_path):
     assert (second.name, second.has_programmer) == ("P2", False)
 
 
+def test_a_place_in_the_usb_tree_needs_no_kind_of_programmer(tmp_path):
+    (slot,) = load_config(write(tmp_path, '[[slot]]\nname = "A1"\nport = "usb:1-4"\n'), is_root=True).slots
+    assert slot == SlotSpec(name="A1", path="1-4")
+
+
 def test_the_shipped_file_is_valid_and_says_the_defaults():
     shipped = load_config(Path("config/ispd.toml"), is_root=True)
     assert shipped.socket == Path("/run/ispd/ispd.sock")
@@ -124,7 +129,7 @@ OTHER = '[[slot]]\nname = "A2"\nprogrammer = "stk500v1"\nport = "usb:1-4"\n'
         pytest.param(SLOT.replace("A1", "a,b"), "'a,b'", id="no-name"),
         pytest.param('[[slot]]\nname = "A1"', "neither a programmer nor target_usb", id="nothing-at-all"),
         pytest.param('[[slot]]\nname = "A1"\nprogrammer = "usbasp"', "has no port", id="no-place"),
-        pytest.param('[[slot]]\nname = "A1"\nport = "usb:1-4"', "has no programmer", id="no-kind"),
+        pytest.param('[[slot]]\nname = "A1"\nport = "/dev/x"', "has no programmer", id="no-kind"),
         pytest.param('[[slot]]\nname = "A1"\nbaud = 9600\ntarget_usb = "1-2"', "has no port", id="baud-of-nothing"),
         pytest.param(SLOT + 'target_usb = "2.1"', "'2.1' is no USB topology path", id="no-path"),
         pytest.param(BOARDS_ONLY + BOARDS_ONLY.replace("P1", "P2"), "share target_usb", id="same-board-only"),

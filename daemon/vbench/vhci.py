@@ -125,10 +125,12 @@ class VhciBus:
         plug = self._plugged.pop(port, None)
         if plug is None:
             return
+        number = self._place(port)[1]
         try:
-            self._order("detach", str(self._place(port)[1]))
+            if _status_of(number) != _FREE:
+                self._order("detach", str(number))
         except OSError as error:
-            if error.errno != errno.EINVAL:  # the kernel knows already that nothing is there
+            if error.errno != errno.EINVAL:  # it has left this very moment
                 raise
         plug.stop()
 

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 import anyio
 import anyio.lowlevel
 
-from ispd.errors import LinkClosedError, LinkTimeoutError, RemoteProtocolError
-from ispd.transport.contract import ControlTransfer, UsbIdentity
+from ispd.errors import LinkClosedError, LinkTimeoutError, LocalProtocolError, RemoteProtocolError
+from ispd.transport.contract import BulkTransfer, UsbIdentity, UsbTransfer
 from vbench.bench_port import BenchTime
-from vbench.emulated import ControlReply, UsbEnd
+from vbench.emulated import BulkEnd, ControlReply, UsbEnd
 
 __all__ = ["BenchUsbLink"]
 
@@ -48,7 +48,7 @@ class BenchUsbLink:
         """How the device presents itself."""
         return self._identity
 
-    async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+    async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         """Carry out transfers back to back; see the contract."""
         with self._guard:
             found: list[bytes] = []
@@ -67,11 +67,11 @@ class BenchUsbLink:
         """The plug was pulled: whoever waits gets ``LinkClosedError``."""
         self._end()
 
-    async def _transfer(self, transfer: ControlTransfer) -> bytes:
+    async def _transfer(self, transfer: UsbTransfer) -> bytes:
         self._check()
         begun = self._time.now()
         self._programmer.run(begun)
-        reply = self._programmer.control(transfer, begun)
+        reply = self._reply(transfer, begun)
         is_late = reply.ends_at - begun > transfer.timeout_s
         await self._wait_until(begun + transfer.timeout_s if is_late else reply.ends_at)
         if self._programmer.power_lost_at is not None:
@@ -81,9 +81,21 @@ class BenchUsbLink:
             raise LinkTimeoutError(self._name, transfer.timeout_s)
         return self._data(transfer, reply)
 
-    def _data(self, transfer: ControlTransfer, reply: ControlReply) -> bytes:
+    def _reply(self, transfer: UsbTransfer, begun: float) -> ControlReply:
+        if not isinstance(transfer, BulkTransfer):
+            return self._programmer.control(transfer, begun)
+        if not isinstance(self._programmer, BulkEnd):
+            raise LocalProtocolError(f"{self._name} has no bulk endpoint 0x{transfer.endpoint:02X}")
+        return self._programmer.bulk(transfer, begun)
+
+    def _data(self, transfer: UsbTransfer, reply: ControlReply) -> bytes:
         if reply.stalled:
-            raise RemoteProtocolError(f"{self._name} refused request {transfer.request} (stall)", is_usb=True)
+            what = (
+                f"endpoint 0x{transfer.endpoint:02X}"
+                if isinstance(transfer, BulkTransfer)
+                else f"request {transfer.request}"
+            )
+            raise RemoteProtocolError(f"{self._name} refused {what} (stall)", is_usb=True)
         return reply.data[: transfer.length] if transfer.is_in else b""
 
     async def _wait_until(self, at: float) -> None:

@@ -5,13 +5,14 @@ All times are bench seconds and given by the caller; nothing in an emulated prog
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from ispd.transport.contract import ControlTransfer, PortKind, UsbIdentity
+from ispd.transport.contract import BulkTransfer, ControlTransfer, PortKind, UsbIdentity
 from vbench.isp_socket import IspSocket
 from vbench.target import AvrTarget
 
 __all__ = [
+    "BulkEnd",
     "ControlReply",
     "Emulated",
     "EmulatedBoard",
@@ -85,7 +86,7 @@ class EmulatedSerial(Emulated, SerialEnd, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlReply:
-    """How the device answered a control transfer. ``ends_at`` is when the host sees its status stage, infinity for never.
+    """How the device answered a transfer. ``ends_at`` is when the host sees its end (control: its status stage), infinity for never.
 
     ``data`` is what an IN transfer brought; ``stalled``: the device refused the request.
     """
@@ -105,6 +106,14 @@ class UsbEnd(Protocol):
         """Catch up with the clock."""
 
     def control(self, transfer: ControlTransfer, at: float) -> ControlReply:
+        """Carry out one transfer that the host begins at ``at``; never called before the one before has ended."""
+
+
+@runtime_checkable
+class BulkEnd(Protocol):
+    """The device's end of bulk endpoints, for a :class:`UsbEnd` that has some."""
+
+    def bulk(self, transfer: BulkTransfer, at: float) -> ControlReply:
         """Carry out one transfer that the host begins at ``at``; never called before the one before has ended."""
 
 

@@ -17,19 +17,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import cast
 
 import usb.backend
 import usb.core
 
 from ispd.transport.contract import (
     USB_PORT_PREFIX,
+    BulkTransfer,
     ControlTransfer,
     PortChange,
     PortEvent,
     PortKind,
     UsbIdentity,
+    UsbTransfer,
 )
-from vbench.emulated import ControlReply, EmulatedUsb
+from vbench.emulated import BulkEnd, ControlReply, EmulatedUsb
 from vbench.target import AvrTarget
 from vbench.usb_descriptors import Descriptors
 
@@ -59,6 +62,9 @@ _INTERFACE_FIELDS = (
     "bLength:B bDescriptorType:B bInterfaceNumber:B bAlternateSetting:B bNumEndpoints:B bInterfaceClass:B "
     "bInterfaceSubClass:B bInterfaceProtocol:B iInterface:B"
 )
+_ENDPOINT_FIELDS = "bLength:B bDescriptorType:B bEndpointAddress:B bmAttributes:B wMaxPacketSize:H bInterval:B"
+_ENDPOINT = 5
+"""Descriptor type (USB 2.0, table 9-5)."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -94,6 +100,8 @@ class UsbPlace:
     """The plug is out and the hub has not told yet: every request breaks with error 5."""
     takes_bytes: int | None = None
     """How many bytes of the next requests the device takes, None for all."""
+    halted: set[int] = field(default_factory=set)
+    """Endpoints that stalled and were not cleared: the device says no more there."""
     claimed: "_Handle | None" = None
     is_busy: bool = False
     """A request is under way."""
@@ -141,15 +149,20 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         """Return bench seconds."""
         return time.monotonic() - self._begun
 
-    def add(self, path: str, programmer: EmulatedUsb, *, usb: UsbIdentity | None = None) -> UsbPlace:
-        """Plug a programmer in at a topology path (``1-1.4``). ``usb`` is another identity than its firmware's own."""
+    def add(
+        self, path: str, programmer: EmulatedUsb, *, usb: UsbIdentity | None = None, interface: bytes | None = None
+    ) -> UsbPlace:
+        """Plug a programmer in at a topology path (``1-1.4``). ``usb`` is another identity than its firmware's own.
+
+        ``interface`` is the descriptor of its interface with those of its endpoints, for one that has any.
+        """
         bus, _, ports = path.partition("-")
         place = UsbPlace(
             bus=int(bus),
             ports=tuple(map(int, ports.split("."))),
             programmer=programmer,
             usb=usb or programmer.usb,
-            descriptors=Descriptors(usb or programmer.usb, version=_VERSION),
+            descriptors=Descriptors(usb or programmer.usb, version=_VERSION, interfaces=interface),
             address=next(self._addresses),
         )
         self._places[path] = place
@@ -233,11 +246,18 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         return SimpleNamespace(**_fields(_CONFIGURATION_FIELDS, dev.descriptors.configuration), extra_descriptors=[])
 
     def get_interface_descriptor(self, dev: UsbPlace, intf: int, alt: int, _config: int) -> SimpleNamespace:
-        """Return the only interface; it has no endpoint but 0."""
+        """Return the only interface."""
         if (intf, alt) != (0, 0):
             raise IndexError(intf)
         interface = dev.descriptors.configuration[_CONFIGURATION_BYTES:]
         return SimpleNamespace(**_fields(_INTERFACE_FIELDS, interface), extra_descriptors=[])
+
+    def get_endpoint_descriptor(self, dev: UsbPlace, ep: int, _intf: int, _alt: int, _config: int) -> SimpleNamespace:
+        """Return an endpoint of the only interface, by its place in the descriptors."""
+        endpoints = [one for one in _each(dev.descriptors.configuration) if one[1] == _ENDPOINT]
+        return SimpleNamespace(
+            **_fields(_ENDPOINT_FIELDS, endpoints[ep]), bRefresh=0, bSynchAddress=0, extra_descriptors=[]
+        )
 
     # -- open devices ------------------------------------------------------------------------------------------------
 
@@ -333,30 +353,66 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
             self._check(dev_handle, f"request {bRequest}")
             if bmRequestType & _TO_WHOM == _CLASS_TO_INTERFACE and place.claimed is not dev_handle:
                 _fail(errno.EBUSY)
-            if place.is_busy:
-                self.strays.append(f"request {bRequest} before another had ended")
-            place.is_busy = True
-            try:
-                reply = self._reply(place, transfer)
-                self._await_end(dev_handle, transfer, reply)
-            finally:
-                place.is_busy = False
-        if not is_in:
-            return len(transfer.data[: place.takes_bytes])
-        answer = reply.data[: len(data)]
-        data[: len(answer)] = array.array("B", answer)
-        return len(answer)
+            reply = self._carry_out(dev_handle, transfer)
+        return len(transfer.data[: place.takes_bytes]) if not is_in else _fill(data, reply)
 
-    def _reply(self, place: UsbPlace, transfer: ControlTransfer) -> ControlReply:
+    def bulk_write(self, dev_handle: _Handle, ep: int, _intf: int, data: "array.array[int]", timeout: int) -> int:
+        """Carry out a transfer to the device; returns how many bytes it took."""
+        transfer = BulkTransfer(endpoint=ep, data=data.tobytes(), timeout_s=timeout / 1000 or math.inf)
+        with dev_handle.place.changed:
+            self._bulk(dev_handle, transfer)
+        return len(transfer.data[: dev_handle.place.takes_bytes])
+
+    def bulk_read(self, dev_handle: _Handle, ep: int, _intf: int, buff: "array.array[int]", timeout: int) -> int:
+        """Carry out a transfer from the device; returns how many bytes it brought."""
+        transfer = BulkTransfer(endpoint=ep, length=len(buff), timeout_s=timeout / 1000 or math.inf)
+        with dev_handle.place.changed:
+            return _fill(buff, self._bulk(dev_handle, transfer))
+
+    def clear_halt(self, dev_handle: _Handle, ep: int) -> None:
+        """Let an endpoint that stalled be used again."""
+        with dev_handle.place.changed:
+            self._check(dev_handle, "clear halt")
+            dev_handle.place.halted.discard(ep)
+
+    def _bulk(self, handle: _Handle, transfer: BulkTransfer) -> ControlReply:
+        place = handle.place
+        self._check(handle, f"endpoint {transfer.endpoint}")
+        _fail(errno.ENOENT if place.claimed is not handle else None)
+        _fail(errno.EPIPE if transfer.endpoint in place.halted else None)
+        try:
+            return self._carry_out(handle, transfer)
+        except usb.core.USBError as error:
+            if error.errno == errno.EPIPE:
+                place.halted.add(transfer.endpoint)
+            raise
+
+    def _carry_out(self, handle: _Handle, transfer: UsbTransfer) -> ControlReply:
+        """Have the device answer and take the time of it; a transfer before the last one's end is noted."""
+        place = handle.place
+        if place.is_busy:
+            self.strays.append(f"{transfer} before another had ended")
+        place.is_busy = True
+        try:
+            reply = self._reply(place, transfer)
+            self._await_end(handle, transfer, reply)
+        finally:
+            place.is_busy = False
+        return reply
+
+    def _reply(self, place: UsbPlace, transfer: UsbTransfer) -> ControlReply:
         _fail(errno.EIO if place.is_dead else None)
-        if transfer.request_type & _TYPE_MASK == _STANDARD:
+        if isinstance(transfer, ControlTransfer) and transfer.request_type & _TYPE_MASK == _STANDARD:
             return self._standard(place, transfer)
         if place.next_errno is not None:
             number, place.next_errno = place.next_errno, None
             _fail(number)
         begun = self.now()
         place.programmer.run(begun)
-        return place.programmer.control(transfer, begun)
+        if isinstance(transfer, ControlTransfer):
+            return place.programmer.control(transfer, begun)
+        # its descriptors show endpoints, so it has them
+        return cast("BulkEnd", place.programmer).bulk(transfer, begun)
 
     def _standard(self, place: UsbPlace, transfer: ControlTransfer) -> ControlReply:
         """Answer from the descriptors, at once: the firmware's own requests keep their count and their faults."""
@@ -364,7 +420,7 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         data = None if is_text and not place.has_texts else place.descriptors.answer(transfer)
         return ControlReply(ends_at=self.now(), data=data or b"", stalled=data is None)
 
-    def _await_end(self, handle: _Handle, transfer: ControlTransfer, reply: ControlReply) -> None:
+    def _await_end(self, handle: _Handle, transfer: UsbTransfer, reply: ControlReply) -> None:
         """Wait as the caller of libusb does; the place's lock is given up meanwhile."""
         place = handle.place
         begun = self.now()
@@ -405,6 +461,20 @@ def _fail(number: int | None) -> None:
     """Raise pyusb's error for an error number, None for none."""
     if number is not None:
         raise usb.core.USBError(os.strerror(number), errno=number)
+
+
+def _fill(buffer: "array.array[int]", reply: ControlReply) -> int:
+    """Put what came into the host's buffer, as far as it has room; returns how many bytes that are."""
+    answer = reply.data[: len(buffer)]
+    buffer[: len(answer)] = array.array("B", answer)
+    return len(answer)
+
+
+def _each(descriptors: bytes) -> Iterator[bytes]:
+    """Yield descriptors that lie one behind the other."""
+    while descriptors:
+        yield descriptors[: descriptors[0]]
+        descriptors = descriptors[descriptors[0] :]
 
 
 def _fields(layout: str, descriptor: bytes) -> dict[str, int]:

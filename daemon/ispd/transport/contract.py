@@ -9,6 +9,7 @@ from typing import Protocol
 __all__ = [
     "TURN_S",
     "USB_PORT_PREFIX",
+    "BulkTransfer",
     "BytePort",
     "ControlTransfer",
     "Hardware",
@@ -23,6 +24,7 @@ __all__ = [
     "UsbDeviceAt",
     "UsbIdentity",
     "UsbLink",
+    "UsbTransfer",
 ]
 
 TURN_S = 30.0
@@ -100,6 +102,31 @@ class ControlTransfer:
         return bool(self.request_type & 0x80)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkTransfer:
+    """One transfer on a bulk endpoint (USB 2.0, chapter 5.8) of the active configuration.
+
+    :param endpoint: bEndpointAddress; bit 7 set means that the device sends.
+    :param data: bytes for the device, where bit 7 is clear.
+    :param length: most bytes to take from the device, where bit 7 is set; a short packet ends the transfer earlier.
+    :param timeout_s: how long the device may hold it up, by NAK.
+    """
+
+    endpoint: int
+    data: bytes = b""
+    length: int = 0
+    timeout_s: float = 5.0
+
+    @property
+    def is_in(self) -> bool:
+        """True where the device sends the data."""
+        return bool(self.endpoint & 0x80)
+
+
+UsbTransfer = ControlTransfer | BulkTransfer
+"""What a USB link carries."""
+
+
 class PortKind(StrEnum):
     """How a port is spoken to."""
 
@@ -141,15 +168,16 @@ class UsbLink(Protocol):
     def identity(self) -> UsbIdentity:
         """Identity read from the device itself when it was opened; its texts are verbatim."""
 
-    async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+    async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         """Carry out transfers back to back and return what each brought; ``b""`` for those that send data.
 
-        An answer may be shorter than asked. When cancelled, the transfer that is under way is finished, no further one is
+        The interface of a bulk endpoint is taken by its first transfer, until the device is closed. An answer may be shorter than asked. When cancelled, the transfer that is under way is finished, no further one is
         begun, and then the cancellation goes on.
 
         Raises ``LinkClosedError`` once the device is gone, ``LinkTimeoutError`` where a transfer took longer than its
-        ``timeout_s``, ``RemoteProtocolError`` where the device refused it (a stall) or took only part of the data. The
-        transfers after the failed one were not begun.
+        ``timeout_s``, ``RemoteProtocolError`` where the device refused it (a stall) or took only part of the data,
+        ``LocalProtocolError`` where the device has no such endpoint. The transfers after the failed one were not begun. A
+        stalled endpoint is ready for use again; what a late answer may still bring is the caller's to drop.
         """
 
     async def aclose(self) -> None:

@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from ispd.errors import ErrorCode, IspdError, LinkClosedError, LinkTimeoutError, TransportError
-from ispd.transport.contract import ControlTransfer, UsbIdentity
+from ispd.transport.contract import UsbIdentity, UsbTransfer
 from ispd.transport.usb_device import BlockingUsbDevice, UsbPlace, load_libusb
 
 __all__ = ["UsbBus", "UsbDevice"]
@@ -38,7 +38,7 @@ once, one that never does is tried every ten seconds for days."""
 class _Batch:
     """Transfers on their way to the worker, and what came of them."""
 
-    transfers: tuple[ControlTransfer, ...]
+    transfers: tuple[UsbTransfer, ...]
     done: anyio.Event = field(default_factory=anyio.Event)
     replies: list[bytes] = field(default_factory=list)
     error: IspdError | None = None
@@ -132,7 +132,7 @@ class UsbDevice:
             raise LinkClosedError(self.name)
         return self._worker.identity
 
-    async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+    async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         """Carry out transfers back to back; see the contract."""
         with self._guard:
             await anyio.lowlevel.checkpoint_if_cancelled()

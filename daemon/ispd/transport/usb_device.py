@@ -23,7 +23,7 @@ from ispd.errors import (
     RemoteProtocolError,
     TransportError,
 )
-from ispd.transport.contract import USB_PORT_PREFIX, ControlTransfer, UsbIdentity
+from ispd.transport.contract import USB_PORT_PREFIX, BulkTransfer, ControlTransfer, UsbIdentity, UsbTransfer
 from ispd.transport.holders import port_holders
 
 __all__ = ["BlockingUsbDevice", "UsbPlace", "load_libusb"]
@@ -130,10 +130,10 @@ class BlockingUsbDevice:
             self._return_driver(number)
         usb.util.dispose_resources(self._device)
 
-    def transfer(self, transfer: ControlTransfer) -> bytes:
+    def transfer(self, transfer: UsbTransfer) -> bytes:
         """Carry out one transfer; see ``UsbLink.submit`` for what it raises."""
         try:
-            return self._control(transfer)
+            return self._bulk(transfer) if isinstance(transfer, BulkTransfer) else self._control(transfer)
         except usb.core.USBTimeoutError as error:
             raise LinkTimeoutError(self._port, transfer.timeout_s) from error
         except usb.core.USBError as error:
@@ -152,14 +152,13 @@ class BlockingUsbDevice:
             if error.errno != errno.EBUSY or not self._device.is_kernel_driver_active(number):
                 raise
 
-    def _make_ours(self, transfer: ControlTransfer) -> None:
-        """Take the interface that a class request goes to: the kernel lets nobody else's pass.
+    def _make_ours(self, number: int) -> None:
+        """Take an interface, for class requests to it or for its endpoints: the kernel lets nobody else's pass.
 
         A driver that holds it, usbhid on a bootloader that calls itself a human interface device, is taken off until the device is
         closed.
         """
-        number = transfer.index & _INTERFACE_MASK
-        if transfer.request_type & _TO_WHOM != _CLASS_TO_INTERFACE or number in self._ours:
+        if number in self._ours:
             return
         if self._device.is_kernel_driver_active(number):
             self._device.detach_kernel_driver(number)
@@ -216,15 +215,46 @@ class BlockingUsbDevice:
         # libusb takes 0 for "wait for ever"
         timeout_ms = max(1, math.ceil(transfer.timeout_s * 1000))
         request = (transfer.request_type, transfer.request, transfer.value, transfer.index)
-        self._make_ours(transfer)
+        if transfer.request_type & _TO_WHOM == _CLASS_TO_INTERFACE:
+            self._make_ours(transfer.index & _INTERFACE_MASK)
         if transfer.is_in:
             return bytes(self._device.ctrl_transfer(*request, transfer.length, timeout_ms))
         taken = self._device.ctrl_transfer(*request, transfer.data, timeout_ms)
         if taken < len(transfer.data):
             raise RemoteProtocolError(
-                f"request {transfer.request}: {taken} of {len(transfer.data)} bytes were taken", is_usb=True
+                f"{_what(transfer)}: {taken} of {len(transfer.data)} bytes were taken", is_usb=True
             )
         return b""
+
+    def _bulk(self, transfer: BulkTransfer) -> bytes:
+        """Carry out one transfer; raises pyusb's errors, and what a stall leaves behind is cleared.
+
+        Raises ``RemoteProtocolError`` where not all data was taken, ``LocalProtocolError`` where there is no such endpoint.
+        """
+        timeout_ms = max(1, math.ceil(transfer.timeout_s * 1000))
+        self._make_ours(self._interface_of(transfer.endpoint))
+        try:
+            if transfer.is_in:
+                return bytes(self._device.read(transfer.endpoint, transfer.length, timeout_ms))
+            taken = self._device.write(transfer.endpoint, transfer.data, timeout_ms)
+        except usb.core.USBError as error:
+            if error.errno == errno.EPIPE:
+                self._device.clear_halt(transfer.endpoint)
+            raise
+        if taken < len(transfer.data):
+            raise RemoteProtocolError(
+                f"{_what(transfer)}: {taken} of {len(transfer.data)} bytes were taken", is_usb=True
+            )
+        return b""
+
+    def _interface_of(self, endpoint: int) -> int:
+        """Return the number of the interface that has a bulk endpoint, as it is set up now."""
+        for interface in self._device.get_active_configuration():
+            for one in interface:
+                is_bulk = usb.util.endpoint_type(one.bmAttributes) == usb.util.ENDPOINT_TYPE_BULK
+                if one.bEndpointAddress == endpoint and is_bulk:
+                    return int(interface.bInterfaceNumber)
+        raise LocalProtocolError(f"{self._port} has no bulk endpoint 0x{endpoint:02X}")
 
     def _answers(self) -> bool:
         """Tell whether the device is still there."""
@@ -234,18 +264,18 @@ class BlockingUsbDevice:
             return False
         return True
 
-    def _transfer_error(self, transfer: ControlTransfer, error: Any) -> IspdError:
+    def _transfer_error(self, transfer: UsbTransfer, error: Any) -> IspdError:
         """Return what an error number means once a transfer was tried."""
         if error.errno in _GONE:
             return LinkClosedError(self._port)
         if error.errno == errno.EPIPE:
-            return RemoteProtocolError(f"{self._port} refused request {transfer.request} (stall)", is_usb=True)
+            return RemoteProtocolError(f"{self._port} refused {_what(transfer)} (stall)", is_usb=True)
         if error.errno == errno.EINVAL:
-            return LocalProtocolError(f"request {transfer.request} to {self._port} cannot be sent: {error.strerror}")
+            return LocalProtocolError(f"{_what(transfer)} to {self._port} cannot be sent: {error.strerror}")
         # A broken transfer is the first sign of a pulled plug, some 100 ms before the hub tells; or just a bad cable.
         if error.errno == errno.EIO and not self._answers():
             return LinkClosedError(self._port)
-        return RemoteProtocolError(f"request {transfer.request} to {self._port} failed: {error.strerror}", is_usb=True)
+        return RemoteProtocolError(f"{_what(transfer)} to {self._port} failed: {error.strerror}", is_usb=True)
 
     def _open_error(self, error: Any) -> TransportError:
         """Return the error an operator understands."""
@@ -266,6 +296,13 @@ class BlockingUsbDevice:
         if number == errno.ETIMEDOUT:
             return LinkTimeoutError(self._port, _TEXT_TIMEOUT_MS / 1000)
         return LinkClosedError(self._port)
+
+
+def _what(transfer: UsbTransfer) -> str:
+    """Return how a message calls a transfer."""
+    return (
+        f"endpoint 0x{transfer.endpoint:02X}" if isinstance(transfer, BulkTransfer) else f"request {transfer.request}"
+    )
 
 
 def _not_found(port: str) -> TransportError:

@@ -7,7 +7,16 @@ from tests.unit.chain.scripted_desk import BOARD
 
 from ispd.errors import LinkClosedError
 from ispd.transport.clock import SystemClock
-from ispd.transport.contract import BytePort, ControlTransfer, ToolOutcome, ToolRun, UsbDeviceAt, UsbIdentity, UsbLink
+from ispd.transport.contract import (
+    BytePort,
+    ControlTransfer,
+    ToolOutcome,
+    ToolRun,
+    UsbDeviceAt,
+    UsbIdentity,
+    UsbLink,
+    UsbTransfer,
+)
 
 __all__ = ["UsbDesk", "line"]
 
@@ -29,10 +38,11 @@ class _Link:
         self.identity = desk.identity
         self._desk = desk
 
-    async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+    async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         await anyio.lowlevel.checkpoint()
         replies = []
         for transfer in transfers:
+            assert isinstance(transfer, ControlTransfer)
             self._desk.seen.append(transfer)
             if self._desk.vanishes_after is not None and len(self._desk.seen) > self._desk.vanishes_after:
                 raise LinkClosedError(self.name)

@@ -8,7 +8,7 @@ from tests.unit.programmers.usbasp_rig import ASK, CONNECT, ENABLE, PARTS, SET_S
 from ispd.errors import ErrorCode, LocalProtocolError, ProgrammerError, RemoteProtocolError
 from ispd.programmers.control import ControlChannel
 from ispd.programmers.usbasp import DRIVER
-from ispd.transport.contract import ControlTransfer, UsbIdentity
+from ispd.transport.contract import ControlTransfer, UsbIdentity, UsbTransfer
 from ispd.wire import avr_isp
 from vbench.faults import Fault, MisoStuck, MosiMisoShort, NoisyReplies, Silent
 from vbench.hardware import BenchHardware
@@ -90,10 +90,11 @@ class ScriptedLink:
         self.is_closed = False
         self._reply = reply
 
-    async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+    async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         return [self._answer(transfer) for transfer in transfers]
 
-    def _answer(self, transfer: ControlTransfer) -> bytes:
+    def _answer(self, transfer: UsbTransfer) -> bytes:
+        assert isinstance(transfer, ControlTransfer)
         self.asked.append(transfer.request)
         answer = self._reply(transfer)
         if answer is None:

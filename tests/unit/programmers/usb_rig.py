@@ -7,7 +7,7 @@ import anyio
 
 from ispd.errors import LinkTimeoutError, RemoteProtocolError
 from ispd.programmers.contract import Driver, IspProgrammer
-from ispd.transport.contract import ControlTransfer, UsbIdentity, UsbLink
+from ispd.transport.contract import ControlTransfer, UsbIdentity, UsbLink, UsbTransfer
 from vbench.emulated import EmulatedUsb
 from vbench.hardware import BenchHardware
 from vbench.target import AvrTarget
@@ -49,11 +49,12 @@ class MeddledLink:
     def identity(self) -> UsbIdentity:
         return self._link.identity
 
-    async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+    async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         await anyio.sleep(self._rig.lag())
         return [await self._one(transfer) for transfer in transfers]
 
-    async def _one(self, transfer: ControlTransfer) -> bytes:
+    async def _one(self, transfer: UsbTransfer) -> bytes:
+        assert isinstance(transfer, ControlTransfer)
         meddle = self._rig.meddler(len(self._rig.log), transfer)
         self._rig.log.append(transfer)
         if meddle is Meddle.STALL:

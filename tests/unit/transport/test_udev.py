@@ -162,6 +162,33 @@ async def test_events_do_not_wait_for_a_listing_and_are_newer_than_it(fake: Fake
             assert quiet.cancelled_caught, "neither is the port that left back, nor the one that came gone"
 
 
+async def test_a_listing_from_before_an_error_counts_for_nothing(fake: FakeUdev) -> None:
+    fake.devices[:] = [device("1-1.1", "ttyACM0")]
+    fake.may_list.clear()
+    with anyio.fail_after(10):
+        async with Machine().hotplug() as events:
+            with anyio.move_on_after(0.05):
+                await anext(events)
+            fake.devices[:] = [device("1-1.2", "ttyACM0")]
+            fake.monitors[0].ring(OSError("POLLERR"))
+            with anyio.move_on_after(0.5):
+                await anext(events)
+            assert len(fake.monitors) == 2
+            fake.may_list.set()
+            assert shown(await anext(events)) == ("added", "1-1.2")
+
+
+async def test_a_port_is_told_of_before_what_comes_after_it_is_read(fake: FakeUdev) -> None:
+    fake.devices.append(device("1-1.1", "ttyACM0"))
+    with anyio.fail_after(5):
+        async with Machine().hotplug() as events:
+            await anext(events)
+            fake.monitors[0].ring(device("1-1.2", "ttyACM1"), device("1-1.3", "ttyACM2"))
+            assert shown(await anext(events)) == ("added", "1-1.2")
+            assert len(fake.monitors[0].events) == 1
+            assert shown(await anext(events)) == ("added", "1-1.3")
+
+
 def test_what_no_event_told_is_found_after_thirty_seconds(fake: FakeUdev, monkeypatch: pytest.MonkeyPatch) -> None:
     class Inline:
         """Virtual time would run away from a thread."""

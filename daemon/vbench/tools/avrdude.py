@@ -63,7 +63,7 @@ class _Program:
             self._info(_FAREWELL)
             return 1
         try:
-            line = Avr109(self._process, port)
+            line = Avr109(self._process, port, self._bar.complain)
             await line.drain()
             result = await self._work(line)
             await line.leave()

@@ -1,10 +1,12 @@
 """AVR109 as avrdude 7.1 speaks it over a tty. A peer that is silent costs 5 s each time; one that is gone costs for ever."""
 
+from collections.abc import Callable
+
 import anyio
 
 from ispd.errors import LinkClosedError
 from ispd.transport.contract import BytePort
-from vbench.tools.machine import Process, UnemulatedError
+from vbench.tools.machine import Process
 
 __all__ = ["Avr109"]
 
@@ -14,10 +16,14 @@ _CR = b"\r"
 
 
 class Avr109:
-    """The programmer's end of the line."""
+    """The programmer's end of the line.
 
-    def __init__(self, process: Process, port: BytePort) -> None:
+    :param complain: prints an error.
+    """
+
+    def __init__(self, process: Process, port: BytePort, complain: Callable[[str], object]) -> None:
         self._process = process
+        self._complain = complain
         self._port = port
         self._kept = b""
         self._is_gone = False
@@ -29,7 +35,7 @@ class Avr109:
         try:
             await self._port.send(data)
         except LinkClosedError:
-            self._process.err("avrdude OS error: unable to write: Input/output error\n")
+            self._complain("avrdude OS error: unable to write: Input/output error\n")
 
     async def _receive(self, count: int) -> bytes | None:
         """Return that many bytes; None where one of them took too long, which was told.
@@ -41,7 +47,7 @@ class Avr109:
         while len(self._kept) < count:
             if await self._wait(until - now()):
                 continue
-            self._process.err("avrdude error: programmer is not responding\n")
+            self._complain("avrdude error: programmer is not responding\n")
             return None
         data, self._kept = self._kept[:count], self._kept[count:]
         return data
@@ -75,7 +81,7 @@ class Avr109:
         await self._send(command)
         if await self._receive(1) == _CR:
             return True
-        self._process.err(f"avrdude error: programmer did not respond to command: {what}\n")
+        self._complain(f"avrdude error: programmer did not respond to command: {what}\n")
         return False
 
     async def _asked(self, command: bytes, count: int = 1) -> bytes | None:
@@ -135,13 +141,14 @@ class Avr109:
             content += await self._asked(b"g" + count.to_bytes(2) + b"F", count) or b"\xff" * count
         return content
 
-    async def write_page(self, start: int, data: bytes) -> None:
-        """Write a page of the flash."""
+    async def write_page(self, start: int, data: bytes) -> bool:
+        """Write a page of the flash; False where a block of it was not taken, which was told."""
         await self._set_address(start)
         for at in range(0, len(data), self.buffer_bytes):
             piece = data[at : at + self.buffer_bytes]
             if not await self._confirmed(b"B" + len(piece).to_bytes(2) + b"F" + piece, "write block"):
-                raise UnemulatedError("avrdude writing byte by byte, after a block was refused")
+                return False
+        return True
 
     async def _set_address(self, address: int) -> None:
         await self._confirmed(b"A" + (address // 2).to_bytes(2), "set addr")

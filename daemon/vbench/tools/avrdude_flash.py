@@ -90,9 +90,28 @@ class FlashWork:
             old = await self._line.read_page(start, page_bytes) if None in cells else b""
             pages[start] = bytes(old[at] if cell is None else cell for at, cell in enumerate(cells))
         for number, start in enumerate(range(0, end, page_bytes), start=1):
-            if start in pages:
-                await self._line.write_page(start, pages[start])
+            if start in pages and not await self._line.write_page(start, pages[start]):
+                self._write_bytes(found)
+                return
             self._bar.report(number, len(pages))
+
+    def _write_bytes(self, found: FlashInput) -> None:
+        """Try byte by byte what went wrong by pages: AVR109 cannot, every byte is told to have failed, and then all is well."""
+        page_bytes = self._flash.page_bytes
+        end = (found.size + 1) // 2 * 2
+        is_tainted = False
+        for at in range(end):
+            if any(cell is not None for cell in found.cells[at & ~1 : (at | 1) + 1]):
+                is_tainted = True
+                self._bar.complain(" ***failed;\n")
+            if is_tainted and (at % page_bytes == page_bytes - 1 or at == end - 1):
+                is_tainted = False
+                first = at - page_bytes + 1
+                self._bar.complain(
+                    "avrdude error: butterfly programmer uses avr_write_page() but does not\n"
+                    "        provide a cmd() method\n"
+                    f" *** page {at // page_bytes} (addresses 0x{first & 0xFFFFFFFF:04x} - 0x{at:04x}) failed to write\n\n"
+                )
 
     async def _read_pages(self, wanted: range | list[int]) -> bytearray:
         page_bytes = self._flash.page_bytes
@@ -153,6 +172,16 @@ class Bar:
             self._is_done = True
             end = "\n\n" if most else ""
             self._process.err(f" | 100% {self._process.bench.now() - self._begun:.2f}s{end}")
+
+    def complain(self, text: str) -> None:
+        """Print an error; a bar that is not full is closed before, with strokes for what is missing."""
+        if not self._is_done:
+            self._is_done = True
+            strokes = "-" * (_BAR_STEPS - self._percent * _BAR_STEPS // 100)
+            seconds = self._process.bench.now() - self._begun
+            self._process.err(f"{strokes} | {self._percent}% {seconds:.2f}s\n\n")
+            self._percent = 100
+        self._process.err(text)
 
 
 def _plural(count: int) -> str:

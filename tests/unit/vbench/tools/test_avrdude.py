@@ -15,6 +15,7 @@ from ispd.transport.contract import PortKind, ToolOutcome, UsbIdentity
 from vbench.board_chip import Chip
 from vbench.caterina import Caterina
 from vbench.faults import LostPage
+from vbench.faults import Mute as ReplyMute
 from vbench.target import AvrTarget
 from vbench.virtual_time import run_virtual
 
@@ -106,3 +107,17 @@ def test_a_page_that_was_not_written(parts: Parts) -> None:
         assert "avrdude: 1000 bytes of flash written\n" in outcome.errors.decode()
         told = "verification mismatch\n        device 0xff != input 0x00 at addr 0x0100 (error)\n"
         assert (told in outcome.errors.decode()) == bool(code)
+
+
+def test_silence_in_the_middle(parts: Parts) -> None:
+    """Every byte fails, and then all of them are written: words of avrdude 7.1, which comes to the truth only by its verify."""
+    loader = Caterina(make_chip(parts), PRO_MICRO, faults=[ReplyMute(after_replies=40)])
+    outcome, _ = run(Shown(loader), *WRITE)
+    told = outcome.errors.decode()
+    silent = "avrdude error: programmer is not responding\n"
+    assert f"Writing | {'-' * 50} | 0% 5.00s\n\n{silent}" in told
+    assert told.count(" ***failed;\n") == 1000
+    assert told.count("avrdude error: butterfly programmer uses avr_write_page() but does not\n") == 8
+    assert " *** page 7 (addresses 0x0368 - 0x03e7) failed to write\n\navrdude: 1000 bytes of flash written\n" in told
+    assert told.count("avrdude error: programmer did not respond to command: set addr\n") >= 8
+    assert outcome.exit_code in (None, 1)

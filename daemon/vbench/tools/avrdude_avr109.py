@@ -26,6 +26,8 @@ class Avr109:
         self._complain = complain
         self._port = port
         self._kept = b""
+        self._partial = b""
+        """What came of the last answer that did not come whole."""
         self._is_gone = False
         self.buffer_bytes = 0
 
@@ -48,6 +50,7 @@ class Avr109:
             if await self._wait(until - now()):
                 continue
             self._complain("avrdude error: programmer is not responding\n")
+            self._partial, self._kept = self._kept, b""
             return None
         data, self._kept = self._kept[:count], self._kept[count:]
         return data
@@ -138,7 +141,8 @@ class Avr109:
         content = b""
         while len(content) < size:
             count = min(self.buffer_bytes, size - len(content))
-            content += await self._asked(b"g" + count.to_bytes(2) + b"F", count) or b"\xff" * count
+            answer = await self._asked(b"g" + count.to_bytes(2) + b"F", count)
+            content += self._partial.ljust(count, b"\xff") if answer is None else answer
         return content
 
     async def write_page(self, start: int, data: bytes) -> bool:

@@ -266,6 +266,14 @@ async def test_firmware_that_never_shows_up(
 
 
 @virtual
+async def test_an_erase_that_worked_at_last_is_forgiven() -> None:
+    """What goes wrong later has its own cause, and ISP does not cure a firmware without USB."""
+    stage = Stage(erases=[fails(ErrorCode.NOT_BLANK), nothing], reads=None, starts=[nothing])
+    outcome = await stage.run()
+    assert (outcome.verdict, code(outcome)) == (Verdict.FAILED, "application-not-seen")
+
+
+@virtual
 async def test_without_read_back_the_record_says_what_the_verdict_rests_on() -> None:
     stage = Stage(reads=None)
     assert (await stage.run()).verdict is Verdict.PASSED

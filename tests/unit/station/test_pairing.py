@@ -108,13 +108,36 @@ async def test_without_a_port_that_goes_quiet_what_was_seen_is_told(tmp_path: Pa
         assert bench.station.slot("A").target_usb is None
 
 
+@pytest.mark.parametrize("after_s", [0.5, 1.1], ids=["first hold", "second hold"])
 @virtual
-async def test_a_board_that_is_pulled_out_meanwhile_teaches_nothing(tmp_path: Path) -> None:
+async def test_a_board_that_is_pulled_out_meanwhile_teaches_nothing(tmp_path: Path, after_s: float) -> None:
     hardware = bench_of(loaded_board())
     async with chain_station(hardware, [A], tmp_path) as bench:
         await anyio.sleep(1.0)
-        hardware.at(hardware.now() + 0.5, lambda: hardware.remove("A"))
+        hardware.at(hardware.now() + after_s, lambda: hardware.remove("A"))
         await refused(bench)
+
+
+@virtual
+async def test_something_else_that_is_plugged_again_meanwhile_is_not_taken_for_the_board(tmp_path: Path) -> None:
+    hardware = bench_of(loaded_board())
+    hardware.add_port("desk", "1-2.9", loaded_board())
+    async with chain_station(hardware, [A], tmp_path) as bench:
+        await anyio.sleep(1.0)
+        moment = hardware.now()
+        hardware.at(moment + 0.1, lambda: hardware.remove("desk"))
+        hardware.at(moment + 0.4, lambda: hardware.insert("desk", loaded_board()))
+        assert (await bench.station.learn("A")).target_usb == "1-2.1"
+
+
+@virtual
+async def test_what_was_learnt_gives_way_to_what_is_configured_later(tmp_path: Path) -> None:
+    async with chain_station(bench_of(loaded_board()), [A], tmp_path) as bench:
+        await anyio.sleep(1.0)
+        await bench.station.learn("A")
+    other = SlotSpec(name="P", target_usb="1-2.1")
+    async with chain_station(bench_of(loaded_board()), [A, other], tmp_path) as bench:
+        assert {slot.name: slot.target_usb for slot in bench.station.slots()} == {"A": None, "P": "1-2.1"}
 
 
 @virtual

@@ -13,7 +13,9 @@ from tests.bench.chain_station import (
     recipe,
     runs,
 )
+from tests.unit.flashing.scripted_chain import ScriptedPort, ScriptedTool
 
+from ispd.chain.contract import ChainWork, Desk
 from ispd.model.image import Image
 from ispd.model.job import Job, JobState, Verdict
 from ispd.model.recipe import PlanKind, Recipe
@@ -223,3 +225,42 @@ async def test_a_board_that_falls_off_the_bus_by_itself_never_passes(tmp_path: P
     async with chain_station(ports(board), [P], tmp_path) as bench:
         (unit,) = await bench.once(only(), "P")
     assert (unit.verdict, unit.failure and unit.failure.code) == (Verdict.FAILED, "bootloader-not-seen")
+
+
+class Broken(ScriptedTool):
+    """Fails in a way that nobody foresaw."""
+
+    async def erase(self, work: ChainWork, desk: Desk) -> None:
+        raise KeyError(work.bootloader.id, desk)
+
+
+@virtual
+async def test_what_nobody_foresaw_is_one_boards_verdict_and_the_next_one_is_begun(tmp_path: Path) -> None:
+    hardware = ports(loaded_board(), loaded_board())
+    async with chain_station(hardware, [P, Q], tmp_path, tools=[Broken(ScriptedPort())]) as bench:
+        job = await count_job(bench, 5)
+        first = {(await bench.verdict()).slot for _ in "PQ"}
+        hardware.remove("P")
+        await anyio.sleep(3.0)
+        hardware.insert("P", loaded_board())
+        third = await bench.verdict()
+        units = await bench.units(job)
+    assert (first, third.slot) == ({"P", "Q"}, "P")
+    assert [(unit.verdict, unit.failure and unit.failure.code) for unit in units] == [(Verdict.FAILED, "internal")] * 3
+
+
+@virtual
+async def test_a_paused_job_begins_no_board_and_ends_the_step_it_is_at(tmp_path: Path) -> None:
+    hardware = ports(loaded_board())
+    async with chain_station(hardware, [P], tmp_path) as bench:
+        job = await count_job(bench, 1, "P")
+        async for event in bench.events:
+            if event.slot is not None and event.slot.step == "erase over USB":
+                break
+        await bench.station.pause(job.id)
+        await anyio.sleep(60.0)
+        (unit,) = await bench.units(job)
+        assert (unit.verdict, unit.attempts[0].steps[-1].name) == (None, "erase over USB")
+        assert bench.station.slot("P").note == "paused"
+        await bench.station.resume(job.id)
+        assert (await bench.ended(job)).passed == 1

@@ -134,8 +134,8 @@ class CdcAcm:
 
     def _collect(self, now: float) -> None:
         self._kept += self._programmer.take(now)
-        if not self._reads:
-            del self._kept[_ROOM_BYTES:]  # nobody reads, and the firmware does not wait for it
+        if not self._reads and not (self._dtr or self._rts):
+            del self._kept[_ROOM_BYTES:]  # nobody has it open, and the firmware does not wait for that
 
     def _control(self, transfer: ControlTransfer, now: float) -> bytes | None:
         """Carry out a request; return the data of its answer, None where it is refused."""

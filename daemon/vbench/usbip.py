@@ -71,7 +71,13 @@ class UsbIpSocket:
     def complete(self, asked: Submitted, data: bytes = b"", *, stalled: bool = False) -> None:
         """Answer a transfer; an OUT transfer took all of its data."""
         moved = len(data) if asked.is_in else len(asked.data)
-        status = -errno.EPIPE if stalled else 0
+        self._end(asked, -errno.EPIPE if stalled else 0, moved, data)
+
+    def fail(self, asked: Submitted) -> None:
+        """Let a transfer end as one does whose device has left: nobody answers on the wire, which a host notices at once."""
+        self._end(asked, -errno.EPROTO, 0, b"")
+
+    def _end(self, asked: Submitted, status: int, moved: int, data: bytes) -> None:
         self._answer(_RET_SUBMIT, asked.number, struct.pack(">5i8x", status, moved, 0, 0, 0) + data)
 
     def unlinked(self, number: int, *, was_known: bool) -> None:

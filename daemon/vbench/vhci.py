@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -126,6 +127,7 @@ class VhciBus:
         if plug is None:
             return
         number = self._place(port)[1]
+        plug.part()
         try:
             if _status_of(number) != _FREE:
                 self._order("detach", str(number))
@@ -230,6 +232,10 @@ class _Plug(ABC):
         self._thread = threading.Thread(target=self._serve, name="vbench-vhci", daemon=True)
         self._thread.start()
 
+    @abstractmethod
+    def part(self) -> None:
+        """Take note that the plug is about to be pulled."""
+
     def stop(self) -> None:
         """Wait for the thread's end; the kernel has closed its side."""
         self._thread.join()
@@ -267,6 +273,24 @@ class _ControlPlug(_Plug):
         """Transfers on other endpoints, which have never anything to say (HID bootloaders have one for form's sake)."""
         super().__init__(bus, end, ours, programmer=programmer)
 
+    def part(self) -> None:
+        """Break off what is under way with a board: the driver would let it wait for its time-out, and hold up the whole hub.
+
+        The thread may answer at the same moment; a second answer makes the driver close the connection, which is due anyway.
+        """
+        if self.programmer is None:
+            self._break_off()
+
+    def _break_off(self) -> None:
+        with suppress(OSError):
+            for asked in tuple(self._asked):
+                self._host.fail(asked)
+
+    def _check_power(self) -> None:
+        if self._end.power_lost_at is not None:
+            self._break_off()
+        super()._check_power()
+
     def _turn(self) -> None:
         self._listen(_NEVER_S)
         while self._asked:
@@ -297,8 +321,8 @@ class _ControlPlug(_Plug):
             self._listen(min(left_s, _NEVER_S))
         else:
             return  # taken back
-        self._asked.popleft()
         self._check_power()
+        self._asked.popleft()
         self._host.complete(asked, reply.data[: transfer.length] if asked.is_in else b"", stalled=reply.stalled)
 
 
@@ -316,6 +340,9 @@ class _SerialPlug(_Plug):
     ) -> None:
         self._device = CdcAcm(end, version=version)
         super().__init__(bus, end, ours, programmer=programmer)
+
+    def part(self) -> None:
+        """Do nothing: the driver of a tty takes back what it has asked for."""
 
     def _turn(self) -> None:
         with self._lock:

@@ -95,3 +95,17 @@ def test_only_a_rising_dtr_resets_an_uno() -> None:
     for lines, expected in ((0, 0), (3, 1), (3, 1), (2, 1), (3, 2)):
         host.opened(lines)
         assert host.programmer.resets == expected, lines
+
+
+def test_a_slow_host_that_has_the_port_open_misses_nothing() -> None:
+    host = Host(Flavour.LEONARDO)
+    host.opened()
+    count = 100
+    for _ in range(count):
+        host.ask(2, 1.0, data=GET_SYNC)
+    host.until_next(3.0)
+    heard = b""
+    while len(heard) < count * len(IN_SYNC):
+        (read,) = host.ask(3, 5.0, length=128)
+        heard += read.data
+    assert heard == IN_SYNC * count

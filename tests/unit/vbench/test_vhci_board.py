@@ -1,5 +1,6 @@
 """A board's own cable on the kernel's virtual host controller, with the kernel's side of the sockets played here."""
 
+import errno
 import os
 import socket
 import struct
@@ -56,6 +57,15 @@ class Kernel(VhciBus):
                 lambda: self.attached == attached and (self.plugged is not None) is plugged, _DEADLINE_S
             )
 
+    def submit(self, setup: bytes, data: bytes = b"") -> None:
+        """Submit a transfer to endpoint 0 by USB/IP; return once the device has it, which it proves by refusing to take back another."""
+        assert self.plugged is not None
+        self.plugged.settimeout(_DEADLINE_S)
+        self.plugged.sendall(struct.pack(">5I5i", 1, 7, 0, 0, 0, 0, len(data), 0, 0, 0) + setup + data)
+        self.plugged.sendall(struct.pack(">5I28x", 2, 8, 0, 0, 0)[:20] + struct.pack(">I24x", 99))
+        command, number = struct.unpack_from(">2I", self.plugged.recv(48, socket.MSG_WAITALL))
+        assert (command, number) == (4, 8)
+
     def control(self, setup: bytes, data: bytes = b"") -> bytes:
         """Submit a transfer to endpoint 0 by USB/IP and return what it brought."""
         assert self.plugged is not None
@@ -110,3 +120,23 @@ def test_what_a_board_shows_is_plugged_in_and_out(parts: Parts, kernel: Kernel) 
         assert time.monotonic() - begun > 0.2
         assert kernel.device() == "03EB:2FF4"
     assert not target.powered
+
+
+def test_a_transfer_under_way_ends_at_once_when_the_board_leaves(parts: Parts, kernel: Kernel) -> None:
+    """The driver would wait for its time-out, five seconds for a descriptor, and nothing on that hub goes on meanwhile."""
+    loader = load_bootloaders(parts).get("qmk-hid-32u4")
+    target = AvrTarget(parts.get("atmega32u4"))
+    image = bootloader_image(loader, target.part)
+    target.flash[image.span.start : image.span.stop] = image.bytes_in(image.span)
+    with VhciBoard(kernel, Board(target), 4):
+        kernel.wait(1)
+        assert kernel.plugged is not None
+        with socket.socket(fileno=os.dup(kernel.plugged.fileno())) as host:
+            half_a_page = bytes(64)
+            kernel.submit(struct.pack("<BBHHH", 0x21, 9, 0x0200, 0, len(half_a_page)), half_a_page)
+            with kernel.lock:
+                target.set_reset(True, kernel.now())
+            kernel.wait(1, plugged=False)
+            answer = host.recv(48, socket.MSG_WAITALL)
+    command, number, _, _, _, status = struct.unpack_from(">5Ii", answer)
+    assert (command, number, status) == (3, 7, -errno.EPROTO)

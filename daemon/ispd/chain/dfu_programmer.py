@@ -17,7 +17,7 @@ from ispd.catalog.hexwriter import write_hex
 from ispd.chain.claims import last_words, part_of, text_of, tool_failed
 from ispd.chain.contract import ChainWork, Desk
 from ispd.chain.progress import MarkBar
-from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError
+from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError, TransportError
 from ispd.model.image import BLANK, Image, Segment
 from ispd.transport.contract import ToolOutcome, ToolRun, UsbDeviceAt
 
@@ -115,7 +115,7 @@ class DfuProgrammer:
 
     async def erase(self, work: ChainWork, desk: Desk) -> None:
         """Erase, always by force: an Atmel bootloader refuses everything until it really erased."""
-        if await _version(work, desk) < _FORCE_SINCE:
+        if await _version(desk) < _FORCE_SINCE:
             outcome = await _run(work, desk, ("erase",), _ERASE_S)
             if outcome.exit_code != 0:
                 await _look_for_rest(work, desk, outcome)
@@ -132,7 +132,7 @@ class DfuProgrammer:
 
         The program's own validation is left out: it reads the same bytes once more and keeps them to itself.
         """
-        version = await _version(work, desk)
+        version = await _version(desk)
         force = ("--force",) if version >= _FORCE_SINCE else ()
         bar = MarkBar(" bytes...\n[", ">", marks=_BAR_MARKS, total_bytes=len(work.firmware))
         hex_file = write_hex(_written(work))
@@ -166,13 +166,27 @@ class DfuProgrammer:
                 raise tool_failed(self.name, "start the firmware", outcome, work)
 
 
-async def _version(work: ChainWork, desk: Desk) -> tuple[int, int]:
-    """Ask the program; 0.6.1 tells it on standard error and fails, later ones do neither."""
-    outcome = await desk.run(ToolRun(words=(_PROGRAM, "--version"), deadline_s=_QUICK_S))
+async def _version(desk: Desk) -> tuple[int, int]:
+    """Ask the program; 0.6.1 tells it on standard error and fails, later ones do neither.
+
+    No board is asked for it: who cannot answer is the program, and no board is ill for that (tool-missing).
+    """
+    try:
+        outcome = await desk.run(ToolRun(words=(_PROGRAM, "--version"), deadline_s=_QUICK_S))
+    except TargetError as error:  # killed at its deadline
+        raise _unknown_version(error.message) from error
     found = _VERSION.search(text_of(outcome.errors) + "\n" + text_of(outcome.output))
     if found is None:
-        raise tool_failed(_PROGRAM, "tell its version", outcome, work)
+        raise _unknown_version(last_words(outcome))
     return int(found[1]), int(found[2])
+
+
+def _unknown_version(told: str) -> TransportError:
+    return TransportError(
+        ErrorCode.TOOL_MISSING,
+        f"{_PROGRAM} does not tell its version: {told}",
+        hint=f"see what `{_PROGRAM} --version` says; install Debian's package {_PROGRAM}, or 0.7 or newer of its makers",
+    )
 
 
 async def _run(

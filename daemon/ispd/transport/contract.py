@@ -278,7 +278,7 @@ class Tooling(Protocol):
         """Run an outside program to its end, in a process group of its own.
 
         ``on_output`` gets each piece of either stream as it comes (not of an output that is data). Cancelling kills the group, and waits until it is dead. Raises ``TransportError`` with
-        ``tool-missing`` where there is no such program, ``permission-denied`` where it may not be run.
+        ``tool-missing`` where there is no such program or what has its name is none, ``permission-denied`` where it may not be run.
         """
 
 

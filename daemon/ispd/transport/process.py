@@ -145,7 +145,7 @@ def _start(words: tuple[str, ...], folder: Path, more: Mapping[str, str]) -> "su
         ) from error
     except OSError as error:
         raise TransportError(
-            ErrorCode.TOOL_FAILED, f"{words[0]} cannot be run: {error.strerror}", hint=f"see what {program} is"
+            ErrorCode.TOOL_MISSING, f"{words[0]} cannot be run: {error.strerror}", hint=f"see what {program} is"
         ) from error
 
 

@@ -9,7 +9,7 @@ from tests.unit.chain.scripted_desk import BOARD, Reply, ScriptedDesk, image, wo
 
 from ispd.chain.contract import ChainTool
 from ispd.chain.dfu_programmer import TOOL, DfuProgrammer, EraseClaim, read_erase, target_name
-from ispd.errors import ErrorCode, LocalProtocolError, TargetError
+from ispd.errors import ErrorCode, LocalProtocolError, TargetError, TransportError
 from ispd.model.span import Span
 from ispd.transport.contract import UsbDeviceAt
 
@@ -290,8 +290,17 @@ def test_parts_it_cannot_know() -> None:
         target_name(replace(WORK, part=None))
 
 
-async def test_a_program_without_version_is_none() -> None:
-    """Whatever answers to the name must say what it is before it is let at a board."""
-    desk = ScriptedDesk(Reply(words=("--version",), errors="segmentation fault\n"))
-    with pytest.raises(TargetError, match="tell its version: segmentation fault"):
-        await tool.erase(WORK, desk)
+@pytest.mark.parametrize("says", ["segmentation fault\n", "", None], ids=["words", "silence", "for ever"])
+async def test_a_program_without_version_is_none(says: str | None) -> None:
+    """Whatever answers to the name must say what it is before it is let at a board, which is not to blame where it does not."""
+
+    def never_ends(_: ScriptedDesk) -> None:
+        raise TargetError(ErrorCode.TOOL_FAILED, "was not through and was stopped")
+
+    killed = Reply(words=("--version",), then=never_ends)
+    for work in (tool.erase, tool.write):
+        desk = ScriptedDesk(killed if says is None else Reply(words=("--version",), errors=says))
+        with pytest.raises(TransportError, match="does not tell its version: ") as failure:
+            await work(WORK, desk)
+        assert failure.value.code is ErrorCode.TOOL_MISSING
+        assert desk.is_through

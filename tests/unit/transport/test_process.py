@@ -252,7 +252,7 @@ async def test_programs_that_cannot_run(scratch: Path, tmp_path_factory: pytest.
         ("no_such_tool_of_ours", ErrorCode.TOOL_MISSING),
         (str(orphan), ErrorCode.TOOL_MISSING),
         (str(forbidden), ErrorCode.PERMISSION_DENIED),
-        (str(garbage), ErrorCode.TOOL_FAILED),
+        (str(garbage), ErrorCode.TOOL_MISSING),
     ):
         with pytest.raises(TransportError) as failure:
             await run_tool(ToolRun(words=(word,), deadline_s=SOON_S))

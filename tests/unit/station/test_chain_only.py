@@ -1,9 +1,11 @@
 """Jobs over USB alone: bootloaders that show up on slots' ports get their firmware, in parallel, each board once."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 from tests.bench.chain_station import (
     ChainStation,
     blank_board,
@@ -15,9 +17,9 @@ from tests.bench.chain_station import (
 )
 from tests.unit.flashing.scripted_chain import ScriptedPort, ScriptedTool
 
-from ispd.chain.contract import ChainWork, Desk
+from ispd.chain.contract import ChainTool, ChainWork, Desk
 from ispd.model.image import Image
-from ispd.model.job import Job, JobState, Verdict
+from ispd.model.job import Job, JobState, Unit, Verdict
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.model.station import SlotAction, SlotState
 from ispd.station.spec import SlotSpec
@@ -237,16 +239,25 @@ class Broken(ScriptedTool):
 @virtual
 async def test_what_nobody_foresaw_is_one_boards_verdict_and_the_next_one_is_begun(tmp_path: Path) -> None:
     hardware = ports(loaded_board(), loaded_board())
-    async with chain_station(hardware, [P, Q], tmp_path, tools=[Broken(ScriptedPort())]) as bench:
+    tools = [Broken(ScriptedPort())]
+    with capture_logs() as logs:
+        units, first, third = await _three_boards(hardware, tmp_path, tools)
+    assert [entry["event"] for entry in logs] == ["internal error on a slot"] * 3
+    assert (first, third.slot) == ({"P", "Q"}, "P")
+    assert [(unit.verdict, unit.failure and unit.failure.code) for unit in units] == [(Verdict.FAILED, "internal")] * 3
+
+
+async def _three_boards(
+    hardware: BenchHardware, folder: Path, tools: Sequence[ChainTool]
+) -> tuple[list[Unit], set[str], Unit]:
+    async with chain_station(hardware, [P, Q], folder, tools=tools) as bench:
         job = await count_job(bench, 5)
         first = {(await bench.verdict()).slot for _ in "PQ"}
         hardware.remove("P")
         await anyio.sleep(3.0)
         hardware.insert("P", loaded_board())
         third = await bench.verdict()
-        units = await bench.units(job)
-    assert (first, third.slot) == ({"P", "Q"}, "P")
-    assert [(unit.verdict, unit.failure and unit.failure.code) for unit in units] == [(Verdict.FAILED, "internal")] * 3
+        return await bench.units(job), first, third
 
 
 @virtual

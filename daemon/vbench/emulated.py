@@ -9,13 +9,16 @@ from typing import Literal, Protocol, runtime_checkable
 
 from ispd.transport.contract import BulkTransfer, ControlTransfer, PortKind, UsbIdentity
 from vbench.isp_socket import IspSocket
+from vbench.swd import SwdSocket
 from vbench.target import AvrTarget
+from vbench.usb_descriptors import Descriptors
 
 __all__ = [
     "BulkEnd",
     "ControlReply",
     "Emulated",
     "EmulatedBoard",
+    "EmulatedBulk",
     "EmulatedFace",
     "EmulatedSerial",
     "EmulatedUsb",
@@ -121,6 +124,43 @@ class EmulatedUsb(Emulated, UsbEnd, Protocol):
     """A programmer that is a USB device of its own, spoken to by control transfers."""
 
     port_kind: Literal[PortKind.USB]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BulkReply:
+    """How a bulk transfer went. ``ends_at`` is when the host sees its end, infinity for never.
+
+    ``data`` is what an IN transfer brought; ``stalled``: the endpoint is halted.
+    """
+
+    ends_at: float
+    data: bytes = b""
+    stalled: bool = False
+
+
+class EmulatedBulk(UsbEnd, Protocol):
+    """A debug probe: a USB device with bulk endpoints besides endpoint 0, and a header for a board.
+
+    Transfers of one endpoint come one after the other; an IN transfer may be begun before the OUT transfer that causes its data.
+    """
+
+    port_kind: Literal[PortKind.USB]
+    usb: UsbIdentity
+    descriptors: Descriptors
+    socket: SwdSocket
+
+    def power_on(self, at: float) -> None:
+        """Plug it in."""
+
+    def power_off(self, at: float) -> None:
+        """Pull the plug."""
+
+    def bulk_out(self, endpoint: int, data: bytes, at: float) -> BulkReply:
+        """Take a transfer of the host. ``endpoint`` is its address: 02."""
+
+    def bulk_in(self, endpoint: int, length: int, at: float) -> BulkReply | None:
+        """Return what is sent on an endpoint (81), at most ``length`` bytes; None where nothing is there until the host does
+        something else: a bed asks again after the next OUT transfer."""
 
 
 class EmulatedFace(Protocol):

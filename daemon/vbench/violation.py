@@ -17,6 +17,13 @@ class ViolationKind(StrEnum):
     UNSUPPORTED_INSTRUCTION = "unsupported-instruction"
     HIGH_BYTE_FIRST = "high-byte-first"
     ADDRESS_RANGE = "address-range"
+    FLASH_LOCKED = "flash-locked"
+    """A flash controller was told to write or erase without its keys or outside of the mode for it."""
+    WRONG_KEY = "wrong-key"
+    NOT_BLANK = "not-blank"
+    """A cell was programmed that had not been erased."""
+    WRONG_WIDTH = "wrong-width"
+    """Flash takes half-words only."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,9 +17,10 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from ispd.transport.contract import ControlTransfer
+from vbench.emulated import EmulatedBulk
 from vbench.usb_device import UsbDevice
 
 __all__ = ["UsbBed", "missing_packages"]
@@ -49,7 +50,7 @@ class UsbBed:
     :param real_time: transfers last as long as on the device; the bridge's own half a millisecond comes on top of it.
     """
 
-    def __init__(self, devices: Mapping[str, UsbDevice], *, real_time: bool = False) -> None:
+    def __init__(self, devices: Mapping[str, UsbDevice | EmulatedBulk], *, real_time: bool = False) -> None:
         self._devices = dict(devices)
         self._is_real_time = real_time
         self._skipped = dict.fromkeys(devices, 0.0)
@@ -104,8 +105,8 @@ class UsbBed:
             number=self._numbers[path],
             sysfs=self._sysfs(path),
             descriptors=(device.descriptors.device + device.descriptors.configuration).hex(),
-            speed="1.5",
-            texts={name: text for name, text in texts.items() if text},
+            speed="1.5" if isinstance(device, UsbDevice) else "12",
+            texts={name: text for name, text in texts.items() if text and text.isprintable()},
             is_served=True,
         )
 
@@ -167,6 +168,8 @@ class UsbBed:
                 stream.flush()
 
     def _answer(self, request: dict[str, Any]) -> dict[str, object]:
+        if "endpoint" in request:
+            return self._bulk(request)
         path = request["path"]
         device = self._devices[path]
         kind, code, value, index, length = request["setup"]
@@ -188,6 +191,28 @@ class UsbBed:
         if reply.stalled:
             return {"errno": errno.EPIPE, "data": ""}
         return {"errno": 0, "data": reply.data.hex()}
+
+    def _bulk(self, request: dict[str, Any]) -> dict[str, object]:
+        path, endpoint = request["path"], request["endpoint"]
+        device = cast("EmulatedBulk", self._devices[path])
+        at, begun = self.now(path), time.monotonic()
+        device.run(at)
+        is_in = bool(endpoint & 0x80)
+        reply = (
+            device.bulk_in(endpoint, request["length"], at)
+            if is_in
+            else device.bulk_out(endpoint, bytes.fromhex(request["data"]), at)
+        )
+        emulated_s = time.monotonic() - begun
+        if device.power_lost_at is not None:
+            self._pass(path, 0.0, emulated_s)
+            return {"errno": errno.ENODEV, "data": ""}
+        if reply is None or reply.ends_at == math.inf:
+            self._pass(path, 0.0, emulated_s)
+            return {"errno": errno.ETIMEDOUT, "data": ""}
+        self._pass(path, reply.ends_at - at, emulated_s)
+        self.work_s[path] += reply.ends_at - at
+        return {"errno": errno.EPIPE if reply.stalled else 0, "data": reply.data.hex()}
 
     def _pass(self, path: str, seconds: float, emulated_s: float) -> None:
         """Let bench time pass; what it cost to emulate a transfer is nobody's time."""

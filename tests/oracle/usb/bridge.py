@@ -27,6 +27,7 @@ DONE = frozenset({SET_CONFIGURATION, CLAIM, RELEASE, DISCONNECT_CLAIM})
 """What succeeds without anything to do."""
 LOW_SPEED = 1
 CONTROL_STRUCT = struct.Struct("<BBHHHI4xQ")
+BULK = 3
 URB_BYTES, URB_STATUS, URB_BUFFER, URB_LENGTH, URB_ACTUAL = 56, 4, 16, 24, 28
 SETUP = struct.Struct("<BBHHH")
 UDEV_TEXTS = {"manufacturer": "ID_VENDOR", "product": "ID_MODEL", "serial": "ID_SERIAL_SHORT"}
@@ -95,18 +96,35 @@ class Device(UMockdev.IoctlBase):  # type: ignore[misc]  # see above
     def submit(self, client: Any) -> None:
         """A transfer whose end is asked for later: libusb-1.0. It is over at once, or never."""
         urb = client.get_arg().resolve(0, URB_BYTES)
-        (size,) = struct.unpack_from("<i", bytes(urb.retrieve()), URB_LENGTH)
+        head = bytes(urb.retrieve())
+        (size,) = struct.unpack_from("<i", head, URB_LENGTH)
         buffer = urb.resolve(URB_BUFFER, size)
+        if head[0] == BULK:
+            self.submit_bulk(client, urb, buffer, head[1], size)
+            return
         content = bytes(buffer.retrieve())
         setup = SETUP.unpack_from(content)
         reply = self.transfer(setup, b"" if setup[0] & 0x80 else content[SETUP.size :], 0)
         data = bytes.fromhex(reply["data"])
         if data:
             buffer.update(SETUP.size, data)
-        actual = len(data) if setup[0] & 0x80 else size - SETUP.size
-        urb.update(URB_STATUS, struct.pack("<i", -reply["errno"]))
-        urb.update(URB_ACTUAL, struct.pack("<i", 0 if reply["errno"] else actual))
-        if reply["errno"] == errno.ETIMEDOUT:
+        self.end(client, urb, reply["errno"], len(data) if setup[0] & 0x80 else size - SETUP.size)
+
+    def submit_bulk(self, client: Any, urb: Any, buffer: Any, endpoint: int, size: int) -> None:
+        """A bulk transfer. One without an answer yet waits until it is taken back: hosts here send before they read."""
+        is_in = bool(endpoint & 0x80)
+        sent = b"" if is_in else bytes(buffer.retrieve())
+        reply = self.ask({"path": self.path, "endpoint": endpoint, "length": size, "data": sent.hex()})
+        data = bytes.fromhex(reply["data"])
+        if data:
+            buffer.update(0, data)
+        self.end(client, urb, reply["errno"], len(data) if is_in else size)
+
+    def end(self, client: Any, urb: Any, error: int, actual: int) -> None:
+        """Note how a transfer ended; one that timed out is still under way for the program."""
+        urb.update(URB_STATUS, struct.pack("<i", -error))
+        urb.update(URB_ACTUAL, struct.pack("<i", 0 if error else actual))
+        if error == errno.ETIMEDOUT:
             self.pending = urb
         else:
             self.done.append(urb)
@@ -141,7 +159,10 @@ class Device(UMockdev.IoctlBase):  # type: ignore[misc]  # see above
 
     def transfer(self, setup: tuple[int, ...], data: bytes, timeout_ms: int) -> Any:
         """Let the emulation answer."""
-        request = {"path": self.path, "setup": setup, "data": data.hex(), "timeout_ms": timeout_ms}
+        return self.ask({"path": self.path, "setup": setup, "data": data.hex(), "timeout_ms": timeout_ms})
+
+    def ask(self, request: dict[str, Any]) -> Any:
+        """Hand a transfer over and wait for its end."""
         self.transfers.write(json.dumps(request) + "\n")
         self.transfers.flush()
         reply = json.loads(self.transfers.readline())

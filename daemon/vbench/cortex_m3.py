@@ -93,6 +93,11 @@ class CortexM3:
         """Whether the debugger has stopped it."""
         return self.state is State.HALTED
 
+    @property
+    def is_in_flash(self) -> bool:
+        """Whether the program in flash runs."""
+        return self.state is State.IN_FLASH
+
     # -- resets ------------------------------------------------------------------------------------------------------
 
     def enter_reset(self) -> None:

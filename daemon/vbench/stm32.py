@@ -12,7 +12,15 @@ from ispd.catalog.lint import usb_id_in
 from ispd.model.image import Image, Segment
 from ispd.model.span import Span
 
-__all__ = ["APPLICATION", "LEGACY_APPLICATION", "Stm32Chip", "find_application", "stm32_application"]
+__all__ = [
+    "APPLICATION",
+    "LEGACY_APPLICATION",
+    "Stm32Chip",
+    "find_application",
+    "has_loader",
+    "stm32_application",
+    "stm32_loader",
+]
 
 APPLICATION, LEGACY_APPLICATION = 0x2000, 0x5000
 """Where the STM32duino bootloader looks for an application."""
@@ -27,6 +35,10 @@ _HEAD = struct.Struct("<II6sHIHHBBHBBBBHHHBBBB")
 _MARKER_AT = 8
 _CRC_AT = _MARKER_AT + 8
 _DEFAULT_USB = "FEED:0000"
+_LOADER_BYTES = 7172
+_LOADER_VECTORS = struct.pack("<II", 0x2000_2800, _FLASH_BASE | 0xF1)
+_LOADER_MD5 = "333c30605e739ce9bedee5999fdaf81b"
+"""generic_boot20_pc13.bin of rogerclarkmelbourne/STM32duino-bootloader."""
 
 
 class Stm32Chip:
@@ -75,12 +87,28 @@ def stm32_application(size_bytes: int, *, seed: int = 0, usb: str = "FEED:6061",
     return bytes(content)
 
 
+def stm32_loader() -> bytes:
+    """Make a stand-in for the STM32duino bootloader: its size and its vectors, and a check sum over all of it at its end."""
+    filler = hashlib.shake_128(b"loader").digest(_LOADER_BYTES - len(_LOADER_VECTORS) - 4)
+    content = _LOADER_VECTORS + filler
+    return content + struct.pack("<I", binascii.crc32(content))
+
+
+def has_loader(chip: Stm32Chip) -> bool:
+    """Tell whether the STM32duino bootloader is at the beginning of flash: the real one or its stand-in, and only whole."""
+    content = bytes(chip.flash[:_LOADER_BYTES])
+    is_real = hashlib.md5(content, usedforsecurity=False).hexdigest() == _LOADER_MD5
+    return is_real or content == stm32_loader()
+
+
 def find_application(chip: Stm32Chip, at: int) -> str | None:
     """Return the USB id of what runs when the bootloader jumps to ``at``; None where nothing gets as far as USB.
 
     A firmware linked for another place jumps into the void; one of :func:`stm32_application` runs only whole.
     """
     end = len(chip.flash)
+    if at == 0 and chip.flash.startswith(_LOADER_VECTORS):
+        return None  # a bootloader that is not whole
     stack, reset = struct.unpack_from("<II", chip.flash, at)
     if stack & _STACK_MASK != _STACK_BASE or not at <= reset - _FLASH_BASE < end:
         return None

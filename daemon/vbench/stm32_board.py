@@ -1,4 +1,4 @@
-"""Boards with an STM32 and a USB cable; no programmer reaches their chips here.
+"""Boards with an STM32 and a USB cable. A Bluepill has an SWD header too (``swd``), for a debug probe.
 
 What starts on a Bluepill follows ``main`` of the STM32duino bootloader: DR10 decides, then whether an application is there. On a
 board whose chip has USB in its ROM the BOOT0 pin decides.
@@ -16,8 +16,9 @@ from vbench.board_faults import NeverEnumerates, Stalls, Vanishes, WrongIdentity
 from vbench.board_shown import ShownSerial, ShownUsb, show
 from vbench.dfuse import ROM_USB, DfuSe
 from vbench.faults import LostPage
-from vbench.stm32 import APPLICATION, LEGACY_APPLICATION, Stm32Chip, find_application
+from vbench.stm32 import APPLICATION, LEGACY_APPLICATION, Stm32Chip, find_application, has_loader, stm32_loader
 from vbench.stm32duino import JUMP_NOW, STAY, USB, Stm32duino
+from vbench.stm32f1 import Stm32F1, Stm32F1Fault, Stm32F1Model
 
 __all__ = ["DfuSeBoard", "Stm32Board", "Stm32Fault"]
 
@@ -25,8 +26,8 @@ _ENUMERATION_S = 0.25
 """As of every board: from the start of a program to a device that udev has told about."""
 _JUMP_S = 1e-3
 _F303_BYTES = 0x4_0000
-_LOADER_BYTES = 7172
-"""generic_boot20_pc13.bin."""
+_HIGH_DENSITY, _HIGH_DENSITY_ID = 0x2_0000, 0x1003_6414
+"""Above this size a chip is another device with pages of 2 KiB."""
 
 Stm32Fault = LostPage | Vanishes | Stalls | WrongIdentity | NeverEnumerates
 """What can be wrong with such a board; the address of a lost page counts from the start of flash."""
@@ -188,11 +189,16 @@ class _UsbBoard(ABC):
 
 
 class Stm32Board(_UsbBoard):
-    """A Bluepill; see :class:`~vbench.emulated.EmulatedBoard`.
+    """A Bluepill; see :class:`~vbench.emulated.EmulatedBoard`. Its flash is what a probe on ``swd`` writes.
+
+    The program on USB stops while the core is halted or held in reset, and begins anew when it runs again; it begins anew too
+    when the cable is put into a board that a probe supplies already.
 
     :param flash_bytes: 64 KiB, or the 128 that most parts have.
-    :param has_loader: whether the bootloader is there: without it nothing shows on USB.
+    :param has_loader: whether it comes with the bootloader.
     :param application: what was at 0x0800_2000 before.
+    :param model: another chip than a genuine one of that size.
+    :param is_protected: it comes read-protected.
     """
 
     def __init__(
@@ -201,18 +207,58 @@ class Stm32Board(_UsbBoard):
         flash_bytes: int = 0x1_0000,
         has_loader: bool = True,
         application: bytes = b"",
-        faults: Sequence[Stm32Fault] = (),
+        model: Stm32F1Model | None = None,
+        is_protected: bool = False,
+        faults: Sequence[Stm32Fault | Stm32F1Fault] = (),
         enumeration_s: float = _ENUMERATION_S,
     ) -> None:
-        chip = Stm32Chip(flash_bytes=flash_bytes, bad_pages=_lost(faults))
+        model = model or _model_of(flash_bytes)
+        chip = Stm32Chip(flash_bytes=model.flash_bytes, bad_pages=_lost(faults))
         if has_loader:
-            chip.flash[:_LOADER_BYTES] = (0x2000_2800).to_bytes(4, "little") * (_LOADER_BYTES // 4)
+            loader = stm32_loader()
+            chip.flash[: len(loader)] = loader
         chip.flash[APPLICATION : APPLICATION + len(application)] = application
-        self._has_loader = has_loader
-        super().__init__(chip, faults=faults, enumeration_s=enumeration_s)
+        super().__init__(
+            chip, faults=[fault for fault in faults if isinstance(fault, Stm32Fault)], enumeration_s=enumeration_s
+        )
+        of_chip = [fault for fault in faults if isinstance(fault, Stm32F1Fault)]
+        self.swd = Stm32F1(model, chip=chip, is_protected=is_protected, faults=of_chip)
+        """The chip as a probe sees it: what goes into a :class:`~vbench.swd.SwdSocket`."""
+        self.swd.on_run = self._core_runs
+
+    def attach(self, at: float) -> None:
+        """Plug its USB cable in: a supply."""
+        self.catch_up(at)
+        self._has_cable = True
+        was_running = self.swd.core.is_in_flash
+        self.swd.set_supply("usb", True, at)
+        if was_running:
+            self._start(at)
+        self._notify()
+
+    def detach(self, at: float) -> None:
+        """Pull its USB cable; a probe may go on supplying it."""
+        self.catch_up(at)
+        self._has_cable = False
+        self.swd.set_supply("usb", False, at)
+        self._stop(at)
+        self._notify()
+
+    def reset(self, at: float) -> None:
+        """Press its reset button; the backup register stays."""
+        self.swd.press_reset(at)
+        self._notify()
+
+    def _core_runs(self, runs: bool, at: float) -> None:
+        self.catch_up(at)
+        self._stop(at)
+        if runs and self._has_cable:
+            self._start(at)
+        self._notify()
 
     def _start(self, at: float) -> None:
-        if not self._has_loader:
+        if not has_loader(self.chip):
+            self._run_application(0, at)
             return
         magic, self.chip.dr10 = self.chip.dr10, 0
         has_application = any(self.chip.has_application(place) for place in (APPLICATION, LEGACY_APPLICATION))
@@ -225,6 +271,15 @@ class Stm32Board(_UsbBoard):
     def _run(self, at: float) -> None:
         place = APPLICATION if self.chip.has_application(APPLICATION) else LEGACY_APPLICATION
         self._run_application(place, at)
+
+
+def _model_of(flash_bytes: int) -> Stm32F1Model:
+    """Return a genuine chip of a size."""
+    if flash_bytes > _HIGH_DENSITY:
+        return Stm32F1Model(
+            flash_bytes=flash_bytes, size_kib=flash_bytes // 1024, ram_bytes=64 * 1024, idcode=_HIGH_DENSITY_ID
+        )
+    return Stm32F1Model(flash_bytes=flash_bytes, size_kib=flash_bytes // 1024)
 
 
 class DfuSeBoard(_UsbBoard):
@@ -261,5 +316,5 @@ class DfuSeBoard(_UsbBoard):
         self._run_application(0, at)
 
 
-def _lost(faults: Sequence[Stm32Fault]) -> frozenset[int]:
+def _lost(faults: Sequence[Stm32Fault | Stm32F1Fault]) -> frozenset[int]:
     return frozenset(fault.address for fault in faults if isinstance(fault, LostPage))

@@ -156,6 +156,13 @@ class Stm32F1:
             self.core.enter_reset()
             self._reset(release=not low)
 
+    def press_reset(self, at: float) -> None:
+        """Press the board's reset button shortly."""
+        self.run(at)
+        if self.is_powered:
+            self.core.enter_reset()
+            self._reset(release=not self._nrst_low)
+
     def supply_mv(self) -> int:
         """Return its supply."""
         return _SUPPLY_MV if self.is_powered else 0

@@ -14,6 +14,8 @@ from tests.oracle.usb.bed import UsbBed, missing_packages
 from vbench.faults import GoesSilent
 from vbench.stlink import StLink
 from vbench.stlink_firmware import StLinkFirmware, odd_serial
+from vbench.stm32 import stm32_loader
+from vbench.stm32_board import Stm32Board
 from vbench.stm32f1 import ApWait, Stm32F1, Stm32F1Model
 from vbench.swd import SwdSocket, SwdWiring
 
@@ -210,3 +212,18 @@ def test_a_lost_connection_is_no_success_and_a_busy_bus_no_failure(image: Path) 
         result = bed.run(program(image))
     assert result.returncode == 0, result.stderr
     assert waiting.chip.flash[:SIZE] == image.read_bytes()
+
+
+def test_a_bootloader_written_by_st_flash_shows_on_usb(tmp_path: Path) -> None:
+    board = Stm32Board(has_loader=False)
+    path = tmp_path / "loader.bin"
+    path.write_bytes(stm32_loader())
+    socket = SwdSocket(board.swd)
+    with UsbBed({PLACE: StLink(socket=socket)}) as bed:
+        assert fields(bed.run(PROBE)) == GUIDE
+        assert bed.run(write(path)).returncode == 0
+    socket.remove(1000.0)
+    board.attach(1001.0)
+    face = board.face(1010.0)
+    assert face is not None
+    assert str(face.usb) == "1EAF:0003"

@@ -1,16 +1,22 @@
 """An open USB device of the virtual bench."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.lowlevel
 
 from ispd.errors import LinkClosedError, LinkTimeoutError, LocalProtocolError, RemoteProtocolError
-from ispd.transport.contract import BulkTransfer, UsbIdentity, UsbTransfer
+from ispd.transport.contract import BulkTransfer, ControlTransfer, UsbIdentity, UsbTransfer
 from vbench.bench_port import BenchTime
-from vbench.emulated import BulkEnd, ControlReply, UsbEnd
+from vbench.emulated import BulkEnd, BulkReply, ControlReply, UsbEnd
 
-__all__ = ["BenchUsbLink"]
+__all__ = ["BenchUsbLink", "clear_halt"]
+
+
+def clear_halt(endpoint: int) -> ControlTransfer:
+    """Return the request that lets a stalled endpoint be used again (USB 2.0, 9.4.1: CLEAR_FEATURE, ENDPOINT_HALT)."""
+    return ControlTransfer(request_type=0x02, request=0x01, value=0, index=endpoint)
 
 
 class BenchUsbLink:
@@ -81,15 +87,20 @@ class BenchUsbLink:
             raise LinkTimeoutError(self._name, transfer.timeout_s)
         return self._data(transfer, reply)
 
-    def _reply(self, transfer: UsbTransfer, begun: float) -> ControlReply:
+    def _reply(self, transfer: UsbTransfer, begun: float) -> ControlReply | BulkReply:
         if not isinstance(transfer, BulkTransfer):
             return self._programmer.control(transfer, begun)
         if not isinstance(self._programmer, BulkEnd):
             raise LocalProtocolError(f"{self._name} has no bulk endpoint 0x{transfer.endpoint:02X}")
-        return self._programmer.bulk(transfer, begun)
+        if not transfer.is_in:
+            return self._programmer.bulk_out(transfer.endpoint, transfer.data, begun)
+        reply = self._programmer.bulk_in(transfer.endpoint, transfer.length, begun)
+        return BulkReply(ends_at=math.inf) if reply is None else reply
 
-    def _data(self, transfer: UsbTransfer, reply: ControlReply) -> bytes:
+    def _data(self, transfer: UsbTransfer, reply: ControlReply | BulkReply) -> bytes:
         if reply.stalled:
+            if isinstance(transfer, BulkTransfer):
+                self._programmer.control(clear_halt(transfer.endpoint), self._time.now())
             what = (
                 f"endpoint 0x{transfer.endpoint:02X}"
                 if isinstance(transfer, BulkTransfer)

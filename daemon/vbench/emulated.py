@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
-from ispd.transport.contract import BulkTransfer, ControlTransfer, PortKind, UsbIdentity
+from ispd.transport.contract import ControlTransfer, PortKind, UsbIdentity
 from vbench.isp_socket import IspSocket
 from vbench.swd import SwdSocket
 from vbench.target import AvrTarget
@@ -15,6 +15,7 @@ from vbench.usb_descriptors import Descriptors
 
 __all__ = [
     "BulkEnd",
+    "BulkReply",
     "ControlReply",
     "Emulated",
     "EmulatedBoard",
@@ -24,6 +25,7 @@ __all__ = [
     "EmulatedUsb",
     "SerialEnd",
     "UsbEnd",
+    "has_bulk",
 ]
 
 
@@ -89,7 +91,7 @@ class EmulatedSerial(Emulated, SerialEnd, Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlReply:
-    """How the device answered a transfer. ``ends_at`` is when the host sees its end (control: its status stage), infinity for never.
+    """How the device answered a control transfer. ``ends_at`` is when the host sees its status stage, infinity for never.
 
     ``data`` is what an IN transfer brought; ``stalled``: the device refused the request.
     """
@@ -112,14 +114,6 @@ class UsbEnd(Protocol):
         """Carry out one transfer that the host begins at ``at``; never called before the one before has ended."""
 
 
-@runtime_checkable
-class BulkEnd(Protocol):
-    """The device's end of bulk endpoints, for a :class:`UsbEnd` that has some."""
-
-    def bulk(self, transfer: BulkTransfer, at: float) -> ControlReply:
-        """Carry out one transfer that the host begins at ``at``; never called before the one before has ended."""
-
-
 class EmulatedUsb(Emulated, UsbEnd, Protocol):
     """A programmer that is a USB device of its own, spoken to by control transfers."""
 
@@ -138,11 +132,23 @@ class BulkReply:
     stalled: bool = False
 
 
-class EmulatedBulk(UsbEnd, Protocol):
-    """A debug probe: a USB device with bulk endpoints besides endpoint 0, and a header for a board.
+@runtime_checkable
+class BulkEnd(Protocol):
+    """The device's end of its bulk endpoints.
 
     Transfers of one endpoint come one after the other; an IN transfer may be begun before the OUT transfer that causes its data.
     """
+
+    def bulk_out(self, endpoint: int, data: bytes, at: float) -> BulkReply:
+        """Take a transfer of the host. ``endpoint`` is its address: 02."""
+
+    def bulk_in(self, endpoint: int, length: int, at: float) -> BulkReply | None:
+        """Return what is sent on an endpoint (81), at most ``length`` bytes; None where nothing is there until the host does
+        something else: a bed asks again after the next OUT transfer."""
+
+
+class EmulatedBulk(UsbEnd, BulkEnd, Protocol):
+    """A debug probe: a USB device with bulk endpoints besides endpoint 0, and a header for a board."""
 
     port_kind: Literal[PortKind.USB]
     usb: UsbIdentity
@@ -155,12 +161,10 @@ class EmulatedBulk(UsbEnd, Protocol):
     def power_off(self, at: float) -> None:
         """Pull the plug."""
 
-    def bulk_out(self, endpoint: int, data: bytes, at: float) -> BulkReply:
-        """Take a transfer of the host. ``endpoint`` is its address: 02."""
 
-    def bulk_in(self, endpoint: int, length: int, at: float) -> BulkReply | None:
-        """Return what is sent on an endpoint (81), at most ``length`` bytes; None where nothing is there until the host does
-        something else: a bed asks again after the next OUT transfer."""
+def has_bulk(device: object) -> TypeGuard[EmulatedBulk]:
+    """Tell whether a USB device has bulk endpoints that answer."""
+    return hasattr(device, "bulk_out")
 
 
 class EmulatedFace(Protocol):

@@ -32,7 +32,8 @@ from ispd.transport.contract import (
     UsbIdentity,
     UsbTransfer,
 )
-from vbench.emulated import BulkEnd, ControlReply, EmulatedUsb
+from vbench.bench_usb import clear_halt
+from vbench.emulated import BulkEnd, BulkReply, ControlReply, EmulatedBulk, EmulatedUsb
 from vbench.target import AvrTarget
 from vbench.usb_descriptors import Descriptors
 
@@ -81,7 +82,7 @@ class UsbPlace:
 
     bus: int
     ports: tuple[int, ...]
-    programmer: EmulatedUsb
+    programmer: EmulatedUsb | EmulatedBulk
     usb: UsbIdentity
     descriptors: Descriptors
     address: int
@@ -100,8 +101,6 @@ class UsbPlace:
     """The plug is out and the hub has not told yet: every request breaks with error 5."""
     takes_bytes: int | None = None
     """How many bytes of the next requests the device takes, None for all."""
-    halted: set[int] = field(default_factory=set)
-    """Endpoints that stalled and were not cleared: the device says no more there."""
     claimed: "_Handle | None" = None
     is_busy: bool = False
     """A request is under way."""
@@ -149,20 +148,15 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         """Return bench seconds."""
         return time.monotonic() - self._begun
 
-    def add(
-        self, path: str, programmer: EmulatedUsb, *, usb: UsbIdentity | None = None, interface: bytes | None = None
-    ) -> UsbPlace:
-        """Plug a programmer in at a topology path (``1-1.4``). ``usb`` is another identity than its firmware's own.
-
-        ``interface`` is the descriptor of its interface with those of its endpoints, for one that has any.
-        """
+    def add(self, path: str, programmer: EmulatedUsb | EmulatedBulk, *, usb: UsbIdentity | None = None) -> UsbPlace:
+        """Plug a programmer in at a topology path (``1-1.4``). ``usb`` is another identity than its firmware's own."""
         bus, _, ports = path.partition("-")
         place = UsbPlace(
             bus=int(bus),
             ports=tuple(map(int, ports.split("."))),
             programmer=programmer,
             usb=usb or programmer.usb,
-            descriptors=Descriptors(usb or programmer.usb, version=_VERSION, interfaces=interface),
+            descriptors=_descriptors(programmer, usb),
             address=next(self._addresses),
         )
         self._places[path] = place
@@ -191,11 +185,12 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
             place.changed.notify_all()
 
     def target(self, path: str) -> AvrTarget | None:
-        """Return the board on a programmer, or None; it has caught up with the clock."""
+        """Return the AVR board on a programmer, or None; it has caught up with the clock."""
         place = self._places[path]
         with place.changed:
             place.programmer.run(self.now())
-            return place.programmer.socket.target
+            target = place.programmer.socket.target
+            return target if isinstance(target, AvrTarget) else None
 
     @contextmanager
     def watched(self, watcher: Callable[[PortEvent], object]) -> Iterator[None]:
@@ -373,21 +368,14 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         """Let an endpoint that stalled be used again."""
         with dev_handle.place.changed:
             self._check(dev_handle, "clear halt")
-            dev_handle.place.halted.discard(ep)
+            dev_handle.place.programmer.control(clear_halt(ep), self.now())
 
-    def _bulk(self, handle: _Handle, transfer: BulkTransfer) -> ControlReply:
-        place = handle.place
+    def _bulk(self, handle: _Handle, transfer: BulkTransfer) -> ControlReply | BulkReply:
         self._check(handle, f"endpoint {transfer.endpoint}")
-        _fail(errno.ENOENT if place.claimed is not handle else None)
-        _fail(errno.EPIPE if transfer.endpoint in place.halted else None)
-        try:
-            return self._carry_out(handle, transfer)
-        except usb.core.USBError as error:
-            if error.errno == errno.EPIPE:
-                place.halted.add(transfer.endpoint)
-            raise
+        _fail(errno.ENOENT if handle.place.claimed is not handle else None)
+        return self._carry_out(handle, transfer)
 
-    def _carry_out(self, handle: _Handle, transfer: UsbTransfer) -> ControlReply:
+    def _carry_out(self, handle: _Handle, transfer: UsbTransfer) -> ControlReply | BulkReply:
         """Have the device answer and take the time of it; a transfer before the last one's end is noted."""
         place = handle.place
         if place.is_busy:
@@ -400,7 +388,7 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
             place.is_busy = False
         return reply
 
-    def _reply(self, place: UsbPlace, transfer: UsbTransfer) -> ControlReply:
+    def _reply(self, place: UsbPlace, transfer: UsbTransfer) -> ControlReply | BulkReply:
         _fail(errno.EIO if place.is_dead else None)
         if isinstance(transfer, ControlTransfer) and transfer.request_type & _TYPE_MASK == _STANDARD:
             return self._standard(place, transfer)
@@ -412,7 +400,11 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         if isinstance(transfer, ControlTransfer):
             return place.programmer.control(transfer, begun)
         # its descriptors show endpoints, so it has them
-        return cast("BulkEnd", place.programmer).bulk(transfer, begun)
+        device = cast("EmulatedBulk", place.programmer)
+        if not transfer.is_in:
+            return device.bulk_out(transfer.endpoint, transfer.data, begun)
+        reply = device.bulk_in(transfer.endpoint, transfer.length, begun)
+        return BulkReply(ends_at=math.inf) if reply is None else reply
 
     def _standard(self, place: UsbPlace, transfer: ControlTransfer) -> ControlReply:
         """Answer from the descriptors, at once: the firmware's own requests keep their count and their faults."""
@@ -420,7 +412,7 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
         data = None if is_text and not place.has_texts else place.descriptors.answer(transfer)
         return ControlReply(ends_at=self.now(), data=data or b"", stalled=data is None)
 
-    def _await_end(self, handle: _Handle, transfer: UsbTransfer, reply: ControlReply) -> None:
+    def _await_end(self, handle: _Handle, transfer: UsbTransfer, reply: ControlReply | BulkReply) -> None:
         """Wait as the caller of libusb does; the place's lock is given up meanwhile."""
         place = handle.place
         begun = self.now()
@@ -463,7 +455,14 @@ def _fail(number: int | None) -> None:
         raise usb.core.USBError(os.strerror(number), errno=number)
 
 
-def _fill(buffer: "array.array[int]", reply: ControlReply) -> int:
+def _descriptors(programmer: EmulatedUsb | EmulatedBulk, usb: UsbIdentity | None) -> Descriptors:
+    """Return those of a device with endpoints, which brings its own, or plain ones."""
+    if isinstance(programmer, BulkEnd) and usb is None:
+        return programmer.descriptors
+    return Descriptors(usb or programmer.usb, version=_VERSION)
+
+
+def _fill(buffer: "array.array[int]", reply: ControlReply | BulkReply) -> int:
     """Put what came into the host's buffer, as far as it has room; returns how many bytes that are."""
     answer = reply.data[: len(buffer)]
     buffer[: len(answer)] = array.array("B", answer)

@@ -28,11 +28,15 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProgrammerIdentity:
-    """What the opened programmer said about itself."""
+    """What the opened programmer said about itself.
+
+    :param serial: its serial number, to be shown and never relied on: clones share them. Empty where it has or tells none.
+    """
 
     kind: str
     port: str
     firmware: str
+    serial: str = ""
 
 
 class Monitor(Protocol):

@@ -14,9 +14,10 @@ import pytest
 from ispd.errors import LinkClosedError, LinkTimeoutError, LocalProtocolError, RemoteProtocolError
 from ispd.transport.contract import BulkTransfer, ControlTransfer, PortKind, UsbIdentity
 from ispd.transport.usb import UsbBus, UsbDevice
-from vbench.emulated import ControlReply
-from vbench.isp_socket import IspSocket
+from vbench.emulated import BulkReply, ControlReply
 from vbench.pyusb_backend import PyusbBackend, UsbPlace
+from vbench.swd import SwdSocket
+from vbench.usb_descriptors import Descriptors
 
 pytestmark = pytest.mark.anyio
 
@@ -35,9 +36,11 @@ class Mirror:
 
     def __init__(self) -> None:
         self.usb = UsbIdentity(vendor_id=0x0483, product_id=0x3748, manufacturer="STMicroelectronics")
-        self.socket = IspSocket(None)
         self.power_lost_at: float | None = None
+        self.descriptors = Descriptors(self.usb, version=0x0100, interfaces=INTERFACE)
+        self.socket = SwdSocket()
         self.held: list[bytes] = []
+        self.halted: set[int] = set()
         self.log: list[object] = []
         self.stalls = 0
         """So many more transfers are refused."""
@@ -54,21 +57,34 @@ class Mirror:
         pass
 
     def control(self, transfer: ControlTransfer, at: float) -> ControlReply:
+        if transfer.request_type == 0x02:  # CLEAR_FEATURE of an endpoint
+            self.halted.discard(transfer.index)
+            return ControlReply(ends_at=at)
         self.log.append(transfer.request)
         return ControlReply(ends_at=at, data=b"control")
 
-    def bulk(self, transfer: BulkTransfer, at: float) -> ControlReply:
-        self.log.append((transfer.endpoint, transfer.data or transfer.length))
+    def bulk_out(self, endpoint: int, data: bytes, at: float) -> BulkReply:
+        self.log.append((endpoint, data))
+        if self._is_refused(endpoint):
+            return BulkReply(ends_at=at, stalled=True)
+        if self.hangs:
+            return BulkReply(ends_at=math.inf)
+        self.held.append(data)
+        return BulkReply(ends_at=at)
+
+    def bulk_in(self, endpoint: int, length: int, at: float) -> BulkReply | None:
+        self.log.append((endpoint, length))
+        if self._is_refused(endpoint):
+            return BulkReply(ends_at=at, stalled=True)
+        return BulkReply(ends_at=at, data=self.held.pop(0)) if self.held else None
+
+    def _is_refused(self, endpoint: int) -> bool:
+        """Stay stalled until the host clears it."""
         self.on_bulk()
         if self.stalls:
             self.stalls -= 1
-            return ControlReply(ends_at=at, stalled=True)
-        if self.hangs or (transfer.is_in and not self.held):
-            return ControlReply(ends_at=math.inf)
-        if transfer.is_in:
-            return ControlReply(ends_at=at, data=self.held.pop(0))
-        self.held.append(transfer.data)
-        return ControlReply(ends_at=at)
+            self.halted.add(endpoint)
+        return endpoint in self.halted
 
 
 @pytest.fixture
@@ -88,7 +104,7 @@ def mirror() -> Mirror:
 
 @pytest.fixture
 def place(backend: PyusbBackend, mirror: Mirror) -> UsbPlace:
-    return backend.add("1-1.4", mirror, interface=INTERFACE)
+    return backend.add("1-1.4", mirror)
 
 
 @asynccontextmanager
@@ -148,7 +164,7 @@ async def test_a_stalled_endpoint_ends_the_batch_and_can_be_used_again(
         mirror.stalls = 1
         with pytest.raises(RemoteProtocolError, match=f"0x{stalling.endpoint:02X}.*stall"):
             await device.submit([stalling, send(b"never")])
-        assert place.halted == set()
+        assert mirror.halted == set()
         assert await device.submit([send(b"2"), fetch(8)]) == [b"", b"2"]
 
 

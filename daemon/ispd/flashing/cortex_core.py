@@ -1,0 +1,133 @@
+"""A Cortex-M core behind an SWD programmer: halt, reset, run, and run a small program of ours in its RAM."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from ispd.errors import ErrorCode, TargetError
+from ispd.programmers.swd_contract import SwdProgrammer
+from ispd.transport.clock import Clock
+from ispd.wire.cortex_m import (
+    AIRCR,
+    AIRCR_RESET,
+    DEMCR,
+    DEMCR_CATCH_RESET,
+    DEMCR_TRACE,
+    DFSR,
+    DFSR_CLEAR,
+    DHCSR,
+    XPSR_THUMB,
+    CoreRegister,
+    Dhcsr,
+    dhcsr,
+)
+
+__all__ = ["CortexCore", "Program"]
+
+_HALT_S: Final = 0.2
+_POLL_S: Final = 0.001
+_PROGRAM_POLL_S: Final = 0.002
+_START_S: Final = 0.01
+"""What a program gets after a reset before it is looked whether it crashed at once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A program of ours that ends with a breakpoint.
+
+    :param entry: where it starts, in RAM.
+    :param registers: what it is given.
+    :param likely_s: how long it usually takes.
+    :param limit_s: when it is given up.
+    """
+
+    entry: int
+    registers: Mapping[CoreRegister, int]
+    likely_s: float
+    limit_s: float
+
+
+class CortexCore:
+    """The core of a connected target. Every method raises what the programmer raises, and ``TargetError`` where named."""
+
+    def __init__(self, programmer: SwdProgrammer, clock: Clock) -> None:
+        self._programmer = programmer
+        self._clock = clock
+
+    async def halt(self) -> None:
+        """Halt the core where it is. Raises ``TargetError`` (target-not-responding) where it does not halt."""
+        await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.HALT))
+        await self._wait_halted(_HALT_S, _POLL_S, "the core does not halt")
+
+    async def reset_and_halt(self) -> None:
+        """Reset the chip and halt the core at its first instruction: clocks, DMA and flash controller are as after power-up.
+
+        Raises ``TargetError`` (target-not-responding) where it does not halt there.
+        """
+        # one that is halted already would look as if the reset had done it
+        await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG))
+        await self._programmer.write_word(DEMCR, DEMCR_CATCH_RESET)
+        await self._reset()
+        await self._wait_halted(_HALT_S, _POLL_S, "the core does not halt after a reset", forgives=True)
+        await self._programmer.write_word(DEMCR, DEMCR_TRACE)
+
+    async def reset_and_run(self) -> bool:
+        """Reset the chip and let it run; return whether it runs, false where it crashed beyond its own fault handler."""
+        await self._programmer.write_word(DEMCR, 0)
+        await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG))
+        await self._reset()
+        await self._clock.sleep(_START_S)
+        state = Dhcsr(await self._programmer.read_word(DHCSR))
+        return not state & (Dhcsr.IS_LOCKED_UP | Dhcsr.IS_HALTED)
+
+    async def run(self, program: Program) -> None:
+        """Run a program of ours to its breakpoint, interrupts masked; the core is halted afterwards.
+
+        Raises ``TargetError`` (target-busy) where it does not end.
+        """
+        registers = {**program.registers, CoreRegister.XPSR: XPSR_THUMB, CoreRegister.PC: program.entry}
+        for register, value in registers.items():
+            await self._programmer.write_register(register, value)
+        await self._programmer.write_word(DFSR, DFSR_CLEAR)
+        # the mask must not change in the moment the core is let go (ARM DDI 0403, C1.6.2)
+        await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.HALT | Dhcsr.MASK_INTERRUPTS))
+        await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.MASK_INTERRUPTS))
+        await self._clock.sleep(program.likely_s)
+        try:
+            await self._wait_halted(program.limit_s, _PROGRAM_POLL_S, "the program in RAM does not end")
+        except TargetError as error:
+            if error.code is ErrorCode.TARGET_NOT_RESPONDING:
+                await self.halt()
+            raise
+
+    async def register(self, register: CoreRegister) -> int:
+        """Return a register of the halted core."""
+        return await self._programmer.read_register(register)
+
+    async def _reset(self) -> None:
+        try:
+            await self._programmer.write_word(AIRCR, AIRCR_RESET)
+        except TargetError:
+            # some answer no more to the very word that resets them; whether it did is seen by what follows
+            return
+
+    async def _wait_halted(self, limit_s: float, poll_s: float, complaint: str, *, forgives: bool = False) -> None:
+        """Wait until the core is halted. ``forgives``: it may not answer for a while."""
+        deadline = self._clock.monotonic() + limit_s
+        while True:
+            is_late = self._clock.monotonic() > deadline
+            try:
+                state = Dhcsr(await self._programmer.read_word(DHCSR))
+            except TargetError:
+                if is_late or not forgives:
+                    raise
+                state = Dhcsr(0)
+            if Dhcsr.IS_HALTED in state:
+                return
+            if is_late or Dhcsr.IS_LOCKED_UP in state:
+                raise TargetError(
+                    ErrorCode.TARGET_NOT_RESPONDING,
+                    f"{complaint} (DHCSR 0x{state:08X})",
+                    hint="check the board's supply and NRST, then flash it again, under reset",
+                )
+            await self._clock.sleep(poll_s)

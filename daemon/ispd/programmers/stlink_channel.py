@@ -1,0 +1,128 @@
+"""Commands of the wire over the bulk endpoints of an open ST-Link."""
+
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+import anyio
+import anyio.lowlevel
+
+from ispd.errors import ErrorCode, LinkTimeoutError, ProtocolError, TargetError
+from ispd.transport.clock import Clock
+from ispd.transport.contract import BulkTransfer, UsbIdentity, UsbLink
+from ispd.wire.stlink_firmware import MAX_BLOCK_BYTES, Model
+from ispd.wire.stlink_packet import StlinkCommand
+from ispd.wire.stlink_status import SwdWaitError
+
+__all__ = ["StlinkChannel"]
+
+R = TypeVar("R")
+
+_TRIES: Final = 8
+_FIRST_PAUSE_S: Final = 0.001
+"""How often a command is repeated that met a target not ready, and the first pause, which doubles (OpenOCD's
+``MAX_WAIT_RETRIES`` and its pauses); 255 ms altogether."""
+
+_COMMAND_S: Final = 1.0
+"""What a command may take besides its bits on the wire (OpenOCD's ``STLINK_READ_TIMEOUT``)."""
+_CLOCKS_PER_BYTE: Final = 32
+"""SWD clocks for a byte: a transfer of a word has 46, with the idle ones, retries and the address port below 128."""
+_DRAIN_S: Final = 0.05
+_MAX_DRAINS: Final = 4
+"""An answer that comes late has come by then; and there is one, not many."""
+
+
+class StlinkChannel:
+    """An open device that understands :class:`~ispd.wire.stlink_packet.StlinkCommand` values.
+
+    ``clock_hz``: SWD clock in use, by which time limits are set; to be changed along with the clock.
+    """
+
+    def __init__(self, link: UsbLink, model: Model, clock: Clock, clock_hz: int) -> None:
+        self.clock_hz = clock_hz
+        self._link = link
+        self._model = model
+        self._clock = clock
+        self._has_lost_place = False
+
+    @property
+    def name(self) -> str:
+        """Port of the device."""
+        return self._link.name
+
+    @property
+    def identity(self) -> UsbIdentity:
+        """What the device says it is."""
+        return self._link.identity
+
+    async def ask(self, command: StlinkCommand[R]) -> R:
+        """Carry out a command, again where the target asks to wait, and return what its answer means.
+
+        Raises what ``UsbLink.submit`` and the command's ``decode`` raise, ``TargetError`` (target-busy) where the target
+        still asks to wait at last.
+        """
+        return (await self.ask_all([command]))[-1]
+
+    async def ask_all(self, commands: Sequence[StlinkCommand[R]]) -> list[R]:
+        """Carry out commands that belong together in one batch, and all of them again where the target asks to wait."""
+        pause_s = _FIRST_PAUSE_S
+        for _ in range(_TRIES):
+            replies = await self._submit(commands)
+            try:
+                return [command.decode(reply) for command, reply in zip(commands, replies, strict=True)]
+            except SwdWaitError:
+                await self._clock.sleep(pause_s)
+                pause_s *= 2
+            except ProtocolError:
+                self._has_lost_place = True
+                raise
+        raise TargetError(
+            ErrorCode.TARGET_BUSY,
+            f"the target still asks to wait after {_TRIES} tries",
+            hint="lower the SWD clock, check the board's supply, then flash it again",
+        )
+
+    async def aclose(self) -> None:
+        """Close the device; never raises."""
+        await self._link.aclose()
+
+    async def _submit(self, commands: Sequence[StlinkCommand[R]]) -> list[bytes]:
+        """Carry out the commands' transfers in one batch, and return the answer of each."""
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        await self._find_place()
+        transfers: list[BulkTransfer] = []
+        answers: list[int | None] = []
+        for command in commands:
+            packet = command.encode()
+            timeout_s = self._timeout_s(len(packet.data) + packet.reply_bytes)
+            transfers.append(self._out(packet.command, timeout_s))
+            if packet.data:
+                transfers.append(self._out(packet.data, timeout_s))
+            answers.append(len(transfers) if packet.reply_bytes else None)
+            if packet.reply_bytes:
+                transfers.append(
+                    BulkTransfer(endpoint=self._model.in_endpoint, length=packet.reply_bytes, timeout_s=timeout_s)
+                )
+        self._has_lost_place = True
+        # half a command would leave an ST-Link that takes the next one for data
+        with anyio.CancelScope(shield=True):
+            replies = await self._link.submit(transfers)
+        self._has_lost_place = False
+        return [b"" if index is None else replies[index] for index in answers]
+
+    async def _find_place(self) -> None:
+        """Take away what an answer that came too late left in the endpoint."""
+        if not self._has_lost_place:
+            return
+        late = BulkTransfer(endpoint=self._model.in_endpoint, length=MAX_BLOCK_BYTES, timeout_s=_DRAIN_S)
+        for _ in range(_MAX_DRAINS):
+            try:
+                await self._link.submit([late])
+            except LinkTimeoutError:
+                break
+        self._has_lost_place = False
+
+    def _out(self, data: bytes, timeout_s: float) -> BulkTransfer:
+        return BulkTransfer(endpoint=self._model.out_endpoint, data=data, timeout_s=timeout_s)
+
+    def _timeout_s(self, moved_bytes: int) -> float:
+        return _COMMAND_S + moved_bytes * _CLOCKS_PER_BYTE / self.clock_hz

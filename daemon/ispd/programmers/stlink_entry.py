@@ -1,0 +1,217 @@
+"""How an ST-Link takes hold of a target, and lets it go again."""
+
+from typing import Final
+
+import anyio
+
+from ispd.errors import (
+    ErrorCode,
+    IspdError,
+    LinkClosedError,
+    LinkTimeoutError,
+    ProgrammerError,
+    RemoteProtocolError,
+    TargetError,
+)
+from ispd.programmers.stlink_channel import StlinkChannel
+from ispd.programmers.swd_contract import ClonePolicy, SwdCapabilities, SwdConnection, SwdSettings
+from ispd.transport.clock import Clock
+from ispd.wire.cortex_m import CPUID, DEMCR, DEMCR_CATCH_RESET, DEMCR_TRACE, DHCSR, Dhcsr, core_name, dhcsr
+from ispd.wire.stlink import (
+    DriveReset,
+    EnterSwd,
+    GetExtendedVersion,
+    GetIdCode,
+    GetMode,
+    GetVersion,
+    GetVoltage,
+    LeaveDebug,
+    LeaveDfu,
+    LeaveSwim,
+    Mode,
+    OpenAccessPort,
+    ResetLine,
+    SetClock,
+    SetDivisor,
+)
+from ispd.wire.stlink_firmware import SWD_DIVISORS, Firmware, supported_clock
+from ispd.wire.stlink_packet import StlinkCommand
+from ispd.wire.stlink_status import SwdStatusError
+from ispd.wire.stlink_target import ReadWord, WriteWord
+
+__all__ = ["Entry", "leave", "read_version"]
+
+_LOWEST_MV: Final = 2000
+_HIGHEST_MV: Final = 3600
+"""Supply of an STM32F1 (its data sheets, "General operating conditions")."""
+
+_RESET_S: Final = 0.002
+"""How long NRST is held low; 1 ms is enough."""
+_HALT_S: Final = 0.1
+_HALT_POLL_S: Final = 0.001
+
+_CLONE_ID: Final = 0x2BA0_1477
+"""DPIDR of a CS32 or CKS32; in front of a Cortex-M4 it is nothing special."""
+
+_LEAVE_S: Final = 5.0
+
+
+async def read_version(channel: StlinkChannel) -> Firmware:
+    """Return the firmware's version.
+
+    An ST-Link that somebody was killed at gives the rest of an old answer first, and gets a second try.
+    Raises ``ProgrammerError`` (programmer-cannot) where it is too old for SWD as spoken here.
+    """
+    try:
+        firmware = await channel.ask(GetVersion())
+    except (LinkTimeoutError, RemoteProtocolError):
+        firmware = await channel.ask(GetVersion())
+    if firmware.lists_clocks:
+        firmware = await channel.ask(GetExtendedVersion())
+    if not firmware.can_debug:
+        raise ProgrammerError(
+            ErrorCode.PROGRAMMER_CANNOT,
+            f"the ST-Link on {channel.name} has firmware {firmware}, which is too old",
+            hint="update it with ST's STSW-LINK007",
+        )
+    return firmware
+
+
+class Entry:
+    """One attempt at a target."""
+
+    def __init__(self, channel: StlinkChannel, firmware: Firmware, capabilities: SwdCapabilities, clock: Clock) -> None:
+        self._channel = channel
+        self._firmware = firmware
+        self._capabilities = capabilities
+        self._clock = clock
+        self._warnings: list[str] = []
+
+    async def enter(self, settings: SwdSettings) -> SwdConnection:
+        """Take hold of the target; see ``SwdProgrammer.connect``. What was begun is left to the caller to end."""
+        await self._leave_old_mode()
+        voltage_mv = await self._check_voltage(settings)
+        clock_hz = await self._set_clock(settings)
+        if settings.under_reset:
+            # before entering, too: by then the target's program may have turned its debug pins off
+            await self._channel.ask(DriveReset(ResetLine.LOW))
+        await self._channel.ask(EnterSwd())
+        if settings.under_reset:
+            await self._channel.ask(DriveReset(ResetLine.LOW))
+            await self._clock.sleep(_RESET_S)
+        if self._firmware.opens_access_ports:
+            await self._channel.ask(OpenAccessPort())
+        id_code = await self._channel.ask(GetIdCode())
+        if id_code == 0:
+            raise SwdStatusError(0x09, "reading the id")
+        if settings.under_reset:
+            await self._halt_at_reset()
+        cpuid = await self._channel.ask(ReadWord(CPUID))
+        self._judge(id_code, cpuid, settings.clones)
+        return SwdConnection(
+            clock_hz=clock_hz, id_code=id_code, cpuid=cpuid, voltage_mv=voltage_mv, warnings=tuple(self._warnings)
+        )
+
+    async def _leave_old_mode(self) -> None:
+        """Make it idle: after power-up its firmware waits in DFU mode, others may have left it in SWIM or debug mode."""
+        leaving: dict[Mode, StlinkCommand[None]] = {
+            Mode.DFU: LeaveDfu(),
+            Mode.SWIM: LeaveSwim(),
+            Mode.DEBUG: LeaveDebug(),
+        }
+        mode = await self._channel.ask(GetMode())
+        if mode in leaving:
+            await self._channel.ask(leaving[mode])
+            mode = await self._channel.ask(GetMode())
+        if mode in (Mode.DFU, Mode.LOADER):
+            raise ProgrammerError(
+                ErrorCode.PROGRAMMER_IS_BOOTLOADER,
+                f"the ST-Link on {self._channel.name} does not leave its loader",
+                hint="re-plug it; if it stays so, install its firmware anew with ST's STSW-LINK007",
+            )
+
+    async def _check_voltage(self, settings: SwdSettings) -> int | None:
+        """Return the target's supply in mV, None where it is not known. Raises ``TargetError`` where it is too low."""
+        if not self._firmware.reads_voltage:
+            return None
+        voltage_mv = await self._channel.ask(GetVoltage())
+        if voltage_mv is None:
+            self._warnings.append("the ST-Link does not measure the board's supply")
+        elif voltage_mv < _LOWEST_MV and not settings.ignores_voltage:
+            raise TargetError(
+                ErrorCode.TARGET_NOT_RESPONDING,
+                f"the target has no supply: {voltage_mv / 1000:.2f} V",
+                hint="connect 3.3 V and GND; a clone that cannot measure is told so by its settings",
+            )
+        elif voltage_mv < _LOWEST_MV:
+            self._warnings.append(f"the board's supply reads {voltage_mv / 1000:.2f} V, which is ignored")
+        elif voltage_mv > _HIGHEST_MV:
+            self._warnings.append(f"the board's supply is {voltage_mv / 1000:.2f} V, more than 3.6 V")
+        return voltage_mv
+
+    async def _set_clock(self, settings: SwdSettings) -> int:
+        """Set SWD's clock where that can be done, and return the one in use."""
+        limit_hz = self._capabilities.default_hz if settings.clock_hz is None else settings.clock_hz
+        clock_hz = supported_clock(self._capabilities.clock_hz, limit_hz)
+        if self._firmware.lists_clocks:
+            await self._channel.ask(SetClock(clock_hz))
+        elif self._firmware.sets_divisor:
+            await self._channel.ask(SetDivisor(SWD_DIVISORS[clock_hz]))
+        self._channel.clock_hz = clock_hz
+        return clock_hz
+
+    async def _halt_at_reset(self) -> None:
+        """Let go of NRST with the core told to halt at its first instruction; raises ``TargetError`` where it does not."""
+        await self._channel.ask(WriteWord(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.HALT)))
+        await self._channel.ask(WriteWord(DEMCR, DEMCR_CATCH_RESET))
+        await self._channel.ask(DriveReset(ResetLine.HIGH))
+        seen = Dhcsr(0)
+        deadline = self._clock.monotonic() + _HALT_S
+        while Dhcsr.IS_HALTED not in seen:
+            if self._clock.monotonic() > deadline:
+                raise TargetError(
+                    ErrorCode.TARGET_NOT_RESPONDING,
+                    "the core does not halt after a reset",
+                    hint="check NRST, SWDIO, SWCLK and the board's supply",
+                )
+            await self._clock.sleep(_HALT_POLL_S)
+            seen |= Dhcsr(await self._channel.ask(ReadWord(DHCSR)))
+        await self._channel.ask(WriteWord(DEMCR, DEMCR_TRACE))
+        if Dhcsr.WAS_RESET not in seen:
+            self._warnings.append("NRST does not reset the target: is it connected?")
+
+    def _judge(self, id_code: int, cpuid: int, policy: ClonePolicy) -> None:
+        """Note or refuse an id that no genuine chip has. Raises ``TargetError`` (signature-mismatch)."""
+        if id_code != _CLONE_ID or core_name(cpuid) != "Cortex-M3" or policy is ClonePolicy.ALLOW:
+            return
+        message = f"the target is a clone: its id is 0x{id_code:08X}"
+        if policy is ClonePolicy.REJECT:
+            raise TargetError(
+                ErrorCode.SIGNATURE_MISMATCH, message, hint="take this board out, or allow clones in the recipe"
+            )
+        self._warnings.append(message)
+
+
+async def leave(channel: StlinkChannel, *, had_reset: bool) -> IspdError | None:
+    """Let the core run and go, whatever happened before, cancellation included; return what went wrong first.
+
+    :param had_reset: NRST may be low.
+    """
+    commands: list[StlinkCommand[None]] = [
+        WriteWord(DEMCR, 0),
+        WriteWord(DHCSR, dhcsr(Dhcsr.DEBUG)),
+        WriteWord(DHCSR, dhcsr(Dhcsr(0))),
+        LeaveDebug(),
+    ]
+    if had_reset:
+        commands.insert(0, DriveReset(ResetLine.HIGH))
+    failure: IspdError | None = None
+    with anyio.move_on_after(_LEAVE_S, shield=True) as scope:
+        for command in commands:
+            try:
+                await channel.ask(command)
+            except LinkClosedError as error:  # unplugged: nothing holds the target any more
+                return error
+            except IspdError as error:
+                failure = failure or error
+    return LinkTimeoutError(channel.name, _LEAVE_S) if scope.cancelled_caught else failure

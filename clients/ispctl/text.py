@@ -1,5 +1,6 @@
 """Tables and sentences for people; plain text, so that nothing heavy has to be loaded."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 __all__ = ["byte", "duration", "failure_lines", "fuse_text", "table", "verdict_text"]
 
 Record = Mapping[str, Any]
+_WORDS = re.compile(r"\w+")
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -63,7 +65,7 @@ def failure_lines(failure: Record | None) -> list[str]:
     where = [
         f"{name} 0x{failure[name]:0{width}X}"
         for name, width in (("address", 4), ("expected", 2), ("actual", 2))
-        if failure.get(name) is not None and f"0x{failure[name]:0{width}X}" not in failure["message"]
+        if failure.get(name) is not None and f"0x{failure[name]:0{width}X}" not in _WORDS.findall(failure["message"])
     ]
     if where:
         lines.append(" ".join([*([failure["memory"]] if failure.get("memory") else []), *where]))

@@ -135,6 +135,13 @@ def test_a_failure_at_address_0_is_told():
     assert failure_lines(None) == []
 
 
+def test_a_byte_that_is_part_of_the_address_is_told():
+    failure = Failure(
+        code="not-blank", message="not blank at 0x0000", memory="flash", address=0, expected=0xFF, actual=0
+    )
+    assert failure_lines(plain(failure)) == ["not blank at 0x0000", "flash expected 0xFF actual 0x00"]
+
+
 def test_fuses_are_shown_as_asked_and_as_they_count_with_the_guards_word_below():
     explained: dict[str, Any] = {
         "part": {"name": "ATmega328P"},

@@ -25,7 +25,6 @@ __all__ = [
     "EmulatedUsb",
     "SerialEnd",
     "UsbEnd",
-    "has_bulk",
 ]
 
 
@@ -160,11 +159,6 @@ class EmulatedBulk(UsbEnd, BulkEnd, Protocol):
 
     def power_off(self, at: float) -> None:
         """Pull the plug."""
-
-
-def has_bulk(device: object) -> TypeGuard[EmulatedBulk]:
-    """Tell whether a USB device has bulk endpoints that answer."""
-    return hasattr(device, "bulk_out")
 
 
 class EmulatedFace(Protocol):

@@ -21,7 +21,7 @@ from typing import Self, cast
 
 from ispd.transport.contract import PortKind
 from vbench.cdc_acm import Answer, CdcAcm
-from vbench.emulated import EmulatedFace, EmulatedSerial, EmulatedUsb, SerialEnd, UsbEnd
+from vbench.emulated import BulkEnd, EmulatedBulk, EmulatedFace, EmulatedSerial, EmulatedUsb, SerialEnd, UsbEnd
 from vbench.target import AvrTarget
 from vbench.usbip import Submitted, UsbIpSocket
 
@@ -39,6 +39,8 @@ _FREE = 4
 """``VDEV_ST_NULL``: status of a port where nothing is plugged in (``usbip_common.h``)."""
 _FREE_S, _LOOK_S = 30.0, 5e-3
 """How long the kernel may take to clear a port, and how often it is asked."""
+_IN = 0x80
+"""In the address of an endpoint."""
 _NEVER_S = 5.0
 """The kernel cancels what takes longer than its caller allows; meanwhile the socket is looked at this often."""
 
@@ -75,18 +77,21 @@ class VhciBus:
         """Return bench seconds since the bus was made."""
         return (time.monotonic() - self._origin) * self.time_scale
 
-    def plug(self, programmer: EmulatedUsb | EmulatedSerial, port: int) -> str:
+    def plug(self, programmer: EmulatedUsb | EmulatedSerial | EmulatedBulk, port: int) -> str:
         """Plug a device into a port (from 0, over all controllers) and return its topology path.
 
         Raises ``VhciError`` where the kernel refuses. The device appears when the kernel has enumerated it. A port whose
         device has left by itself (a power loss) is taken until :meth:`unplug`; one that was unplugged is waited for until
         the kernel has noticed.
         """
-        speed = _FULL_SPEED if programmer.port_kind is PortKind.SERIAL else _LOW_SPEED
+        is_low_speed = programmer.port_kind is PortKind.USB and not isinstance(programmer, BulkEnd)
+        speed = _LOW_SPEED if is_low_speed else _FULL_SPEED
 
         def serve(ours: socket.socket) -> _Plug:
             with self.lock:
                 programmer.power_on(self.now())
+            if isinstance(programmer, BulkEnd):
+                return _BulkPlug(self, programmer, ours)
             if programmer.port_kind is PortKind.SERIAL:
                 return _SerialPlug(self, programmer, ours, programmer=programmer)
             return _ControlPlug(self, programmer, ours, programmer=programmer)
@@ -151,8 +156,9 @@ class VhciBus:
             return programmer.socket.remove(self.now())
 
     def _programmer(self, port: int) -> EmulatedUsb | EmulatedSerial:
+        """Return the ISP programmer on a port; debug probes have headers of another kind, and whoever plugged them in has those."""
         programmer = self._plugged[port].programmer
-        if programmer is None:
+        if programmer is None or isinstance(programmer, BulkEnd):
             raise ValueError(f"no programmer is on port {port}")
         return programmer
 
@@ -221,7 +227,7 @@ class _Plug(ABC):
         end: UsbEnd | SerialEnd,
         ours: socket.socket,
         *,
-        programmer: EmulatedUsb | EmulatedSerial | None = None,
+        programmer: EmulatedUsb | EmulatedSerial | EmulatedBulk | None = None,
     ) -> None:
         self.programmer = programmer
         self._bus = bus
@@ -265,7 +271,7 @@ class _ControlPlug(_Plug):
     """A device that is spoken to by control transfers, one after the other."""
 
     def __init__(
-        self, bus: VhciBus, end: UsbEnd, ours: socket.socket, *, programmer: EmulatedUsb | None = None
+        self, bus: VhciBus, end: UsbEnd, ours: socket.socket, *, programmer: EmulatedUsb | EmulatedBulk | None = None
     ) -> None:
         self._device = end
         self._asked: deque[Submitted] = deque()
@@ -300,12 +306,17 @@ class _ControlPlug(_Plug):
         """Take one message of the kernel, or return after ``wait_s`` without one."""
         match self._host.listen(wait_s):
             case Submitted() as asked:
-                (self._unanswered if asked.endpoint else self._asked).append(asked)
+                (self._asked if self._has_endpoint(asked.endpoint) else self._unanswered).append(asked)
             case (number, wanted):
                 known = [asked for asked in (*self._asked, *self._unanswered) if asked.number == wanted]
                 for asked in known:
-                    (self._unanswered if asked.endpoint else self._asked).remove(asked)
+                    (self._asked if asked in self._asked else self._unanswered).remove(asked)
                 self._host.unlinked(number, was_known=bool(known))
+
+    @staticmethod
+    def _has_endpoint(number: int) -> bool:
+        """Tell whether anything is ever answered there."""
+        return number == 0
 
     def _carry_out(self, asked: Submitted) -> None:
         """Let the device act, and answer when its time has come, unless the kernel gives up first."""
@@ -314,16 +325,63 @@ class _ControlPlug(_Plug):
             begun = self._bus.now()
             self._device.run(begun)
             reply = self._device.control(transfer, begun)
+        self._answer(asked, reply.ends_at, reply.data[: transfer.length] if asked.is_in else b"", reply.stalled)
+
+    def _answer(self, asked: Submitted, ends_at: float, data: bytes, stalled: bool) -> bool:
+        """Answer the first of those asked when its time has come; false where the kernel took it back before."""
         while self._asked and self._asked[0] is asked:
-            left_s = (reply.ends_at - self._bus.now()) / self._bus.time_scale
+            left_s = (ends_at - self._bus.now()) / self._bus.time_scale
             if left_s <= 0:
                 break
             self._listen(min(left_s, _NEVER_S))
         else:
-            return  # taken back
+            return False
         self._check_power()
         self._asked.popleft()
-        self._host.complete(asked, reply.data[: transfer.length] if asked.is_in else b"", stalled=reply.stalled)
+        self._host.complete(asked, data, stalled=stalled)
+        return True
+
+
+class _BulkPlug(_ControlPlug):
+    """A debug probe: endpoints take turns in the order in which the kernel asks, and who has nothing to send is asked again."""
+
+    def __init__(self, bus: VhciBus, probe: EmulatedBulk, ours: socket.socket) -> None:
+        self._probe = probe
+        super().__init__(bus, probe, ours, programmer=probe)
+
+    @staticmethod
+    def _has_endpoint(number: int) -> bool:
+        return number >= 0
+
+    def _carry_out(self, asked: Submitted) -> None:
+        if asked.endpoint == 0:
+            super()._carry_out(asked)
+        elif asked.is_in:
+            self._carry_in(asked)
+        else:
+            self._carry_to(asked)
+
+    def _carry_in(self, asked: Submitted) -> None:
+        """Read; what the probe has nothing for is put aside."""
+        with self._lock:
+            begun = self._bus.now()
+            self._device.run(begun)
+            reply = self._probe.bulk_in(asked.endpoint | _IN, asked.length, begun)
+        if reply is None:
+            self._asked.popleft()
+            self._unanswered.append(asked)
+        else:
+            self._answer(asked, reply.ends_at, reply.data, reply.stalled)
+
+    def _carry_to(self, asked: Submitted) -> None:
+        """Write; what waited for an answer may have one now."""
+        with self._lock:
+            begun = self._bus.now()
+            self._device.run(begun)
+            reply = self._probe.bulk_out(asked.endpoint, asked.data, begun)
+        self._answer(asked, reply.ends_at, b"", reply.stalled)
+        self._asked.extendleft(reversed(self._unanswered))
+        self._unanswered.clear()
 
 
 class _SerialPlug(_Plug):

@@ -110,6 +110,7 @@ def test_a_stall_and_an_unplugging_are_seen() -> None:
     assert bus.plugged is not None
     assert bus.plugged.recv(48, socket.MSG_WAITALL) == b"", "its end is closed"
     bus.unplug(0)
+    bus.plugged.close()
 
 
 def test_no_avr_board_fits_its_header() -> None:

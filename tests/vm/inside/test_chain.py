@@ -1,6 +1,7 @@
 """From blank chips to keyboards on the kernel's USB: the daemon, real udev, unmodified flashing programs, boards with two cables."""
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 
 import anyio
 import pytest
@@ -11,8 +12,10 @@ from tests.vm.inside.board_station import (
     BoardStation,
     blank_board,
     check_board,
+    driver_at,
     firmware,
     loaded_board,
+    processes,
     shown,
 )
 
@@ -25,6 +28,8 @@ from vbench.emulated import EmulatedSerial, EmulatedUsb
 from vbench.firmware_image import application_image, bootloader_image
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
+from vbench.stm32 import APPLICATION, stm32_application
+from vbench.stm32_board import Stm32Board
 from vbench.target import AvrTarget
 from vbench.usbasp import UsbAsp
 from vbench.usbtiny import UsbTiny
@@ -36,12 +41,23 @@ FIRST_CABLE = 15
 """Ports from here on are for boards' own cables; those before it for programmers."""
 BARE = range(24, 27)
 """Ports of slots without programmer."""
+NEW = {9: "usbtiny", 10: "usbasp", 11: "leonardo"}
+"""Ports of programmers of which the configuration says nothing."""
 NEW_CABLES = (28, 23, 29, 27, 25)
 """Ports of the boards on these, and of further ones."""
 DFU = BOOTLOADERS.get("atmel-dfu-32u4")
 KINDS = ("usbasp", "usbtiny", "uno", "usbasp", "usbtiny", "leonardo", "usbasp", "teensyduino")
 SIZES = (28_000, 2_500, 21_000, 3_000, 3_500, 2_000, 4_000, 2_800)
 ILL = (3, 6)
+FAMILIES = (
+    *("caterina-micro", "halfkay-32u4", "bootloadhid-m32a", "qmk-hid-32u4"),
+    *("usbasploader-m328p", "halfkay-32u4", "qmk-dfu-32u4"),
+)
+PROGRAMS = {
+    "caterina": "avrdude -p m32u4 -c avr109",
+    "halfkay": "teensy_loader_cli --mcu=atmega32u4",
+    "flip": "dfu-programmer atmega32u4:",
+}
 
 
 def programmer(kind: str, target: AvrTarget) -> EmulatedUsb | EmulatedSerial:
@@ -157,6 +173,122 @@ def test_boards_come_one_after_the_other_to_bare_ports_and_the_ill_one_is_rescue
     saved = station.ctl("rescue", "A0", "--wait")
     assert saved.returncode == 0, saved.stderr
     check_board(ill, DFU, app)
+
+
+def test_slots_learn_which_ports_are_theirs_and_a_daemon_that_is_killed_at_work_still_knows(
+    station: BoardStation,
+) -> None:
+    """Several boards run on several ports; ports are in another order than programmers."""
+    caterina = BOOTLOADERS.get("caterina-micro")
+    boards = [
+        loaded_board(DFU, firmware(DFU, 2_000, seed=30)),
+        loaded_board(DFU),
+        loaded_board(caterina),
+        loaded_board(DFU),
+        loaded_board(DFU, firmware(DFU, 2_000, seed=31)),
+    ]
+    programmers = {port: programmer(kind, boards[n].target) for n, (port, kind) in enumerate(NEW.items())}
+    slots = list(station.plug_all(programmers).values())
+    cables = [station.connect(board, port) for board, port in zip(boards, NEW_CABLES, strict=True)]
+    station.wait_for(lambda: all(map(shown, cables)) and {*slots} <= station.names("idle"))
+    app = firmware(DFU, 9_000, seed=32)
+    loader = bootloader_image(DFU, boards[1].target.part)
+    files = station.files(loader, app)
+    refused = station.ctl("enqueue", *files, "--chain", "--bootloader", DFU.id, "--slots", slots[1])
+    assert (refused.returncode, "learn" in refused.stderr) == (2, True)
+    learnt = station.ctl("slot", slots[1], "learn")
+    assert learnt.returncode == 0, learnt.stderr
+    for slot in (slots[0], slots[2]):
+        station.call("slot.learn", name=slot)
+    assert [station.slot(slot)["target_usb"] for slot in slots] == cables[: len(slots)]
+    assert [shown(cable) for cable in cables[len(slots) :]] == [DFU.usb[0], FIRMWARE_USB], "nobody touched these"
+
+    job = station.flash(DFU, (loader, app), slots[1], count=1)
+    station.wait_for(lambda: station.slot(slots[1])["step"] == "write over USB" and processes("dfu-programmer"))
+    station.kill_daemon()
+    station.start_daemon(slot_tables(station))
+    unit = station.ended(job)[slots[1]]
+    assert unit["verdict"] == "passed", unit["failure"]
+    assert (len(station.units(job)), unit["target_usb"]) == (1, cables[1])
+    assert [attempt["verdict"] for attempt in unit["attempts"]] == ["interrupted", "passed"]
+    assert processes("dfu-programmer") == []
+    check_board(boards[1], DFU, app)
+
+
+def test_every_family_by_its_real_program_or_by_own_code(station: BoardStation) -> None:
+    loaders = [BOOTLOADERS.get(name) for name in FAMILIES]
+    boards = [blank_board(loader) for loader in loaders]
+    apps = [firmware(loader, 3_000 + 100 * number, seed=40 + number) for number, loader in enumerate(loaders)]
+    blue = [Stm32Board() for _ in range(2)]
+    contents = [stm32_application(5_000 + 1000 * number, seed=number, usb=FIRMWARE_USB) for number in range(2)]
+    cables = put_on_slots(station, boards)
+    for board, port in zip(blue, BARE, strict=False):
+        station.connect(board, port)
+    names = [f"A{number}" for number in range(len(boards))]
+    station.wait_for(lambda: {*names} <= station.names("idle"))
+    jobs = [
+        station.flash(loader, (bootloader_image(loader, board.target.part), app), name)
+        for loader, board, app, name in zip(loaders, boards, apps, names, strict=True)
+    ]
+    blue_jobs = [station.flash_raw("stm32duino-pc13", content, f"P{n}") for n, content in enumerate(contents)]
+    for number, content in enumerate(contents):
+        unit = station.ended(blue_jobs[number])[f"P{number}"]
+        assert (unit["verdict"], unit["application_usb"]) == ("passed", FIRMWARE_USB), unit["failure"]
+        assert "dfu-util -p" in station.steps(unit)["write over USB"]["output"]
+        assert blue[number].chip.flash[APPLICATION : APPLICATION + len(content)] == content
+    turns = []
+    for number, loader in enumerate(loaders):
+        unit = station.ended(jobs[number])[names[number]]
+        assert (unit["verdict"], unit["application_usb"]) == ("passed", FIRMWARE_USB), (loader.id, unit["failure"])
+        assert shown(cables[number]) == FIRMWARE_USB
+        check_board(boards[number], loader, apps[number])
+        write = station.steps(unit)["write over USB"]
+        assert PROGRAMS.get(loader.family, "") in write["output"]
+        if loader.family == "halfkay":
+            begun = datetime.fromisoformat(write["started"]).timestamp()
+            turns.append((begun, begun + write["seconds"]))
+    first, second = sorted(turns)
+    assert first[1] <= second[0], "it takes whichever it finds, so one after the other"
+
+
+def test_a_pulled_cable_and_a_cancelled_job_end_their_units_only_and_leave_no_process(station: BoardStation) -> None:
+    hid = BOOTLOADERS.get("bootloadhid-m32a")
+    boards = [loaded_board(loader) for loader in (DFU, DFU, DFU, hid)]
+    large, small = firmware(DFU, 20_000, seed=50), firmware(DFU, 12_000, seed=51)
+    cables = put_on_slots(station, boards)
+    names = [f"A{number}" for number in range(len(boards))]
+    station.wait_for(lambda: all(station.slot(name)["board_usb"] for name in names))
+    assert driver_at(cables[3]) == "usbhid"
+    only = {"plan": "chain-only"}
+    pulled = station.flash(DFU, (large,), "A0", **only)
+    lasting = station.flash(DFU, (small,), "A1", **only)
+    cancelled = station.flash(DFU, (large,), "A2", **only)
+    station.wait_for(lambda: station.slot("A0")["step"] == "write over USB")
+    station.disconnect(FIRST_CABLE)
+    station.wait_for(lambda: station.slot("A2")["step"] == "write over USB")
+    assert station.ctl("cancel", str(cancelled)).returncode == 0
+    units = [station.ended(job)[name] for name, job in zip(names, (pulled, lasting, cancelled), strict=False)]
+    assert processes("dfu-programmer") == []
+    assert [unit["verdict"] for unit in units] == ["failed", "passed", "cancelled"]
+    assert units[0]["failure"]["code"] == "bootloader-not-seen"
+    check_board(boards[1], DFU, small)
+
+    held = station.flash(hid, (firmware(hid, 24_000, seed=52),), "A3", **only)
+    station.wait_for(lambda: station.slot("A3")["step"] == "write over USB" and driver_at(cables[3]) != "usbhid")
+    station.call("job.cancel", id=held)
+    assert station.ended(held)["A3"]["verdict"] == "cancelled"
+    assert driver_at(cables[3]) == "usbhid", "what was taken from the kernel is given back"
+
+    station.connect(boards[0], FIRST_CABLE)
+    station.wait_for(lambda: station.slot("A0")["board_usb"])
+    again = {
+        "A0": (boards[0], DFU, station.flash(DFU, (small,), "A0", **only)),
+        "A2": (boards[2], DFU, station.flash(DFU, (small,), "A2", **only)),
+        "A3": (boards[3], hid, station.flash(hid, (firmware(hid, 2_000, seed=53),), "A3", **only)),
+    }
+    for name, (board, loader, job) in again.items():
+        assert station.ended(job)[name]["verdict"] == "passed", station.ended(job)[name]["failure"]
+        check_board(board, loader, small if loader is DFU else firmware(hid, 2_000, seed=53))
 
 
 def test_a_running_sketch_is_asked_for_its_bootloader_by_1200_baud(station: BoardStation) -> None:

@@ -14,7 +14,6 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -41,6 +40,11 @@ _FREE_S, _LOOK_S = 30.0, 5e-3
 """How long the kernel may take to clear a port, and how often it is asked."""
 _IN = 0x80
 """In the address of an endpoint."""
+_GLANCE_S = 0.02
+"""How often one looks whether a board that is busy has left meanwhile."""
+_QUIET_S, _PART_S = 0.03, 1.0
+"""The kernel repeats what failed at once, and then resets the port for 60 ms (``hub.c``): a silence so long is that. And how long
+it is waited for."""
 _NEVER_S = 5.0
 """The kernel cancels what takes longer than its caller allows; meanwhile the socket is looked at this often."""
 
@@ -275,36 +279,43 @@ class _ControlPlug(_Plug):
     ) -> None:
         self._device = end
         self._asked: deque[Submitted] = deque()
+        self._heard_at = 0.0
+        """When the kernel said something last, in monotonic seconds."""
         self._unanswered: list[Submitted] = []
         """Transfers on other endpoints, which have never anything to say (HID bootloaders have one for form's sake)."""
         super().__init__(bus, end, ours, programmer=programmer)
 
     def part(self) -> None:
-        """Break off what is under way with a board: the driver would let it wait for its time-out, and hold up the whole hub.
+        """Wait until the kernel has no more questions to a board that has left; what is asked meanwhile fails.
 
-        The thread may answer at the same moment; a second answer makes the driver close the connection, which is due anyway.
+        What is under way when the driver closes a connection waits there for its time-out, five seconds for a descriptor, and
+        nothing on that hub goes on. A kernel that has just reset the port asks several times in a row.
         """
-        if self.programmer is None:
-            self._break_off()
+        end = time.monotonic() + _PART_S
+        while self._has_left and time.monotonic() < end:
+            if not self._asked and time.monotonic() - self._heard_at > _QUIET_S:
+                return
+            time.sleep(_LOOK_S)
 
-    def _break_off(self) -> None:
-        with suppress(OSError):
-            for asked in tuple(self._asked):
-                self._host.fail(asked)
-
-    def _check_power(self) -> None:
-        if self._end.power_lost_at is not None:
-            self._break_off()
-        super()._check_power()
+    @property
+    def _has_left(self) -> bool:
+        """Whether it is a board that is off the bus; it stays connected until it is unplugged."""
+        return self.programmer is None and self._end.power_lost_at is not None
 
     def _turn(self) -> None:
         self._listen(_NEVER_S)
         while self._asked:
-            self._carry_out(self._asked[0])
+            if self._has_left:
+                self._host.fail(self._asked.popleft())
+            else:
+                self._carry_out(self._asked[0])
 
     def _listen(self, wait_s: float) -> None:
         """Take one message of the kernel, or return after ``wait_s`` without one."""
-        match self._host.listen(wait_s):
+        heard = self._host.listen(wait_s)
+        if heard is not None:
+            self._heard_at = time.monotonic()
+        match heard:
             case Submitted() as asked:
                 (self._asked if self._has_endpoint(asked.endpoint) else self._unanswered).append(asked)
             case (number, wanted):
@@ -329,12 +340,12 @@ class _ControlPlug(_Plug):
 
     def _answer(self, asked: Submitted, ends_at: float, data: bytes, stalled: bool) -> bool:
         """Answer the first of those asked when its time has come; false where the kernel took it back before."""
-        while self._asked and self._asked[0] is asked:
+        while self._asked and self._asked[0] is asked and not self._has_left:
             left_s = (ends_at - self._bus.now()) / self._bus.time_scale
             if left_s <= 0:
                 break
-            self._listen(min(left_s, _NEVER_S))
-        else:
+            self._listen(min(left_s, _GLANCE_S))
+        if self._has_left or not self._asked or self._asked[0] is not asked:
             return False
         self._check_power()
         self._asked.popleft()

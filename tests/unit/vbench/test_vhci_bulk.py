@@ -108,9 +108,9 @@ def test_a_stall_and_an_unplugging_are_seen() -> None:
     bus.plug(StLink(faults=[UnpluggedAt(transfer=0)]), 0)
     bus.submit(OUT, VERSION)
     assert bus.plugged is not None
-    assert bus.plugged.recv(48, socket.MSG_WAITALL) == b"", "its end is closed"
+    while bus.plugged.recv(48, socket.MSG_WAITALL):  # what is under way may be broken off; then its end is closed
+        pass
     bus.unplug(0)
-    bus.plugged.close()
 
 
 def test_no_avr_board_fits_its_header() -> None:

@@ -1,14 +1,16 @@
 """Commands of the wire over the bulk endpoints of an open ST-Link."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import anyio
 import anyio.lowlevel
 
-from ispd.errors import ErrorCode, LinkTimeoutError, ProtocolError, TargetError
+from ispd.errors import ErrorCode, LinkTimeoutError, ProtocolError, RemoteProtocolError, TargetError
 from ispd.transport.clock import Clock
 from ispd.transport.contract import BulkTransfer, UsbIdentity, UsbLink
+from ispd.wire.stlink import GetMode
 from ispd.wire.stlink_firmware import MAX_BLOCK_BYTES, Model
 from ispd.wire.stlink_packet import StlinkCommand
 from ispd.wire.stlink_status import SwdWaitError
@@ -28,7 +30,7 @@ _CLOCKS_PER_BYTE: Final = 32
 """SWD clocks for a byte: a transfer of a word has 46, with the idle ones, retries and the address port below 128."""
 _DRAIN_S: Final = 0.05
 _MAX_DRAINS: Final = 4
-"""An answer that comes late has come by then; and there is one, not many."""
+"""An answer that comes late has come by then; and there are one or two, not many."""
 
 
 class StlinkChannel:
@@ -89,11 +91,12 @@ class StlinkChannel:
         """Carry out the commands' transfers in one batch, and return the answer of each."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._find_place()
+        packets = [command.encode() for command in commands]
+        # for each alike: while it is busy with one the ST-Link takes the next one not
+        timeout_s = self._timeout_s(sum(len(packet.data) + packet.reply_bytes for packet in packets))
         transfers: list[BulkTransfer] = []
         answers: list[int | None] = []
-        for command in commands:
-            packet = command.encode()
-            timeout_s = self._timeout_s(len(packet.data) + packet.reply_bytes)
+        for packet in packets:
             transfers.append(self._out(packet.command, timeout_s))
             if packet.data:
                 transfers.append(self._out(packet.data, timeout_s))
@@ -110,15 +113,19 @@ class StlinkChannel:
         return [b"" if index is None else replies[index] for index in answers]
 
     async def _find_place(self) -> None:
-        """Take away what an answer that came too late left in the endpoint."""
+        """Make sure that the next bytes are taken for a command, and the next answer is that command's.
+
+        A harmless command goes first: an ST-Link that was promised data and got none takes it for them. Then what it
+        answers is taken away, with what an answer that came too late left in the endpoint.
+        """
         if not self._has_lost_place:
             return
+        with suppress(LinkTimeoutError, RemoteProtocolError):
+            await self._link.submit([self._out(GetMode().encode().command, _COMMAND_S)])
         late = BulkTransfer(endpoint=self._model.in_endpoint, length=MAX_BLOCK_BYTES, timeout_s=_DRAIN_S)
-        for _ in range(_MAX_DRAINS):
-            try:
+        with suppress(LinkTimeoutError):
+            for _ in range(_MAX_DRAINS):
                 await self._link.submit([late])
-            except LinkTimeoutError:
-                break
         self._has_lost_place = False
 
     def _out(self, data: bytes, timeout_s: float) -> BulkTransfer:

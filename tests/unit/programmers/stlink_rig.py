@@ -1,6 +1,6 @@
 """An ST-Link with an STM32F1 behind it on the virtual bench, with somebody between it and the driver who listens and meddles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
 from ispd.errors import LinkClosedError, LinkTimeoutError, RemoteProtocolError
@@ -29,7 +29,8 @@ class Meddle(Enum):
     EMPTY = "empty"
 
 
-Meddler = Callable[[int, BulkTransfer], Meddle | None]
+Meddler = Callable[[int, BulkTransfer], Meddle | bytes | None]
+"""Given the transfer and its number. Bytes are what the driver gets in place of the device's answer, which is dropped."""
 
 
 class Quiet:
@@ -76,6 +77,8 @@ class _Link:
                 self._rig.unplug()
                 raise LinkClosedError(self.name)
         (reply,) = await self._link.submit([transfer])
+        if isinstance(meddle, bytes):
+            return meddle
         if meddle is Meddle.EMPTY:
             return b""
         return reply[:-1] if meddle is Meddle.SHORT else reply
@@ -114,6 +117,7 @@ class Rig:
             serial=usb.serial,
         )
         self._is_plugged = True
+        self._link: BenchUsbLink | None = None
 
     @property
     def commands(self) -> list[str]:
@@ -125,8 +129,8 @@ class Rig:
         raise AssertionError("an ST-Link is no serial port")
 
     async def open_usb(self, port: str) -> UsbLink:
-        link = BenchUsbLink(port, self._identity, self.device, self.time, lambda: None)
-        return _Link(link, self)
+        self._link = BenchUsbLink(port, self._identity, self.device, self.time, lambda: None)
+        return _Link(self._link, self)
 
     async def open(self) -> StlinkProbe:
         return await open_stlink(self, PORT, self.clock)
@@ -135,6 +139,23 @@ class Rig:
         if self._is_plugged:
             self._is_plugged = False
             self.device.power_off(self.time.now())
+            if self._link is not None:
+                self._link.lose()
 
-    def catch_up(self) -> None:
+    def falsify(self, command: str, answers: Iterable[bytes]) -> None:
+        """Have a command, by its first bytes, answered with these, one after the other, and then truly."""
+        left = iter(answers)
+        head = bytes.fromhex(command)
+
+        def meddle(index: int, transfer: BulkTransfer) -> bytes | None:
+            is_answer = transfer.is_in and self.log[index - 1].data.startswith(head)
+            return next(left, None) if is_answer else None
+
+        self.meddler = meddle
+
+    @property
+    def runs(self) -> bool:
+        """Whether the chip is left alone: no reset, no halt, its program runs."""
+        assert self.chip is not None
         self.device.run(self.time.now())
+        return not self.device.socket.nrst_low and self.chip.core.is_in_flash

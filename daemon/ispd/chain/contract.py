@@ -28,7 +28,7 @@ class Desk(Protocol):
         """Look at the board's port again, right before using what is there.
 
         Raises ``TargetError``: ``bootloader-not-seen`` where nothing is there, ``board-unexpected`` where it is not the bootloader
-        this work is for.
+        this work is for, or was plugged in anew since the work began.
         """
 
     async def run(self, run: ToolRun, on_text: Callable[[str], object] = lambda _: None) -> ToolOutcome:

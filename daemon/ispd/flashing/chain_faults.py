@@ -14,6 +14,7 @@ __all__ = [
     "is_erase_at_fault",
     "is_proof",
     "may_be_board",
+    "never_in_reset",
     "no_application",
     "no_bootloader",
     "no_tool",
@@ -74,6 +75,15 @@ def vanished(path: str, error: IspdError) -> TargetError:
         ErrorCode.BOOTLOADER_NOT_SEEN,
         f"the board left USB port {path} in the midst of its work{told}",
         hint=_CABLE_HINT,
+    )
+
+
+def never_in_reset(device: UsbDeviceAt) -> TargetError:
+    """Somebody stayed on the board's port all the while its programmer held the board in reset: that is another board."""
+    return TargetError(
+        ErrorCode.BOARD_UNEXPECTED,
+        f"{device.usb} stayed on USB port {device.path} while the slot's board was in reset: it is another board's",
+        hint="put the cable of this slot's board into its port; `ispctl slot NAME learn` finds which port that is",
     )
 
 

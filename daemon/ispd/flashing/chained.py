@@ -123,7 +123,12 @@ class _ChainRun:
             await self._bench.turns.wait_until_alone(self._loader, self._port.path)
         work = ChainWork(part=self._part, bootloader=self._loader, firmware=self._firmware)
         desk = BoardDesk(
-            self._port, self._bench.hardware, self._clock, bootloader=self._loader, on_advance=self._advance
+            self._port,
+            self._bench.hardware,
+            self._clock,
+            bootloader=self._loader,
+            met=device,
+            on_advance=self._advance,
         )
         self._at_work = (tool, work, desk)
         return f"{device.usb} on USB port {device.path}"

@@ -21,6 +21,7 @@ from ispd.transport.contract import (
 
 __all__ = ["BoardDesk", "BoardPort", "Transcript", "shows"]
 
+_EXCHANGED_HINT = "was the board exchanged? keep it in place until the verdict"
 _CUT = "\n[..]\n"
 _NO_CHARACTER = "\ufffd"
 _TEXT_CONTROLS = "\t\n\r\b\x1b"
@@ -92,6 +93,8 @@ class Transcript:
 class BoardDesk:
     """A :class:`~ispd.chain.contract.Desk` at one board's port.
 
+    :param met: the board in its bootloader. Its address is its own until it leaves: with another one it was unplugged
+        meanwhile, or is another board, and nothing that was done before counts for it.
     :param on_advance: told how many more bytes of the work are finished.
     """
 
@@ -102,6 +105,7 @@ class BoardDesk:
         clock: Clock,
         *,
         bootloader: Bootloader,
+        met: UsbDeviceAt,
         on_advance: Callable[[int], object] = lambda _: None,
     ) -> None:
         self.clock: Clock = clock
@@ -110,6 +114,7 @@ class BoardDesk:
         self._bootloader = bootloader
         self._on_advance = on_advance
         self._transcript = Transcript()
+        self._met = met.bus, met.address
 
     def take_output(self) -> str:
         """Return what was printed since the last call."""
@@ -129,7 +134,13 @@ class BoardDesk:
             raise TargetError(
                 ErrorCode.BOARD_UNEXPECTED,
                 f"{device.usb} is on USB port {self._port.path}, which is not {self._bootloader.title}",
-                hint="was the board exchanged? keep it in place until the verdict",
+                hint=_EXCHANGED_HINT,
+            )
+        if (device.bus, device.address) != self._met:
+            raise TargetError(
+                ErrorCode.BOARD_UNEXPECTED,
+                f"the bootloader on USB port {self._port.path} was plugged in anew in the midst of the work",
+                hint=_EXCHANGED_HINT,
             )
         return device
 

@@ -10,6 +10,7 @@ from ispd.catalog.plans import as_merged
 from ispd.catalog.rescue import as_rescue
 from ispd.chain.registry import tool_for
 from ispd.errors import IspdError, LocalProtocolError, RefusedError
+from ispd.flashing import chain_faults as faults
 from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainStep, unless_stopped, verdict_of
 from ispd.flashing.chained import chain_board
 from ispd.flashing.execute import flash_unit
@@ -23,6 +24,7 @@ from ispd.model.job import Failure, Verdict
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.programmers.contract import IspProgrammer
 from ispd.transport.clock import Clock
+from ispd.transport.contract import UsbDeviceAt
 
 __all__ = ["RESCUE_HINT", "Equipment", "Way", "WholeObserver", "flash_whole", "way_of"]
 
@@ -147,7 +149,11 @@ class _WholeRun:
     async def _attempt(self, isp: Recipe | None) -> UnitOutcome:
         outcome = UnitOutcome(verdict=Verdict.PASSED, part=self._way.part)
         if isp is not None:
+            bystander = await self._on_port()
             outcome = await self._by_isp(isp)
+            if outcome.verdict is Verdict.PASSED and bystander is not None and await self._on_port() == bystander:
+                failure = failure_of(faults.never_in_reset(bystander))
+                return replace(outcome, verdict=Verdict.FAILED, failure=failure)
         if outcome.verdict is not Verdict.PASSED or self._way.firmware is None:
             return outcome
         if self._with.bench is None or self._way.bootloader is None:
@@ -163,6 +169,10 @@ class _WholeRun:
             usb_pace=chained.pace,
             warnings=tuple(dict.fromkeys((*outcome.warnings, *chained.warnings))),
         )
+
+    async def _on_port(self) -> UsbDeviceAt | None:
+        """Return who is where this slot's board belongs. Reset takes a board off the bus, and it comes back with a new address."""
+        return None if self._way.firmware is None or self._with.bench is None else await self._with.bench.port.look()
 
     async def _by_isp(self, recipe: Recipe) -> UnitOutcome:
         if self._with.programmer is None:

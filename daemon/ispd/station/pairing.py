@@ -85,6 +85,7 @@ class Pairings:
         self._runners = runners
         self._learnt: dict[str, str] = {}
         self._configured: set[str] = set()
+        self._learning = anyio.Lock()
 
     def configured(self, spec: SlotSpec) -> None:
         """Take note of a slot as the configuration, or hotplug, has it."""
@@ -106,7 +107,14 @@ class Pairings:
                 runner.pair(None if path in said else path)
 
     async def learn(self, runner: SlotRunner) -> None:
-        """Find a slot's port, keep it, and tell the slots; raises what :func:`learn_port` does, and what concerns the programmer."""
+        """Find a slot's port, keep it, and tell the slots; raises what :func:`learn_port` does, and what concerns the programmer.
+
+        One slot at a time: a board that another slot holds in reset goes quiet, too.
+        """
+        async with self._learning:
+            await self._learn(runner)
+
+    async def _learn(self, runner: SlotRunner) -> None:
         name, floor = runner.spec.name, self._floor
         path = await runner.use_programmer(
             lambda programmer: learn_port(programmer, floor.tree, floor.clock, self._not_boards(name))

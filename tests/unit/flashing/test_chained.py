@@ -206,6 +206,25 @@ async def test_an_exchange_of_identity_in_the_midst_stops_the_work() -> None:
     )
 
 
+@virtual
+async def test_another_board_in_the_same_bootloader_is_noticed_by_its_address() -> None:
+    """What was erased, or went on by ISP, was the first one."""
+    stage = Stage()
+
+    async def exchange(_work: ChainWork, desk: Desk) -> None:
+        await desk.here()
+        stage.port.put(None)
+        stage.port.put(device(LOADER_USB, address=2))
+
+    stage.tool.erases = [exchange]
+    outcome = await stage.run()
+    assert (outcome.verdict, code(outcome), stage.tool.calls) == (
+        Verdict.FAILED,
+        "board-unexpected",
+        ["erase", "write"],
+    )
+
+
 @pytest.mark.parametrize("error", [LinkClosedError("usb:1-2.1"), TransportError(ErrorCode.PORT_NOT_FOUND, "gone")])
 @pytest.mark.parametrize(("comes_back", "verdict"), [(False, Verdict.FAILED), (True, Verdict.NEEDS_RESCUE)])
 @virtual

@@ -130,6 +130,39 @@ async def test_something_else_that_is_plugged_again_meanwhile_is_not_taken_for_t
         assert (await bench.station.learn("A")).target_usb == "1-2.1"
 
 
+@pytest.mark.parametrize("late_s", [0.0, 0.3, 1.0])
+@virtual
+async def test_slots_that_learn_at_once_do_not_take_each_others_boards(tmp_path: Path, late_s: float) -> None:
+    """A board without USB would be paired with the one that another slot holds in reset at the same time."""
+    async with chain_station(bench_of(blank_board(), loaded_board()), [A, B], tmp_path) as bench:
+        await anyio.sleep(1.0)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(refused, bench, "A")
+            await anyio.sleep(late_s)
+            tasks.start_soon(bench.station.learn, "B")
+        assert [slot.target_usb for slot in bench.station.slots()] == [None, "1-2.2"]
+
+
+@virtual
+async def test_a_board_that_stays_while_the_slots_own_is_in_reset_is_left_alone(tmp_path: Path) -> None:
+    """Its cable is in this slot's port; no reset of this slot's programmer reaches it."""
+    hardware = BenchHardware(hotplug_lag_s=0.02)
+    hardware.add("A", UsbAsp(), path="1-1.1", board_usb="1-2.2")
+    hardware.insert("A", blank_board())
+    other = loaded_board()
+    before = bytes(other.target.flash)
+    hardware.add_port("desk", "1-2.1", other)
+    spec = SlotSpec(name="A", programmer="usbasp", path="1-1.1", target_usb="1-2.1")
+    async with chain_station(hardware, [spec], tmp_path) as bench:
+        await anyio.sleep(1.0)
+        assert bench.station.slot("A").board_usb == "03EB:2FF4"
+        (unit,) = await bench.once(recipe(firmware(1)))
+    assert unit.failure is not None
+    assert (unit.verdict, unit.failure.code) == (Verdict.FAILED, "board-unexpected")
+    assert "learn" in unit.failure.hint
+    assert bytes(other.target.flash) == before
+
+
 @virtual
 async def test_what_was_learnt_gives_way_to_what_is_configured_later(tmp_path: Path) -> None:
     async with chain_station(bench_of(loaded_board()), [A], tmp_path) as bench:

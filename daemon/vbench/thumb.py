@@ -15,6 +15,8 @@ from vbench.stm32f1_flash import BusFaultError
 __all__ = ["Bus", "Stop", "ThumbEngine"]
 
 _UNBOUNDED = 0xFFFF_FFFF
+_CODE_BYTES = 4 << 20
+"""For translated code, instead of 1 GiB of address space for each chip: flash loaders are short."""
 _BKPT = 7
 """``EXCP_BKPT`` of unicorn's interrupt hook."""
 
@@ -61,6 +63,7 @@ class ThumbEngine:
         self._numbers += [arm_const.UC_ARM_REG_SP, arm_const.UC_ARM_REG_LR, arm_const.UC_ARM_REG_PC]
         self._numbers.append(arm_const.UC_ARM_REG_XPSR)
         self._uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB | unicorn.UC_MODE_MCLASS)
+        self._uc.ctl_set_tcg_buffer_size(_CODE_BYTES)
         self._shared = (ctypes.c_char * len(ram)).from_buffer(ram)
         self._uc.mem_map_ptr(ram_base, len(ram), unicorn.UC_PROT_ALL, ctypes.addressof(self._shared))
         for base, size in windows:

@@ -8,6 +8,7 @@ from ispd.programmers.stlink_probe import StlinkProbe, open_stlink
 from ispd.transport.contract import BulkTransfer, BytePort, SerialSettings, UsbIdentity, UsbLink, UsbTransfer
 from vbench.bench_port import BenchTime
 from vbench.bench_usb import BenchUsbLink
+from vbench.cortex_m3 import State
 from vbench.stlink import StLink
 from vbench.stlink_firmware import StLinkFirmware
 from vbench.stm32f1 import Stm32F1
@@ -152,6 +153,13 @@ class Rig:
             return next(left, None) if is_answer else None
 
         self.meddler = meddle
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing holds the chip: no reset, no halt, no program of ours in RAM; what is in its flash may be rubbish."""
+        assert self.chip is not None
+        self.device.run(self.time.now())
+        return not self.device.socket.nrst_low and self.chip.core.state in (State.IN_FLASH, State.LOCKUP)
 
     @property
     def runs(self) -> bool:

@@ -119,8 +119,7 @@ class _ChainRun:
             raise faults.no_tool(self._loader)
         if tool.needs_tty and await self._wait_for(self._has_tty, TTY_DEADLINE_S) is None:
             raise faults.no_tty(self._port.path, TTY_DEADLINE_S)
-        if tool.is_exclusive:
-            await self._bench.turns.wait_until_alone(self._loader, self._port.path)
+        await self._be_alone(tool)
         work = ChainWork(part=self._part, bootloader=self._loader, firmware=self._firmware)
         desk = BoardDesk(
             self._port,
@@ -132,6 +131,11 @@ class _ChainRun:
         )
         self._at_work = (tool, work, desk)
         return f"{device.usb} on USB port {device.path}"
+
+    async def _be_alone(self, tool: ChainTool) -> None:
+        """Wait until a tool that takes whatever board it finds can only find this one."""
+        if tool.is_exclusive:
+            await self._bench.turns.wait_until_alone(self._loader, self._port.path)
 
     def _is_loader(self, device: UsbDeviceAt) -> bool:
         return shows(self._loader, device)
@@ -157,6 +161,7 @@ class _ChainRun:
         for number in range(1, ERASE_TRIES + 1):
             again = "" if number == 1 else f", try {number} of {ERASE_TRIES}"
             self._done_bytes = 0
+            self.is_ill = False  # what ends a further try has its own cause
             try:
                 if tool.erase_is_separate:
                     await self._step(f"erase over USB{again}", lambda: self._by_tool(tool.erase(work, desk)))
@@ -165,11 +170,13 @@ class _ChainRun:
                 if not (faults.is_erase_at_fault(error) and number < ERASE_TRIES):
                     raise
             else:
-                self.is_ill = False
                 return
         raise LocalProtocolError("the last try neither succeeded nor failed")
 
     async def _write_once(self, tool: ChainTool, work: ChainWork, desk: BoardDesk) -> str:
+        await self._be_alone(
+            tool
+        )  # again: a pause may lie between the steps, and not to be alone is no fault of the board
         begun_s = self._clock.monotonic()
 
         async def write() -> None:

@@ -160,6 +160,18 @@ class NoTurns:
         raise AssertionError(f"{bootloader.id} at {path} can be told from others")
 
 
+class CrowdedTurns(NoTurns):
+    """The board is alone ``alone_times`` times; then another one is in the same bootloader, and stays."""
+
+    def __init__(self, *, alone_times: int) -> None:
+        self._alone_times = alone_times
+
+    async def wait_until_alone(self, bootloader: Bootloader, path: str) -> None:
+        if self._alone_times == 0:
+            raise TargetError(ErrorCode.TOOL_FAILED, f"another board in {bootloader.title} beside the one at {path}")
+        self._alone_times -= 1
+
+
 class Watcher:
     """Writes down what it is told. ``give_up`` ends the unit with a reason; ``pauses`` holds it between steps."""
 

@@ -14,6 +14,7 @@ from tests.unit.flashing.scripted_chain import (
     PART,
     PATH,
     Act,
+    CrowdedTurns,
     PrintingHardware,
     ScriptedPort,
     ScriptedTool,
@@ -26,7 +27,7 @@ from tests.unit.flashing.scripted_chain import (
 )
 
 from ispd.chain.contract import ChainWork, Desk
-from ispd.errors import ErrorCode, LinkClosedError, TransportError
+from ispd.errors import ErrorCode, IspdError, LinkClosedError, TransportError
 from ispd.flashing.chain_bench import ChainOutcome
 from ispd.flashing.chained import chain_board
 from ispd.flashing.desk import Transcript
@@ -290,6 +291,37 @@ async def test_an_erase_that_worked_at_last_is_forgiven() -> None:
     stage = Stage(erases=[fails(ErrorCode.NOT_BLANK), nothing], reads=None, starts=[nothing])
     outcome = await stage.run()
     assert (outcome.verdict, code(outcome)) == (Verdict.FAILED, "application-not-seen")
+
+
+@pytest.mark.parametrize(
+    "then",
+    [TransportError(ErrorCode.PORT_BUSY, "somebody has it"), LinkClosedError("usb:1-2.1")],
+    ids=["busy", "pulled out"],
+)
+@virtual
+async def test_a_failed_erase_does_not_make_a_board_ill_that_the_next_try_could_not_reach(then: IspdError) -> None:
+    stage = Stage()
+
+    async def out_of_reach(_work: ChainWork, _desk: Desk) -> None:
+        if isinstance(then, LinkClosedError):
+            stage.port.put(None)
+        raise then
+
+    stage.tool.erases = [fails(ErrorCode.ERASE_FAILED), out_of_reach]
+    assert (await stage.run()).verdict is Verdict.FAILED
+
+
+@virtual
+async def test_a_tool_that_takes_any_board_is_used_only_where_its_board_is_alone_at_that_moment() -> None:
+    """A job may be paused for hours between two steps, and other boards come meanwhile."""
+    stage = Stage(is_exclusive=True, erase_is_separate=False)
+    turns = CrowdedTurns(alone_times=1)
+    crowded = replace(bench(stage.port, stage.tool), turns=turns)
+    outcome = await chain_board(FIRMWARE, PART, LOADER, crowded, stage.watcher)
+    assert (outcome.verdict, code(outcome)) == (Verdict.FAILED, "tool-failed"), (
+        "another board is not this one's illness"
+    )
+    assert stage.tool.calls == []
 
 
 @virtual

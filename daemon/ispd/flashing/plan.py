@@ -1,4 +1,4 @@
-"""From a recipe, the part found and the state it was found in to ordered, weighted steps. Pure.
+"""From a recipe, the part found and the state it was found in to ordered steps. Pure.
 
 What decides the order:
 
@@ -16,7 +16,7 @@ What decides the order:
 """
 
 from ispd.errors import ErrorCode, Facts, ProgrammerError, RefusedError, TargetError
-from ispd.flashing.plan_cells import INSTRUCTION_S, cell_steps, check_writable_step, erase_step
+from ispd.flashing.plan_cells import cell_steps, check_writable_step, erase_step
 from ispd.flashing.plan_sck import plan_sck
 from ispd.flashing.sck import SckStart, can_follow, fastest_within
 from ispd.flashing.session import TargetState
@@ -72,7 +72,7 @@ def plan_unit(
     steps += cell_steps(recipe, part, before, will_erase=will_erase)
     steps += late
     steps += _bits(recipe, part, before, will_erase=will_erase)
-    steps.append(Leave(name="leave", weight_s=INSTRUCTION_S))
+    steps.append(Leave(name="leave"))
     plan = Plan(part.id, tuple(steps), sck_plan.key, sck_plan.found, sck_plan.is_bold)
     if plan.changes_target and before.is_write_locked and not will_erase:
         raise TargetError(
@@ -137,7 +137,7 @@ def _split_fuses(
     slowest_hz = min(capabilities.sck_hz) if recipe.sck_hz is None else fastest_within(capabilities, recipe.sck_hz)
     reachable = can_follow(part, {**before.fuses, **changed}, slowest_hz)
     for memory, value in changed.items():
-        step = WriteFuse(name=f"write {memory}", weight_s=part.times.fuse_s + INSTRUCTION_S, memory=memory, value=value)
+        step = WriteFuse(name=f"write {memory}", memory=memory, value=value)
         is_early = reachable and _changes_clock(part, memory, before.fuses[memory], value)
         (early if is_early and not _shuts_isp(part, memory, value) else late).append(step)
     if any(_shuts_isp(part, step.memory, step.value) for step in late):
@@ -171,12 +171,11 @@ def _bits(recipe: Recipe, part: Part, before: TargetState, *, will_erase: bool) 
         )
     asked = frozenset(recipe.fuses) | ({MemoryKind.LOCK} if recipe.lock is not None else frozenset())
     final = {**fuses, MemoryKind.LOCK: lock if recipe.lock is None else recipe.lock}
-    weight_s = INSTRUCTION_S * (len(fuses) + 1)
     if wanted == lock:
-        return [VerifyBits(name="verify fuses", weight_s=weight_s, expected=final, asked=asked)]
+        return [VerifyBits(name="verify fuses", expected=final, asked=asked)]
     still_open = {**fuses, MemoryKind.LOCK: lock}
     return [
-        VerifyBits(name="verify fuses", weight_s=weight_s, expected=still_open, asked=asked - {MemoryKind.LOCK}),
-        WriteLock(name="write lock", weight_s=part.times.fuse_s + INSTRUCTION_S, value=wanted),
-        VerifyBits(name="verify lock", weight_s=weight_s, expected=final, asked=asked),
+        VerifyBits(name="verify fuses", expected=still_open, asked=asked - {MemoryKind.LOCK}),
+        WriteLock(name="write lock", value=wanted),
+        VerifyBits(name="verify lock", expected=final, asked=asked),
     ]

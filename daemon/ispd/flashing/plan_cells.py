@@ -10,13 +10,7 @@ from ispd.model.part import MemoryKind, Part
 from ispd.model.recipe import Recipe, VerifyScope
 from ispd.model.span import Span
 
-__all__ = ["INSTRUCTION_S", "cell_steps", "check_writable_step", "erase_step"]
-
-# Weights only spread a progress bar, so rough figures do: one byte over a 19200 baud line (0.52 ms) plus four SPI bytes
-# at 125 kHz (0.26 ms); one instruction there and back.
-_BYTE_S = 0.8e-3
-INSTRUCTION_S = 6e-3
-"""Rough duration of one instruction, in seconds."""
+__all__ = ["cell_steps", "check_writable_step", "erase_step"]
 
 _WORD_BYTES = 2
 
@@ -27,17 +21,14 @@ def erase_step(part: Part) -> EraseChip:
     if part.boot is not None:
         starts |= {part.flash.size_bytes - (part.boot.min_bytes << shift) for shift in range(4)}
     samples = tuple(Span(start, start + _WORD_BYTES) for start in sorted(starts))
-    weight_s = part.times.erase_s + INSTRUCTION_S * (2 + len(samples) * _WORD_BYTES)
-    return EraseChip(name="erase", weight_s=weight_s, samples=samples)
+    return EraseChip(name="erase", samples=samples)
 
 
 def check_writable_step(image: Image, part: Part) -> CheckWritable:
     """Return the look at cells that are to be written without an erase."""
     spans = _joined(segment.span.aligned(part.flash.page_bytes) for segment in image.segments)
     size_bytes = sum(map(len, spans))
-    return CheckWritable(
-        name="check flash", weight_s=size_bytes * _BYTE_S, bytes=size_bytes, spans=spans, expected=image.segments
-    )
+    return CheckWritable(name="check flash", bytes=size_bytes, spans=spans, expected=image.segments)
 
 
 def cell_steps(recipe: Recipe, part: Part, before: TargetState, *, will_erase: bool) -> list[Step]:
@@ -47,7 +38,7 @@ def cell_steps(recipe: Recipe, part: Part, before: TargetState, *, will_erase: b
     if len(recipe.flash):
         pages = tuple(recipe.flash.pages(part.flash.page_bytes))
         written = tuple(page for page in pages if not (will_erase and _is_blank(page)))
-        writes += _write(MemoryKind.FLASH, written, part.times.flash_s)
+        writes += _write(MemoryKind.FLASH, written)
         # without an erase the rest of a page keeps what it held
         expected = pages if will_erase else recipe.flash.segments
         spans = _joined(page.span for page in pages)
@@ -58,7 +49,7 @@ def cell_steps(recipe: Recipe, part: Part, before: TargetState, *, will_erase: b
         is_blank_now = will_erase and not is_programmed(part, "eesave", before.fuses)
         pieces = tuple(_eeprom_pieces(recipe.eeprom, part.eeprom.page_bytes))
         written = tuple(piece for piece in pieces if not (is_blank_now and _is_blank(piece)))
-        writes += _write(MemoryKind.EEPROM, written, part.times.eeprom_s)
+        writes += _write(MemoryKind.EEPROM, written)
         spans = _joined(segment.span.aligned(_WORD_BYTES) for segment in recipe.eeprom.segments)
         verifies.append(_verify(MemoryKind.EEPROM, spans, recipe.eeprom.segments, after_erase=is_blank_now))
     return [*writes, *verifies]
@@ -99,12 +90,11 @@ def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
     return tuple(joined)
 
 
-def _write(memory: MemoryKind, pages: tuple[Segment, ...], page_s: float) -> list[Step]:
+def _write(memory: MemoryKind, pages: tuple[Segment, ...]) -> list[Step]:
     if not pages:
         return []
     size_bytes = sum(len(page.data) for page in pages)
-    weight_s = size_bytes * _BYTE_S + len(pages) * page_s
-    return [WriteCells(name=f"write {memory}", weight_s=weight_s, bytes=size_bytes, memory=memory, pages=pages)]
+    return [WriteCells(name=f"write {memory}", bytes=size_bytes, memory=memory, pages=pages)]
 
 
 def _verify(
@@ -113,7 +103,6 @@ def _verify(
     size_bytes = sum(map(len, spans))
     return VerifyCells(
         name=f"verify {memory}",
-        weight_s=size_bytes * _BYTE_S,
         bytes=size_bytes,
         memory=memory,
         spans=spans,

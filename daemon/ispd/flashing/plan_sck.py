@@ -21,9 +21,6 @@ from ispd.programmers.contract import Capabilities
 
 __all__ = ["SckPlan", "plan_sck"]
 
-_ENTRY_S = 0.1
-"""Rough duration of one way into programming mode; see the weights in ``plan_cells``."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SckPlan:
@@ -72,7 +69,6 @@ class SckPlan:
         return [
             Reenter(
                 name="enter with new clock" if is_clock_new else "raise sck",
-                weight_s=_ENTRY_S,
                 candidates=choices,
                 known=self.in_force.bits,
                 promised_hz=promised_hz,

@@ -27,7 +27,6 @@ __all__ = [
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _AnyStep:
     name: str
-    weight_s: float
     bytes: int = 0
     is_destructive: ClassVar[bool] = False
 
@@ -120,7 +119,7 @@ class Leave(_AnyStep):
 
 
 Step = CheckWritable | EraseChip | WriteFuse | Reenter | WriteCells | VerifyCells | WriteLock | VerifyBits | Leave
-"""Every kind of step. ``bytes`` counts cells moved, ``weight_s`` is a rough duration."""
+"""Every kind of step. ``bytes`` counts cells moved: what progress is told in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +136,6 @@ class Plan:
     sck_key: SckKey | None = None
     found: FoundSck | None = None
     is_bold: bool = False
-
-    @property
-    def total_weight_s(self) -> float:
-        """Rough duration of all steps."""
-        return sum(step.weight_s for step in self.steps)
 
     @property
     def total_bytes(self) -> int:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from ispd.catalog.hexwriter import write_hex
 from ispd.chain.claims import last_words, part_of, text_of, tool_failed
 from ispd.chain.contract import ChainWork, Desk
+from ispd.chain.control import opened
 from ispd.chain.progress import MarkBar
 from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError, TransportError
 from ispd.model.image import BLANK, Image, Segment
@@ -26,6 +27,9 @@ __all__ = ["TOOL", "DfuProgrammer", "EraseClaim", "read_erase", "target_name"]
 _PROGRAM = "dfu-programmer"
 _VERSION = re.compile(rf"{_PROGRAM}\s+(\d+)\.(\d+)")
 _FILE = "firmware.hex"
+
+_NO_DEVICE = "no device present"
+_RESET = "reset"
 
 _FORCE_SINCE = (0, 7)
 """First version with ``--force``, ``read``, and a blank check that speaks (its 0.7.0 sources)."""
@@ -159,7 +163,7 @@ class DfuProgrammer:
             before = await _present(desk)
             if before is None:
                 return
-            outcome = await _run(work, desk, ("reset",), _QUICK_S)
+            outcome = await _run(work, desk, (_RESET,), _QUICK_S)
             if outcome.exit_code == 0 or await _has_left(desk, before):
                 return
             if is_last:
@@ -205,7 +209,20 @@ async def _run(
     run = ToolRun(
         words=(_PROGRAM, target, *words), deadline_s=deadline_s, inputs=inputs or {}, output_is_data=output_is_data
     )
-    return await desk.run(run, on_text)
+    outcome = await desk.run(run, on_text)
+    if _NO_DEVICE in text_of(outcome.errors) and _RESET not in words:
+        await _check_access(desk)
+    return outcome
+
+
+async def _check_access(desk: Desk) -> None:
+    """Find out what the program does not tell: whether this machine lets anybody use the board.
+
+    "no device present" is all it says where the board left, where it may not be opened, and where another program has it
+    (``dfu_device_init``). Raises what opening it here does: permission-denied, port-busy; nothing where the board is to blame.
+    """
+    async with opened(desk):
+        pass
 
 
 async def _read(work: ChainWork, desk: Desk, version: tuple[int, int]) -> bytes | ToolOutcome:

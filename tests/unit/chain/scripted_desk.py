@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
 from ispd.chain.contract import ChainWork
-from ispd.errors import ErrorCode, TargetError
+from ispd.errors import ErrorCode, TargetError, TransportError
 from ispd.model.image import Image, Segment
 from ispd.transport.contract import BytePort, ToolOutcome, ToolRun, UsbDeviceAt, UsbIdentity, UsbLink
 
@@ -66,12 +66,19 @@ class _Clock:
 class ScriptedDesk:
     """See :class:`~ispd.chain.contract.Desk`. Text comes in pieces of a length that suits nobody."""
 
-    def __init__(self, *script: Reply, board: UsbDeviceAt | None = BOARD, piece: int = 7) -> None:
+    def __init__(
+        self,
+        *script: Reply,
+        board: UsbDeviceAt | None = BOARD,
+        piece: int = 7,
+        link: UsbLink | TransportError | None = None,
+    ) -> None:
         self.clock = _Clock()
         self.board = board
         self.runs: list[ToolRun] = []
         self.done_bytes = 0
         self._script = list(script)
+        self._link = link
         self._piece = piece
 
     @property
@@ -103,8 +110,11 @@ class ScriptedDesk:
         )
 
     async def open_usb(self) -> UsbLink:
-        """Refuse: these tools open nothing."""
-        raise AssertionError("an outside program opens the device itself")
+        """Open it or not, as the script says; refuse where that is not to be expected."""
+        assert self._link is not None, "an outside program opens the device itself"
+        if isinstance(self._link, TransportError):
+            raise self._link
+        return self._link
 
     async def open_serial(self, baud: int) -> BytePort:
         """Refuse: these tools open nothing."""

@@ -1,5 +1,6 @@
 """dfu-programmer told by a script: what it claims, and what is made of it. Outputs are the real program's."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -11,7 +12,7 @@ from ispd.chain.contract import ChainTool
 from ispd.chain.dfu_programmer import TOOL, DfuProgrammer, EraseClaim, read_erase, target_name
 from ispd.errors import ErrorCode, LocalProtocolError, TargetError, TransportError
 from ispd.model.span import Span
-from ispd.transport.contract import UsbDeviceAt
+from ispd.transport.contract import UsbDeviceAt, UsbTransfer
 
 pytestmark = pytest.mark.anyio
 
@@ -73,7 +74,8 @@ async def test_erase_is_judged_by_what_comes_after_it(code: int, errors: str, cl
     """0.7 and later: exit codes lie both ways, and "Not blank" means nothing before the erase and the disease after it."""
     assert read_erase(errors) == claim
     for version in (NEW, NEWEST):
-        desk = ScriptedDesk(version, Reply(words=("atmega32u4:1,17", "erase", "--force"), code=code, errors=errors))
+        erase = Reply(words=("atmega32u4:1,17", "erase", "--force"), code=code, errors=errors)
+        desk = ScriptedDesk(version, erase, link=ClosableLink())
         if claim.was_done:
             await tool.erase(WORK, desk)
         else:
@@ -232,6 +234,44 @@ async def test_each_run_finds_the_board_anew() -> None:
     with pytest.raises(TargetError) as failure:
         await tool.write(WORK, ScriptedDesk(OLD, Reply(words=FLASH_OLD, code=1, errors=NO_DEVICE, then=unplug)))
     assert failure.value.code is ErrorCode.BOOTLOADER_NOT_SEEN
+
+
+class ClosableLink:
+    """A board's USB device that nobody asks for anything."""
+
+    name = "usb:1-1.4"
+    identity = BOARD.usb
+
+    def __init__(self) -> None:
+        self.closed = 0
+
+    async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
+        raise AssertionError(f"nothing is sent to the board: {transfers}")
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+@pytest.mark.parametrize("code", [ErrorCode.PERMISSION_DENIED, ErrorCode.PORT_BUSY])
+@pytest.mark.parametrize("version", [OLD, NEW])
+async def test_a_board_that_this_machine_keeps_from_us_is_not_ill(version: Reply, code: ErrorCode) -> None:
+    """The program says "no device present" for that, too."""
+    denied = TransportError(code, "not for you")
+    missing = Reply(words=("atmega32u4:1,17",), code=1, errors=NO_DEVICE)
+    for work in (tool.erase, tool.write):
+        desk = ScriptedDesk(version, missing, link=denied)
+        with pytest.raises(TransportError) as failure:
+            await work(WORK, desk)
+        assert failure.value is denied
+        assert desk.is_through
+
+
+async def test_a_board_that_can_be_opened_and_does_not_answer_the_program_is_ill() -> None:
+    link = ClosableLink()
+    desk = ScriptedDesk(NEW, Reply(words=("erase",), code=3, errors=NO_DEVICE), link=link)
+    with pytest.raises(TargetError) as failure:
+        await tool.erase(WORK, desk)
+    assert (failure.value.code, link.closed) == (ErrorCode.ERASE_FAILED, 1)
 
 
 # -- start, names, versions -----------------------------------------------------------------------------------------

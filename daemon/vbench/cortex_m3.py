@@ -59,6 +59,8 @@ class Machine(Bus, Protocol):
     ram: bytearray
     ram_base: int
     windows: tuple[tuple[int, int], ...]
+    program: range
+    """Where its flash is."""
 
     def vector(self, index: int) -> int:
         """Return a word of the vector table."""
@@ -221,14 +223,11 @@ class CortexM3:
         stop = engine.run(count)
         if stop is Stop.LIMIT:
             self._machine.now = max(self._machine.now, begun + count * _INSTRUCTION_S)
-            if not self._is_in_ram(engine.pc):
-                self._take_registers()
-                self._change(State.IN_FLASH)
         elif stop is Stop.BREAKPOINT and self._control & _C_DEBUGEN:
             self._halt(_BKPT)
         else:
             self._take_registers()
-            self._change(State.LOCKUP)
+            self._change(State.IN_FLASH if engine.pc in self._machine.program else State.LOCKUP)
 
     def _step(self) -> None:
         """Execute one instruction, where it is in RAM."""

@@ -98,6 +98,7 @@ class Stm32F1:
         self.now = 0.0
         self.ram = bytearray(model.ram_bytes)
         self.ram_base = _SRAM_BASE
+        self.program = range(FLASH_BASE, FLASH_BASE + len(self.chip.flash))
         self.windows: tuple[tuple[int, int], ...] = (
             (FLASH_BASE, len(self.chip.flash)),
             (_SYSTEM_BASE, 0x1000),
@@ -211,7 +212,7 @@ class Stm32F1:
         if ack is not Ack.OK:
             return ack
         try:
-            if 0 <= address - _SRAM_BASE <= len(self.ram) - len(data):
+            if 0 <= address - _SRAM_BASE <= len(self.ram) - len(data) and address % width == 0:
                 self.ram[address - _SRAM_BASE : address - _SRAM_BASE + len(data)] = data
                 return Ack.OK
             for offset in range(0, len(data), width):
@@ -240,7 +241,7 @@ class Stm32F1:
         return Ack.OK
 
     def _is_flash(self, address: int) -> bool:
-        return 0 <= address - FLASH_BASE < len(self.chip.flash)
+        return address in self.program
 
     def _flipped(self, data: bytes) -> bytes:
         index, self._reads = self._reads, self._reads + 1
@@ -253,6 +254,8 @@ class Stm32F1:
 
     def _block(self, address: int, length: int, width: int) -> bytes:
         """Read a block, the large memories at once."""
+        if address % width:
+            raise BusFaultError
         if 0 <= address - _SRAM_BASE <= len(self.ram) - length:
             return bytes(self.ram[address - _SRAM_BASE : address - _SRAM_BASE + length])
         if self._is_flash(address) and address - FLASH_BASE + length <= len(self.chip.flash):

@@ -37,6 +37,7 @@ class Stop(Enum):
     LIMIT = auto()
     BREAKPOINT = auto()
     FAULT = auto()
+    """Nothing it can execute, or nothing at an address; also where it goes on outside of RAM."""
 
 
 class ThumbEngine:
@@ -117,5 +118,5 @@ class ThumbEngine:
         self._halt(Stop.BREAKPOINT if number == _BKPT else Stop.FAULT)
 
     def _halt(self, stop: Stop) -> None:
-        self._stop = stop
+        self._stop = self._stop or stop  # what came first; the rest of a block may still be executed
         self._uc.emu_stop()

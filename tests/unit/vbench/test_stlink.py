@@ -206,6 +206,44 @@ def test_a_slower_clock_takes_longer() -> None:
     assert host.ask("F2430500", 2)[0] == UNKNOWN
 
 
+def test_ports_of_the_target() -> None:
+    host = host_of()
+
+    def register(port: int, address: int) -> tuple[int, ...]:
+        return struct.unpack("<II", host.ask("F245" + struct.pack("<HH", port, address).hex(), 8))
+
+    assert register(0xFFFF, 0) == (OK, 0x1BA0_1477)
+    assert register(0, 0xFC) == (OK, 0x1477_0011)
+    assert register(5, 0) == (0x1D, 0)
+    assert [host.ask(command, 2)[0] for command in ("F24B00", "F24C00", "F24B01")] == [OK, OK, 0x1D]
+
+
+def test_a_flash_that_is_busy_makes_the_probe_wait() -> None:
+    host = host_of()
+    for address, value in ((4, 0x4567_0123), (4, 0xCDEF_89AB), (0x10, 4), (0x10, 0x44)):
+        assert host.set_debug_word(0x4002_2000 + address, value) == OK
+    assert host.read(0x07, FLASH, 4) == bytes(4)
+    assert host.status() == AP_WAIT
+    host.now += 0.05
+    assert host.read(0x07, FLASH, 4) == b"\xff" * 4
+    assert host.status() == OK
+
+
+def test_leaving_lets_go_of_reset() -> None:
+    chip = Stm32F1()
+    host = host_of(chip, wiring=SwdWiring(has_nrst=True))
+    host.enter()
+    assert host.ask("F23C00", 2)[0] == OK
+    host.send(bytes.fromhex("F221").ljust(16, b"\0"))
+    assert host.ask("F5", 2)[0] == 1
+    host.debug_word(DHCSR)
+    assert not host.debug_word(DHCSR)[1] & 1 << 25
+    resets = chip.resets
+    assert host.ask("F23C02", 2)[0] == OK, "a pulse"
+    assert chip.resets > resets
+    assert host.ask("F23C07", 2)[0] == UNKNOWN
+
+
 def test_serial_numbers() -> None:
     def text(serial: str) -> bytes:
         ask = ControlTransfer(request_type=0x80, request=6, value=0x0303, index=0x0409, length=255)

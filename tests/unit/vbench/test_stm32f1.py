@@ -178,6 +178,56 @@ def test_a_crash_is_a_lockup(code: str) -> None:
     assert host.word(DHCSR) & S_LOCKUP
 
 
+def test_code_in_ram_may_jump_into_the_flash_which_then_counts_as_running() -> None:
+    chip = Stm32F1()
+    host = host_of(chip)
+    host.halt()
+    told: list[bool] = []
+    chip.on_run = lambda runs, _at: told.append(runs)
+    host.put(RAM, bytes.fromhex("00470000"))  # bx r0
+    host.start(RAM, FLASH + 0x141)
+    host.now += 1e-2
+    assert not host.word(DHCSR) & (S_HALT | S_LOCKUP)
+    assert told == [True]
+    host.halt()
+    assert host.register(15) in range(FLASH + 0x140, FLASH + 0x400)
+    assert told == [True, False]
+
+
+def test_a_running_core_shows_no_registers_and_a_core_reset_spares_the_rest() -> None:
+    chip = Stm32F1()
+    host = host_of(chip)
+    host.set_register(0, 0x1234)
+    host.halt()
+    assert host.register(0) == 0
+    host.unlock()
+    host.write(AIRCR, 0x05FA_0001)
+    assert host.word(0x4002_2010) == 0, "the flash stays open"
+    assert not host.word(DHCSR) & S_HALT
+    host.write(AIRCR, 4)
+    assert not host.word(DHCSR) & S_RESET_ST, "not without the key"
+
+
+def test_registers_take_parts_of_words_and_the_backup_register_outlives_resets() -> None:
+    chip = Stm32F1()
+    host = host_of(chip)
+    host.write(0x4002_1014, 0xAABB_CCDD)
+    host.write(0x4002_1016, 0x1122, 2)
+    host.write(0x4002_1014, 0x33, 1)
+    assert host.word(0x4002_1014) == 0x1122_CC33
+    assert host.read(0x4002_1015, 1, 1) == b"\xcc"
+    host.write(0x4000_6C28, 0x424C, 2)
+    host.write(AIRCR, SYSRESET)
+    assert (host.word(0x4002_1014), chip.chip.dr10) == (0x14, 0x424C)
+    assert host.word(0x4000_6C28) == 0x424C
+    host.put(RAM + 1, b"abc", 1)
+    assert host.read(RAM, 4) == b"\0abc"
+    assert host.ack_of_read(RAM + 1) is Ack.FAULT, "not aligned"
+    assert host.write(0x1FFF_F000, 0) is Ack.FAULT, "system memory is a ROM"
+    chip.set_supply("test", False, host.now)
+    assert chip.chip.dr10 == 0
+
+
 def test_faults_of_the_connection() -> None:
     silent = SwdHost(Stm32F1(faults=[GoesSilent(after_instructions=2)]))
     assert [silent.ack_of_read(DHCSR) for _ in range(3)] == [Ack.OK, Ack.OK, Ack.NONE]

@@ -106,7 +106,7 @@ class ChainWork:
             device = await port.look()
             empty_since = None if device is not None or self._listing_left_s() > 0 else (empty_since or now)
             patience_s = self._patience(empty_since, now, is_held=is_held)
-            if is_held and patience_s == 0:
+            if is_held and patience_s == 0 and not self._is_disabled():
                 is_held = False
                 if self._display.state in (SlotState.PASSED, SlotState.FAILED):
                     self._display.to(SlotState.REMOVED)
@@ -133,7 +133,7 @@ class ChainWork:
         return max(0.0, empty_since + EMPTY_S - now)
 
     async def _flash(self, entry: OpenJob, *, is_rescue: bool = False) -> None:
-        self._display.to(SlotState.BUSY, job=entry.record.id)
+        self._display.begin(entry.record.id)
         async with self._programmer_lock:
             await self._flasher.flash(entry, is_rescue=is_rescue)
 

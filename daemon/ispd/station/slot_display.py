@@ -50,6 +50,12 @@ class SlotDisplay:
             note="",
         )
 
+    def begin(self, job: int, **fields: object) -> None:
+        """Show that a board of ``job`` is being flashed."""
+        if self.state is SlotState.IDLE:  # switched off and on again while the board was looked at
+            self.arm(job)
+        self.to(SlotState.BUSY, job=job, **fields)
+
     def verdict(self, unit: Unit) -> None:
         """Show how a board ended."""
         is_passed = unit.verdict is Verdict.PASSED

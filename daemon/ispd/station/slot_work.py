@@ -110,6 +110,8 @@ class SlotWork:
             change = presence.feed(sighting.signature)
             if change is PresenceChange.REMOVED:
                 is_held = False
+                if self._is_disabled():
+                    break
                 if self._display.state in (SlotState.PASSED, SlotState.FAILED):
                     self._display.to(SlotState.REMOVED)
                 self._display.arm(entry.record.id)
@@ -137,7 +139,7 @@ class SlotWork:
 
     async def _flash(self, entry: OpenJob, signature: Signature, sighting: Sighting) -> None:
         """Flash one reserved board, with its record around it."""
-        self._display.to(SlotState.BUSY, job=entry.record.id, signature=str(signature))
+        self._display.begin(entry.record.id, signature=str(signature))
         async with self._programmer_lock:
             programmer = await self._programmer_for(entry)
             flashed = await self._flasher.flash(entry, signature=signature, rung_hz=sighting.rung_hz)
@@ -152,7 +154,7 @@ class SlotWork:
         """Make sure of the programmer before the intent is recorded; give the reservation back where there is none."""
         try:
             return await self._host.programmer()
-        except IspdError:
+        except BaseException:  # also what nobody foresaw: a reservation that stays keeps its job open for ever
             self._floor.queue.abandon(entry, self._slot)
             raise
 

@@ -66,7 +66,7 @@ class UnitFlasher:
                 way = replace(way, isp=way.rescue)
             programmer = None if way.isp is None else await self._host.programmer()
             unit = await floor.queue.begin(entry, self._intent(entry, way, signature))
-        except IspdError:
+        except BaseException:  # also what nobody foresaw: a reservation that stays keeps its job open for ever
             floor.queue.abandon(entry, self._slot)
             raise
         self._display.show(unit=unit.id, part=way.part)

@@ -104,6 +104,38 @@ async def test_a_caller_that_leaves_while_a_programmer_blinks_leaves_no_board_in
         assert not target.in_reset
 
 
+@virtual
+async def test_a_slot_that_was_switched_off_and_on_again_while_it_waited_flashes_its_next_board(tmp_path: Path) -> None:
+    async with workbench(tmp_path, "usbtiny") as bench:
+        await become(bench, {"A1": SlotState.IDLE}, within_s=2)
+        job = await bench.enqueue(RECIPE, count=1)
+        await become(bench, {"A1": SlotState.WAITING}, within_s=2)
+        for action in (SlotAction.DISABLE, SlotAction.ENABLE):  # both before the slot takes note of either
+            await bench.station.set_slot("A1", action)
+        bench.insert(AvrTarget(PARTS.get("atmega32u4")))
+        assert (await bench.next_unit()).verdict is Verdict.PASSED
+        assert (await bench.ended(job)).state is JobState.DONE
+
+
+@virtual
+async def test_a_slot_that_is_switched_off_as_its_board_is_taken_out_has_no_trouble(tmp_path: Path) -> None:
+    """At whatever moment between two looks, and in the midst of one."""
+    async with workbench(tmp_path, "stk500v1") as bench:
+        await bench.enqueue(RECIPE, count=1000)
+        for at_ms in range(0, 400, 10):
+            bench.insert(AvrTarget(PARTS.get("atmega32u4")))
+            await bench.next_unit()
+            bench.remove()
+            await anyio.sleep(at_ms / 1000)
+            await bench.station.set_slot("A1", SlotAction.DISABLE)
+            await become(bench, {"A1": SlotState.DISABLED}, within_s=2)
+            with anyio.move_on_after(1.0):
+                async for event in bench.events:
+                    assert event.slot is None or event.slot.failure is None
+            await bench.station.set_slot("A1", SlotAction.ENABLE)
+            await become(bench, {"A1": SlotState.WAITING}, within_s=2)
+
+
 async def become(bench: Workbench, wanted: dict[str, SlotState], *, within_s: float) -> None:
     """Wait until the slots are in these states."""
     with anyio.fail_after(within_s):

@@ -171,12 +171,14 @@ class UsbLink(Protocol):
     async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         """Carry out transfers back to back and return what each brought; ``b""`` for those that send data.
 
-        The interface of a bulk endpoint is taken by its first transfer, until the device is closed. An answer may be shorter than asked. When cancelled, the transfer that is under way is finished, no further one is
-        begun, and then the cancellation goes on.
+        The interface of a bulk endpoint is taken by its first transfer, until the device is closed. An answer may be shorter
+        than asked. When cancelled, the transfer that is under way is finished, no further one is begun, and then the
+        cancellation goes on.
 
         Raises ``LinkClosedError`` once the device is gone, ``LinkTimeoutError`` where a transfer took longer than its
         ``timeout_s``, ``RemoteProtocolError`` where the device refused it (a stall) or took only part of the data,
-        ``LocalProtocolError`` where the device has no such endpoint. The transfers after the failed one were not begun. A
+        ``LocalProtocolError`` where the device has no such endpoint, ``TransportError`` (port-busy, permission-denied) where another
+        program has its interface. The transfers after the failed one were not begun. A
         stalled endpoint is ready for use again; what a late answer may still bring is the caller's to drop.
         """
 
@@ -277,8 +279,9 @@ class Tooling(Protocol):
     async def run_tool(self, run: ToolRun, on_output: Callable[[bytes], object] = lambda _: None) -> ToolOutcome:
         """Run an outside program to its end, in a process group of its own.
 
-        ``on_output`` gets each piece of either stream as it comes (not of an output that is data). Cancelling kills the group, and waits until it is dead. Raises ``TransportError`` with
-        ``tool-missing`` where there is no such program or what has its name is none, ``permission-denied`` where it may not be run.
+        ``on_output`` gets each piece of either stream as it comes (not of an output that is data). Cancelling kills the
+        group, and waits until it is dead. Raises ``TransportError`` with ``tool-missing`` where there is no such program or
+        what has its name is none, ``permission-denied`` where it may not be run.
         """
 
 

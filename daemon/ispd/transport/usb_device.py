@@ -268,6 +268,8 @@ class BlockingUsbDevice:
         """Return what an error number means once a transfer was tried."""
         if error.errno in _GONE:
             return LinkClosedError(self._port)
+        if error.errno == errno.EBUSY or error.errno in _DENIED:
+            return self._open_error(error)  # the interface, which is taken for its first transfer, is another program's
         if error.errno == errno.EPIPE:
             return RemoteProtocolError(f"{self._port} refused {_what(transfer)} (stall)", is_usb=True)
         if error.errno == errno.EINVAL:

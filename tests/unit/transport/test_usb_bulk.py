@@ -11,7 +11,14 @@ from typing import Literal
 import anyio
 import pytest
 
-from ispd.errors import LinkClosedError, LinkTimeoutError, LocalProtocolError, RemoteProtocolError
+from ispd.errors import (
+    ErrorCode,
+    LinkClosedError,
+    LinkTimeoutError,
+    LocalProtocolError,
+    RemoteProtocolError,
+    TransportError,
+)
 from ispd.transport.contract import BulkTransfer, ControlTransfer, PortKind, UsbIdentity
 from ispd.transport.usb import UsbBus, UsbDevice
 from vbench.emulated import BulkReply, ControlReply
@@ -188,6 +195,19 @@ async def test_a_silent_device_is_given_up_and_a_pulled_plug_ends_the_link(
         with pytest.raises(LinkClosedError):
             await device.submit([send(b"still gone")])
     assert mirror.log == [(IN, 8), (OUT, b"gone")]
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(errno.EBUSY, ErrorCode.PORT_BUSY), (errno.EACCES, ErrorCode.PERMISSION_DENIED)]
+)
+async def test_an_interface_that_another_program_has_is_not_the_devices_fault(
+    backend: PyusbBackend, place: UsbPlace, number: int, code: ErrorCode
+) -> None:
+    async with opened(backend) as device:
+        place.next_errno = number
+        with pytest.raises(TransportError) as caught:
+            await device.submit([send(b"1")])
+    assert caught.value.code is code
 
 
 async def test_a_disturbance_is_told_from_a_device_that_left(backend: PyusbBackend, place: UsbPlace) -> None:

@@ -140,6 +140,11 @@ class _ChainRun:
     def _is_loader(self, device: UsbDeviceAt) -> bool:
         return shows(self._loader, device)
 
+    def _is_firmware(self, device: UsbDeviceAt) -> bool:
+        """Tell who is not the bootloader for sure: where its texts tell it, somebody whose texts could not be read may be."""
+        has_texts = bool(device.usb.manufacturer or device.usb.product)
+        return not self._is_loader(device) and (has_texts or str(device.usb) not in self._loader.usb)
+
     def _has_tty(self, device: UsbDeviceAt) -> bool:
         return self._is_loader(device) and device.tty is not None
 
@@ -231,7 +236,7 @@ class _ChainRun:
         return ""
 
     async def _wait_for_firmware(self) -> str:
-        device = await self._wait_for(lambda device: not self._is_loader(device), APPLICATION_DEADLINE_S)
+        device = await self._wait_for(self._is_firmware, APPLICATION_DEADLINE_S)
         if device is not None:
             self.application_usb = str(device.usb)
             return f"{device.usb} on USB port {device.path}"

@@ -325,6 +325,21 @@ async def test_a_tool_that_takes_any_board_is_used_only_where_its_board_is_alone
 
 
 @virtual
+async def test_a_bootloader_whose_texts_could_not_be_read_when_it_came_back_is_no_firmware() -> None:
+    stage = Stage(reads=None)
+    named = replace(LOADER_USB, manufacturer="obdev.at", product="HIDBoot")
+    stage.port.put(device(named))
+
+    async def stays(_work: ChainWork, _desk: Desk) -> None:
+        stage.port.put(device(LOADER_USB, address=2))
+
+    stage.tool.starts = [stays]
+    loader = replace(LOADER, usb_texts=("obdev.at", "HIDBoot"))
+    outcome = await chain_board(FIRMWARE, PART, loader, bench(stage.port, stage.tool), stage.watcher)
+    assert (outcome.verdict, code(outcome)) == (Verdict.FAILED, "application-not-seen")
+
+
+@virtual
 async def test_without_read_back_the_record_says_what_the_verdict_rests_on() -> None:
     stage = Stage(reads=None)
     assert (await stage.run()).verdict is Verdict.PASSED

@@ -23,6 +23,7 @@ class Tool:
     """A program that is of use beside ispd.
 
     :param asks: arguments with which it tells its version and does nothing else.
+    :param calls_itself: what stands before the version, where that is not its name.
     :param needed: oldest version that is good enough, and ``why``.
     :param flawed: versions that are not good though newer, from the first up to but without the second, and why.
     """
@@ -34,10 +35,12 @@ class Tool:
     why: str
     cure: str
     flawed: tuple[tuple[int, ...], tuple[int, ...], str] | None = None
+    calls_itself: str = ""
 
     def version(self, said: str) -> tuple[int, ...] | None:
         """Return the version in what the tool said."""
-        match = re.search(rf"{re.escape(self.name)}(?: version)? v?(\d+(?:\.\d+)+)", said)
+        name = re.escape(self.calls_itself or self.name)
+        match = re.search(rf"{name}(?: version)? v?(\d+(?:\.\d+)+)", said, re.IGNORECASE)
         return tuple(map(int, match[1].split("."))) if match else None
 
     def objection(self, version: tuple[int, ...]) -> str:
@@ -52,7 +55,7 @@ class Tool:
 TOOLS = (
     Tool(
         name="avrdude",
-        purpose="only for comparing",
+        purpose="for boards with a Caterina bootloader (Pro Micro, Leonardo)",
         asks=("-?",),  # it has no option for the version alone: its usage ends with it
         needed=(7, 1),
         why="older ones read wrongly above 64 KiB through a USBtinyISP; only from 7.3 on it tells identical USBasps apart",
@@ -75,6 +78,16 @@ TOOLS = (
         needed=(0, 11),
         why="its messages and exit codes are the ones that are understood, and boards are chosen by their USB path",
         cure="`apt install dfu-util`",
+    ),
+    Tool(
+        name="teensy_loader_cli",
+        purpose="for boards with the HalfKay bootloader (Teensy)",
+        # no option for the version alone: it tells it, and ends with the file that it does not find, before it looks for a board
+        asks=("--mcu=atmega32u4", "-v", "no-such-file.hex"),
+        needed=(2, 2),
+        why="it is the oldest whose messages are known",
+        cure="`apt install teensy-loader-cli`",
+        calls_itself="Teensy Loader, Command Line,",
     ),
 )
 

@@ -24,6 +24,7 @@ class FakeMachine:
             "avrdude": "Usage: avrdude [options]\n\navrdude version 7.3, URL: <https://github.com/avrdudes/avrdude>\n",
             "dfu-programmer": "dfu-programmer 1.1.0\n",
             "dfu-util": "dfu-util 0.11\n\nCopyright 2005-2009 Weston Schmidt\n",
+            "teensy_loader_cli": "Teensy Loader, Command Line, Version 2.2\n",
         }
     )
     numbers: int = 0

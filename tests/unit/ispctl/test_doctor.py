@@ -20,6 +20,7 @@ from tests.unit.ispctl.fake_machine import RULES, USER, FakeMachine
 from ispctl.doctor import Finding, Level, Machine, examine, show_findings
 from ispctl.doctor.machine import Account, Process, group_name
 from ispctl.errors import NotAllowedError
+from ispd.chain.registry import load_tools
 from ispd.model.station import Station
 
 USBASP, USBTINY, LEONARDO, DFU = "16c0:05dc", "1781:0c9f", "2341:8036", "03eb:2ff4"
@@ -517,9 +518,17 @@ def test_the_root_hub_is_no_hub_to_share(fake: FakeMachine, socket: Path):
 def test_missing_tools(fake: FakeMachine, socket: Path):
     fake.tools.clear()
     findings = fake.examine(socket)
-    for tool in ("avrdude", "dfu-programmer", "dfu-util"):
+    for tool in ("avrdude", "dfu-programmer", "dfu-util", "teensy_loader_cli"):
         assert one(findings, tool).level is Level.NOTE
-        assert f"apt install {tool}" in one(findings, tool).cure
+        assert f"apt install {tool.replace('_', '-')}" in one(findings, tool).cure
+
+
+def test_every_program_that_brings_firmware_to_boards_is_looked_for(fake: FakeMachine, socket: Path):
+    fake.tools.clear()
+    findings = fake.examine(socket)
+    for tool in load_tools():
+        if tool.program is not None:
+            assert one(findings, tool.program).level is Level.NOTE
 
 
 @pytest.mark.parametrize(
@@ -536,6 +545,7 @@ def test_missing_tools(fake: FakeMachine, socket: Path):
         ("dfu-util", "dfu-util 0.9\n\nCopyright", "version 0.9, 0.11"),
         ("dfu-util", "", "does not tell"),
         ("dfu-util", "Segmentation fault", "does not tell"),
+        ("teensy_loader_cli", "Teensy Loader, Command Line, Version 2.1\n", "version 2.1, 2.2"),
     ],
 )
 def test_tools_that_are_too_old_or_broken(fake: FakeMachine, socket: Path, tool: str, said: str, part_of_message: str):
@@ -555,6 +565,10 @@ def test_tools_that_are_too_old_or_broken(fake: FakeMachine, socket: Path, tool:
         ("dfu-programmer", "dfu-programmer 0.8.1\n"),
         ("dfu-programmer", "dfu-programmer 1.1.0\n"),
         ("dfu-util", "dfu-util 0.11\n\nCopyright"),
+        (
+            "teensy_loader_cli",
+            'Teensy Loader, Command Line, Version 2.2\nerror reading intel hex file "no-such-file.hex"\n',
+        ),
     ],
 )
 def test_tools_that_are_good(fake: FakeMachine, socket: Path, tool: str, said: str):

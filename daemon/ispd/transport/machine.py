@@ -3,6 +3,8 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from anyio import to_thread
+
 from ispd.transport.contract import (
     BytePort,
     Hardware,
@@ -37,8 +39,8 @@ class Machine:
         return await self._usb.open(port)
 
     async def device_at(self, path: str) -> UsbDeviceAt | None:
-        """Look into sysfs, which answers without waiting for any device."""
-        return device_at(path)
+        """Look into sysfs, in a thread: the kernel holds back who reads a device's texts while it resets or configures it."""
+        return await to_thread.run_sync(device_at, path, abandon_on_cancel=True)
 
     async def run_tool(self, run: ToolRun, on_output: Callable[[bytes], object] = lambda _: None) -> ToolOutcome:
         """Run a program of this machine."""

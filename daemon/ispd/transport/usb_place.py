@@ -1,4 +1,8 @@
-"""What is at a place of the USB tree right now, as the kernel tells it in sysfs. Nothing is opened or sent."""
+"""What is at a place of the USB tree right now, as the kernel tells it in sysfs. Nothing is opened or sent.
+
+Reading a device's texts waits for whoever has it locked in the kernel (drivers/usb/core/sysfs.c, ``usb_string_attr``): a hub that
+resets it, a driver that is being bound.
+"""
 
 from pathlib import Path
 

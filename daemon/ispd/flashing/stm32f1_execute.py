@@ -94,9 +94,8 @@ async def flash_stm32f1(
         failed = error
     finally:
         stuck = await run.release()
-    if stuck is not None and failed is None:
-        # it was read back, but nobody knows whether it runs
-        failed = stuck
+    if stuck is not None and not isinstance(stuck, LinkClosedError):
+        run.warnings.append(f"the target may still be halted: {stuck.message}")
     return replace(
         run.outcome,
         verdict=Verdict.PASSED if failed is None else _verdict(failed),

@@ -61,6 +61,19 @@ async def test_the_whole_chip_and_an_unlock_do_too() -> None:
     ]
 
 
+@virtual
+async def test_nothing_disturbs_the_loader() -> None:
+    """No DMA into its RAM, no watchdog, no interrupt; the mask is set while the core is halted."""
+    rig = Rig(Stm32F1())
+    assert (await flash(rig, SMALL)).verdict is Verdict.PASSED
+    stop_watchdogs, no_dma = "F2 35 04 20 04 E0 00 03", "F2 35 14 10 02 40 14"
+    reload, program_mode = "F2 35 00 30 00 40 AA AA", "F2 35 10 20 02 40 01"
+    masked, running = "F2 35 F0 ED 00 E0 0B 00 5F A0", "F2 35 F0 ED 00 E0 09 00 5F A0"
+    order = [stop_watchdogs, no_dma, program_mode, reload, masked, running]
+    assert [command for command in rig.commands if command in order] == order
+    assert rig.commands[rig.commands.index(masked) + 1] == running
+
+
 def word(value: int) -> bytes:
     return struct.pack("<II", 0x80, value)
 

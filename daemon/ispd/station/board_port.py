@@ -9,17 +9,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from ispd.station.pulse import Pulse
-from ispd.transport.contract import Hardware, PortChange, PortEvent, PortKind, UsbDeviceAt, UsbIdentity
+from ispd.transport.contract import Hardware, PortChange, PortEvent, UsbDeviceAt, UsbIdentity
 
 __all__ = ["SlotPort", "UsbTree"]
 
 
 @dataclass(slots=True)
 class _Seat:
-    """Who is at a place: a USB device, with its tty once that was told of too."""
+    """Who is at a place: a USB device, with its ttys once those were told of too."""
 
     usb: UsbIdentity
-    nodes: dict[PortKind, str] = field(default_factory=dict)
+    nodes: set[str] = field(default_factory=set)
 
 
 class UsbTree:
@@ -33,16 +33,16 @@ class UsbTree:
 
     def note(self, event: PortEvent) -> None:
         """Take note of a device that came or went."""
-        seat = self._seats.get(event.path)
+        seat = self._seats.get(event.place)
         if event.change is PortChange.ADDED:
             if seat is None or _ids(seat.usb) != _ids(event.usb):
-                seat = self._seats[event.path] = _Seat(event.usb)
-            seat.nodes[event.kind] = event.port
+                seat = self._seats[event.place] = _Seat(event.usb)
+            seat.nodes.add(event.port)
         elif seat is not None:
-            seat.nodes.pop(event.kind, None)
+            seat.nodes.discard(event.port)
             if not seat.nodes:
-                del self._seats[event.path]
-        self._changes[event.path] += 1
+                del self._seats[event.place]
+        self._changes[event.place] += 1
         self.changed.fire()
 
     @property
@@ -57,7 +57,7 @@ class UsbTree:
 
     def paths_of(self, node: str) -> Iterator[str]:
         """Yield the place of a device node: at most one."""
-        return (path for path, seat in self._seats.items() if node in seat.nodes.values())
+        return (path for path, seat in self._seats.items() if node in seat.nodes)
 
     def changes(self, path: str) -> int:
         """Return how many changes were told of a place."""
@@ -74,7 +74,7 @@ class UsbTree:
         seat = self._seats.get(path)  # after looking: what was told meanwhile counts
         if device is None or seat is None or _ids(seat.usb) != _ids(device.usb):
             return None
-        return device if PortKind.SERIAL in seat.nodes else replace(device, tty=None)
+        return device if device.tty in seat.nodes else replace(device, tty=None)
 
 
 def _ids(usb: UsbIdentity) -> tuple[int, int]:

@@ -77,7 +77,7 @@ def meaning_of(
     """
     specs = tuple(known)
     for spec in specs:
-        if spec.target_usb == event.path:
+        if spec.target_usb == event.place:
             return Meaning(Role.BOARD, spec)
     claiming = claimant(drivers, event.kind, event.usb)
     is_loader = claiming is None and str(event.usb) in loaders

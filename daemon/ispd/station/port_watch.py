@@ -65,7 +65,7 @@ class PortWatch:
         """Act on an event without waiting: closing what hangs would hold up what all other slots are to hear."""
         self._floor.tree.note(change)
         for runner in self._runners.values():
-            if runner.spec.target_usb == change.path:
+            if runner.spec.target_usb == change.place:
                 runner.board_changed()
         if change.change is PortChange.REMOVED:
             self._port_gone(change, tasks)

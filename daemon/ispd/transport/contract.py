@@ -201,6 +201,11 @@ class PortEvent:
     usb: UsbIdentity
     properties: Mapping[str, str]
 
+    @property
+    def place(self) -> str:
+        """Where the whole device is: the path of a device's second tty names its interface, too (``1-1.4:2``)."""
+        return self.path.partition(":")[0]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsbDeviceAt:

@@ -60,6 +60,26 @@ async def test_a_device_counts_once_it_was_told_of_and_is_there() -> None:
 
 
 @virtual
+async def test_a_device_with_two_ttys_is_one_device_and_each_tty_counts_by_itself() -> None:
+    """A firmware with a console and a programming port of its own."""
+    hardware = Sysfs()
+    tree = UsbTree(hardware)
+    hardware.there = device(KEYBOARD, tty="/dev/ttyACM0")
+    second = replace(event(PortChange.ADDED, KEYBOARD, PortKind.SERIAL, path=f"{PATH}:2"), port="/dev/ttyACM1")
+    tree.note(event(PortChange.ADDED, KEYBOARD))
+    tree.note(second)
+    assert await tree.look(PATH) == device(KEYBOARD), "it was the other one that was told of"
+    tree.note(event(PortChange.ADDED, KEYBOARD, PortKind.SERIAL))
+    assert await tree.look(PATH) == device(KEYBOARD, tty="/dev/ttyACM0")
+    assert list(tree.present) == [PATH]
+    tree.note(replace(second, change=PortChange.REMOVED))
+    assert await tree.look(PATH) == device(KEYBOARD, tty="/dev/ttyACM0")
+    tree.note(event(PortChange.REMOVED, KEYBOARD, PortKind.SERIAL))
+    tree.note(event(PortChange.REMOVED, KEYBOARD))
+    assert tree.at(PATH) is None
+
+
+@virtual
 async def test_a_tty_counts_once_it_was_told_of() -> None:
     hardware = Sysfs()
     tree = UsbTree(hardware)

@@ -92,6 +92,7 @@ USB = PortKind.USB
         (came(USBASP, USB), (WITH_BOARD,), Meaning(Role.BOARD, WITH_BOARD)),
         (came(FLASHER), (WITH_BOARD,), Meaning(Role.BOARD, WITH_BOARD)),
         (came(CATERINA), (MADE, WITH_BOARD), Meaning(Role.BOARD, WITH_BOARD)),
+        (replace(came(FLASHER), path="1-1.4:2"), (WITH_BOARD,), Meaning(Role.BOARD, WITH_BOARD)),  # its second tty
         # on a programmer's place a bootloader is that programmer's
         (came(CATERINA), (MADE,), Meaning(Role.BOOTLOADER, MADE)),
         (came(CATERINA), (CONFIGURED,), Meaning(Role.BOOTLOADER, CONFIGURED)),

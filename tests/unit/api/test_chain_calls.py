@@ -85,7 +85,7 @@ async def test_a_rescue_is_a_chained_job_without_count_on_that_slot() -> None:
     assert (recipe.flash, recipe.erase) == (LOADER, True), "the image that was given goes before the unit's own"
     assert recipe.firmware == (await station.recipe_to_rescue(1)).firmware
     assert (await refused("slot.rescue", name="A2", unit=7)).code is ErrorCode.UNKNOWN_UNIT
-    assert (await refused("slot.rescue", name="A9")).code is ErrorCode.UNKNOWN_SLOT
+    assert (await refused("slot.rescue", name="A9", unit=7)).code is ErrorCode.UNKNOWN_SLOT
     assert (await refused("slot.rescue", name="A2", images=[APP_FILE])).code is ErrorCode.RECIPE_INVALID
 
 

@@ -81,6 +81,7 @@ async def learn(call: Call, params: SlotLearn) -> Slot:
 async def rescue(call: Call, params: SlotRescue) -> Job:
     """Answer ``slot.rescue``. The files are parsed in a worker thread, as those of a new job."""
     station = call.station
+    station.slot(params.name)  # a slot that does not exist is told of before what it would be for
     recipe = await station.recipe_to_rescue(params.unit)
     images = [NamedBytes(file.name, file.content, file.base) for file in params.images]
     rescuing = partial(as_rescue, recipe, station.parts, station.bootloaders, images)

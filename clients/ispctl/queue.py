@@ -35,8 +35,8 @@ _PLANS = ("isp-only", "merged", "chained", "auto", "chain-only")
 @click.option("--bootloader", cls=ApiOption, metavar="ID")
 @click.option("--keyboard", cls=ApiOption, type=_FILE, metavar="FILE")
 @click.option("--plan", cls=ApiOption, type=click.Choice(_PLANS))
-@click.option("--chain", "plan", flag_value="chained", help="bootloader by ISP, firmware over USB: --plan chained")
-@click.option("--chain-only", "plan", flag_value="chain-only", help="firmware over USB alone: --plan chain-only")
+@click.option("--chain", is_flag=True, help="bootloader by ISP, firmware over USB: --plan chained")
+@click.option("--chain-only", is_flag=True, help="firmware over USB alone: --plan chain-only")
 @click.option("--lfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--hfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--efuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
@@ -98,7 +98,8 @@ def _enqueue_params(images: tuple[Path, ...], options: dict[str, Any]) -> dict[s
         "images": [attach_image(image) for image in images],
         "recipe": None if options["recipe"] is None else attach_recipe(options["recipe"]),
         **{name: None if path is None else attach_image(path) for name, path in files.items()},
-        **{name: options[name] for name in ("part", "count", "bootloader", "plan", "lfuse", "hfuse", "efuse", "lock")},
+        **{name: options[name] for name in ("part", "count", "bootloader", "lfuse", "hfuse", "efuse", "lock")},
+        "plan": _plan(options),
         "sck_hz": options["sck"],
         "verify": options["verify"],
         "strip_sketch": options["strip_sketch"],
@@ -107,6 +108,15 @@ def _enqueue_params(images: tuple[Path, ...], options: dict[str, Any]) -> dict[s
         "force_fuses": options["force_fuses"],
         "accept_fuses": options["yes"],
     }
+
+
+def _plan(options: dict[str, Any]) -> str | None:
+    """Return the plan, however it was named; naming two is a mistake that no order of the words may decide."""
+    named = {options["plan"], "chained" if options["chain"] else None, "chain-only" if options["chain_only"] else None}
+    plans = sorted(named - {None})
+    if len(plans) > 1:
+        raise click.UsageError(f"{' and '.join(plans)} are two plans: name one")
+    return plans[0] if plans else None
 
 
 def _enqueue(client: Client, params: dict[str, Any]) -> dict[str, Any]:

@@ -130,6 +130,15 @@ def test_the_way_the_firmware_takes(server: ServedStation, run: Run, tmp_path: P
     assert run("enqueue", "app.bin", "--plan", "by-post").returncode == 2
 
 
+@pytest.mark.parametrize("names", [("--chain", "--chain-only"), ("--chain-only", "--plan", "merged")])
+def test_two_plans_are_refused_in_whatever_order(server: ServedStation, run: Run, image: Path, names: tuple[str, ...]):
+    for words in (names, names[1:] + names[:1]):
+        done = run("enqueue", image, *words)
+        assert (done.returncode, "two plans" in done.stderr) == (2, True)
+    assert "two plans" not in run("enqueue", image, "--chain", "--plan", "chained").stderr, "it is one"
+    assert not server.station.recipes
+
+
 def test_a_rescue_is_a_job_like_any_other(server: ServedStation, run: Run):
     done = run("--json", "rescue", "A1", "--unit", 1)
     assert (done.returncode, done.stderr) == (0, "")

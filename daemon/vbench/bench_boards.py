@@ -219,7 +219,13 @@ class BoardPorts:
         end = cast("SerialEnd", port.shown)
         end.take(now)  # what came while the port was closed is lost
         end.opened(now, baud=settings.baud)
-        link = port.link = BenchPort(settings.port, end, self._time, lambda: self._ended(port))
+        link = port.link = BenchPort(
+            settings.port,
+            end,
+            self._time,
+            lambda: self._ended(port),
+            hangs_up_from=settings.baud if settings.hangs_up else None,
+        )
         return link
 
     def open_usb(self, name: str) -> BenchUsbLink | None:

@@ -35,13 +35,23 @@ class BenchPort:
     """An open port of the bench; see ``BytePort`` in :mod:`ispd.transport.contract`.
 
     :param on_end: called once when the port is closed, or its programmer was found to have lost its supply.
+    :param hangs_up_from: closing the port lets go of DTR and RTS (HUPCL), at this rate; None: they stay as they are.
     """
 
-    def __init__(self, name: str, programmer: SerialEnd, time: BenchTime, on_end: Callable[[], object]) -> None:
+    def __init__(
+        self,
+        name: str,
+        programmer: SerialEnd,
+        time: BenchTime,
+        on_end: Callable[[], object],
+        *,
+        hangs_up_from: int | None = None,
+    ) -> None:
         self._name = name
         self._programmer = programmer
         self._time = time
         self._on_end = on_end
+        self._hangs_up_from = hangs_up_from
         self._is_open = True
         self._kept = b""
         self._changed = anyio.Event()
@@ -84,7 +94,9 @@ class BenchPort:
         self._programmer.set_baud(baud)
 
     async def aclose(self) -> None:
-        """Close the port; lines stay as they are."""
+        """Close the port; lines stay as they are, or are let go of where that was asked for."""
+        if self._is_open and self._hangs_up_from is not None:
+            self._programmer.opened(self._time.now(), baud=self._hangs_up_from, dtr=False, rts=False)
         self._end()
 
     def lose(self) -> None:

@@ -331,7 +331,13 @@ class BenchHardware:
             raise TransportError(ErrorCode.PORT_NOT_FOUND, f"{settings.port} is no serial port")
         programmer.take(self.now())  # what came while the port was closed is lost
         programmer.opened(self.now(), baud=settings.baud)
-        port = place.port = BenchPort(place.name, programmer, self._time, lambda: self._port_ended(place))
+        port = place.port = BenchPort(
+            place.name,
+            programmer,
+            self._time,
+            lambda: self._port_ended(place),
+            hangs_up_from=settings.baud if settings.hangs_up else None,
+        )
         return port
 
     async def open_usb(self, port: str) -> BenchUsbLink:

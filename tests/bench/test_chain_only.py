@@ -3,14 +3,26 @@
 from pathlib import Path
 
 import pytest
-from tests.bench.chain_station import BOOTLOADERS, PARTS, chain_station, firmware, loaded_board, recipe, runs
+from tests.bench.chain_station import (
+    BOOTLOADERS,
+    PART,
+    PARTS,
+    cells,
+    chain_station,
+    firmware,
+    loaded_board,
+    recipe,
+    runs,
+)
 
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.recipe import build_recipe
-from ispd.model.job import Verdict
+from ispd.model.image import Image
+from ispd.model.job import JobState, Verdict
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.station.spec import SlotSpec
 from vbench.board_faults import Vanishes
+from vbench.firmware_image import application_image
 from vbench.hardware import BenchHardware
 from vbench.stm32 import APPLICATION, stm32_application
 from vbench.stm32_board import Stm32Board
@@ -60,6 +72,55 @@ async def test_a_bluepill_that_leaves_in_the_middle_never_passes(tmp_path: Path)
             units = await bench.units(job)
         holds = bytes(board.chip.flash[APPLICATION : APPLICATION + len(content)]) == content
         assert holds or all(unit.verdict is not Verdict.PASSED for unit in units)
+
+
+CATERINA = BOOTLOADERS.get("caterina-promicro16")
+
+
+def sketch(seed: int) -> Image:
+    """Return an Arduino sketch: it has a serial port, and starts the bootloader when that is touched at 1200 baud."""
+    return application_image(PART, 3000, seed=seed, usb=CATERINA.usb_application[0], has_serial_port=True)
+
+
+@pytest.mark.parametrize("count", [None, 1])
+@virtual
+async def test_a_running_sketch_is_asked_for_its_bootloader_and_left_alone_once_it_has_its_verdict(
+    tmp_path: Path, count: int | None
+) -> None:
+    board = loaded_board(loader=CATERINA, app=sketch(1))
+    hardware = BenchHardware(hotplug_lag_s=0.02)
+    hardware.add_port("P0", "1-2.0", board)
+    new = sketch(2)
+    async with chain_station(hardware, SPECS[:1], tmp_path) as bench:
+        await hardware.sleep(2)
+        assert [str(device.usb) for device in hardware.devices()] == list(CATERINA.usb_application)
+        asked = recipe(new, PlanKind.CHAIN_ONLY, loader=CATERINA, with_loader=False)
+        job = await bench.ended(await bench.station.enqueue(asked, slots=["P0"], count=count))
+        units = await bench.units(job)
+        further = await bench.station.enqueue(asked, slots=["P0"], count=2)
+        await hardware.sleep(60)
+        more = await bench.units(further)
+    assert [(unit.verdict, unit.failure) for unit in units] == [(Verdict.PASSED, None)]
+    assert runs(board, new, CATERINA)
+    assert [unit.verdict for unit in more] == [Verdict.PASSED], "a job that wants two takes it once, and then holds it"
+
+
+@virtual
+async def test_a_sketch_without_a_bootloader_is_asked_a_few_times_and_then_left_alone(tmp_path: Path) -> None:
+    old = sketch(1)
+    board = loaded_board(loader=CATERINA, app=old)
+    section = CATERINA.section
+    assert section is not None
+    board.target.flash[section.start + 64] ^= 0xFF  # its bootloader is dead: nothing of it shows up
+    hardware = BenchHardware(hotplug_lag_s=0.02)
+    hardware.add_port("P0", "1-2.0", board)
+    async with chain_station(hardware, SPECS[:1], tmp_path) as bench:
+        await hardware.sleep(2)
+        asked = recipe(sketch(2), PlanKind.CHAIN_ONLY, loader=CATERINA, with_loader=False)
+        job = await bench.ended(await bench.station.enqueue(asked, slots=["P0"], count=None))
+    assert job.state is JobState.EMPTY
+    assert CATERINA.title in job.seen["P0"]
+    assert cells(board, old)
 
 
 @pytest.mark.parametrize("name", ["caterina-promicro16", "lufa-dfu-32u4", "bootloadhid-m32a", "usbasploader-m32a"])

@@ -1,10 +1,12 @@
 """One slot at a job that needs no ISP: bootloaders that show up on the slot's USB port get their firmware, one after the other."""
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 
-from ispd.errors import LocalProtocolError
+from ispd.chain.avrdude import touch
+from ispd.errors import LocalProtocolError, TransportError
 from ispd.flashing.desk import shows
 from ispd.model.bootloader import Bootloader
 from ispd.model.job import Unit, Verdict
@@ -16,14 +18,19 @@ from ispd.station.slot_display import SlotDisplay
 from ispd.station.unit_flasher import UnitFlasher
 from ispd.transport.contract import UsbDeviceAt
 
-__all__ = ["ChainWork"]
+__all__ = ["ChainSlotWork"]
 
 EMPTY_S = 1.5
 """A port counts as empty after so long: a board that starts again, or changes between firmware and bootloader, is back by
 then; nobody exchanges one that fast."""
 
+_AWAKE_S = 5.0
+"""A sketch that was asked restarts after 0.12 s (its watchdog); enumeration and the bootloader's tty come on top."""
+_MOST_CALLS = 3
+"""So often in a row a sketch is asked for its bootloader; one that never brings it is left alone."""
 
-class ChainWork:
+
+class ChainSlotWork:
     """Serves one job after the other on one slot, over USB alone.
 
     :param programmer_lock: held while a board is flashed: its rescue takes the programmer.
@@ -47,6 +54,7 @@ class ChainWork:
         self._programmer_lock = programmer_lock
         self._is_disabled = is_disabled
         self._listing_left_s = listing_left_s
+        self._vain_calls = 0
 
     @property
     def _slot(self) -> str:
@@ -77,7 +85,7 @@ class ChainWork:
         with anyio.move_on_after(self._listing_left_s()):
             while self._floor.tree.at(port.path) is None:
                 await self._floor.tree.changed.wait()  # nothing was awaited since it was looked up
-        device = await port.look()
+        device = await self._woken(port, loader)
         if self._is_disabled():
             return
         if device is not None and shows(loader, device) and entry.reserve(self._slot):
@@ -103,7 +111,7 @@ class ChainWork:
             await self._flash(entry, is_rescue=True)
         while self._may_go_on(entry):
             seen, now = port.changes, self._floor.clock.monotonic()
-            device = await port.look()
+            device = await (port.look() if is_held else self._woken(port, loader))
             empty_since = None if device is not None or self._listing_left_s() > 0 else (empty_since or now)
             patience_s = self._patience(empty_since, now, is_held=is_held)
             if is_held and patience_s == 0 and not self._is_disabled():
@@ -120,6 +128,24 @@ class ChainWork:
             if port.changes == seen and self._may_go_on(entry):
                 with anyio.move_on_after(patience_s):
                     await self._floor.wait_for_change()
+
+    async def _woken(self, port: SlotPort, loader: Bootloader) -> UsbDeviceAt | None:
+        """Return who is on the port. A sketch that starts its bootloader when asked to (Arduino's) is asked, and waited for."""
+        device = await port.look()
+        is_sketch = device is not None and str(device.usb) in loader.usb_application
+        if device is None or device.tty is None or not is_sketch or self._vain_calls >= _MOST_CALLS:
+            return device
+        self._vain_calls += 1
+        with suppress(TransportError):  # it is busy, or just leaves: who is there then tells
+            await touch(self._floor.hardware, device.tty, port.path)
+        with anyio.move_on_after(_AWAKE_S):
+            while True:
+                seen, device = port.changes, await port.look()
+                if device is not None and shows(loader, device):
+                    self._vain_calls = 0
+                    return device
+                await port.wait_for_change(seen)
+        return await port.look()
 
     def _may_go_on(self, entry: OpenJob) -> bool:
         return entry.wants(self._slot) and not self._is_disabled() and not self._floor.is_stopping()

@@ -11,7 +11,7 @@ from ispd.flashing.session import failure_of
 from ispd.model.recipe import PlanKind
 from ispd.model.station import Slot, SlotState
 from ispd.programmers.contract import IspProgrammer
-from ispd.station.chain_work import ChainWork
+from ispd.station.chain_work import ChainSlotWork
 from ispd.station.floor import LISTING_S, Floor
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.slot_display import SlotDisplay
@@ -60,7 +60,7 @@ class SlotRunner:
             programmer_lock=self._programmer_lock,
             is_disabled=lambda: self._is_disabled,
         )
-        self._chain_work = ChainWork(
+        self._chain_work = ChainSlotWork(
             floor,
             self._display,
             flasher,

@@ -74,6 +74,8 @@ def check_board(board: Board, loader: Bootloader, app: Image) -> None:
         definition = board.target.part.fuse(fuse)
         assert definition is not None
         assert board.target.fuses[fuse] & definition.mask == value & definition.mask, fuse
+    if loader.lock is not None:
+        assert board.target.lock == loader.lock & board.target.part.lock_mask
     assert [str(violation) for violation in board.target.violations] == []
 
 

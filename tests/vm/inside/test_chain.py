@@ -1,6 +1,7 @@
 """From blank chips to keyboards on the kernel's USB: the daemon, real udev, unmodified flashing programs, boards with two cables."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
 import anyio
@@ -134,7 +135,9 @@ def test_eight_boards_from_blank_chips_to_running_keyboards_at_once_two_of_them_
         assert steps["write over USB"]["bytes"] == len(apps[number])
         if number in ILL:
             ill = station.steps(unit, 0)
+            assert unit["attempts"][0]["failure"]["code"] == "not-blank"
             assert {"erase over USB, try 2 of 3", "erase over USB, try 3 of 3"} <= ill.keys()
+            assert {"erase", "write flash"} <= steps.keys(), "saved by ISP"
 
 
 def test_boards_come_one_after_the_other_to_bare_ports_and_the_ill_one_is_rescued_on_a_slot_with_a_programmer(
@@ -198,8 +201,8 @@ def test_slots_learn_which_ports_are_theirs_and_a_daemon_that_is_killed_at_work_
     assert (refused.returncode, "learn" in refused.stderr) == (2, True)
     learnt = station.ctl("slot", slots[1], "learn")
     assert learnt.returncode == 0, learnt.stderr
-    for slot in (slots[0], slots[2]):
-        station.call("slot.learn", name=slot)
+    with ThreadPoolExecutor() as threads:
+        list(threads.map(lambda slot: station.call("slot.learn", name=slot), (slots[0], slots[2])))
     assert [station.slot(slot)["target_usb"] for slot in slots] == cables[: len(slots)]
     assert [shown(cable) for cable in cables[len(slots) :]] == [DFU.usb[0], FIRMWARE_USB], "nobody touched these"
 
@@ -211,6 +214,7 @@ def test_slots_learn_which_ports_are_theirs_and_a_daemon_that_is_killed_at_work_
     assert unit["verdict"] == "passed", unit["failure"]
     assert (len(station.units(job)), unit["target_usb"]) == (1, cables[1])
     assert [attempt["verdict"] for attempt in unit["attempts"]] == ["interrupted", "passed"]
+    assert "erase" in station.steps(unit), "from the start"
     assert processes("dfu-programmer") == []
     check_board(boards[1], DFU, app)
 

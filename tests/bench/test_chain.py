@@ -11,6 +11,7 @@ import pytest
 from tests.bench.chain_station import (
     BOOTLOADERS,
     LOADER,
+    PART,
     PARTS,
     TOOLS,
     ChainStation,
@@ -96,6 +97,8 @@ async def test_the_seeds_story_two_boards_that_cannot_get_blank_are_saved(tmp_pa
         verdicts = [attempt.verdict for attempt in unit.attempts]
         assert verdicts == ([Verdict.NEEDS_RESCUE, Verdict.PASSED] if number in ill else [Verdict.PASSED])
         assert any("rescued by ISP" in warning for warning in unit.warnings) is (number in ill)
+        factory = {fuse.memory.value: fuse.default for fuse in PART.fuses}
+        assert (unit.fuses_before, unit.lock_before) == (factory, 0xFF), "as it came, also where it was written twice"
 
 
 @virtual

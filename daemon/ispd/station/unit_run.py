@@ -49,10 +49,13 @@ class UnitRun:
         warnings: tuple[str, ...],
     ) -> None:
         """Commit everything known about the board before its first byte changes."""
+        fuses, lock = {memory.value: value for memory, value in before.fuses.items()}, before.lock
+        if self._is_rescue and self.unit.fuses_before:  # how the board came is in the record already
+            fuses, lock = dict(self.unit.fuses_before), self.unit.lock_before
         self.unit = replace(
             self.unit,
-            fuses_before={memory.value: value for memory, value in before.fuses.items()},
-            lock_before=before.lock,
+            fuses_before=fuses,
+            lock_before=lock,
             warnings=(*self.unit.warnings, *warnings),
         )
         await self._floor.journal.save_unit(self.unit)
@@ -88,6 +91,10 @@ class UnitRun:
         self.unit = await self._floor.queue.begin_again(self.unit, failure)
         self._after_bytes, self._before_bytes = self._told_bytes, 0
         self._show(step=None, note="the board is ill: rescued by ISP")
+
+    @property
+    def _is_rescue(self) -> bool:
+        return any(attempt.verdict is Verdict.NEEDS_RESCUE for attempt in self.unit.attempts[:-1])
 
     @property
     def stop_requested(self) -> bool:
@@ -127,7 +134,8 @@ class UnitRun:
         if outcome.failure is not None and outcome.failure.code == ErrorCode.INTERRUPTED:
             verdict = Verdict.INTERRUPTED
         attempt = replace(self.unit.attempts[-1], finished=finished, verdict=verdict, failure=outcome.failure)
-        fuses_before = {memory.value: value for memory, value in outcome.fuses_before.items()}
+        fuses = {memory.value: value for memory, value in outcome.fuses_before.items()}
+        is_known = bool(self.unit.fuses_before) and (self._is_rescue or not fuses)
         self.unit = replace(
             self.unit,
             part=outcome.part or self.unit.part,
@@ -137,9 +145,9 @@ class UnitRun:
             verdict=verdict,
             failure=outcome.failure,
             finished=finished,
-            fuses_before=fuses_before or self.unit.fuses_before,
+            fuses_before=self.unit.fuses_before if is_known else fuses,
             fuses_after={memory.value: value for memory, value in outcome.fuses_after.items()},
-            lock_before=self.unit.lock_before if outcome.lock_before is None else outcome.lock_before,
+            lock_before=self.unit.lock_before if is_known else outcome.lock_before,
             lock=outcome.lock_after,
             warnings=tuple(dict.fromkeys((*self.unit.warnings, *outcome.warnings))),
             attempts=(*self.unit.attempts[:-1], attempt),

@@ -325,10 +325,10 @@ class PyusbBackend(usb.backend.IBackend):  # type: ignore[misc]  # pyusb carries
     def ctrl_transfer(
         self,
         dev_handle: _Handle,
-        bmRequestType: int,  # noqa: N803
-        bRequest: int,  # noqa: N803
-        wValue: int,  # noqa: N803
-        wIndex: int,  # noqa: N803
+        bmRequestType: int,  # noqa: N803  # pyusb's name
+        bRequest: int,  # noqa: N803  # pyusb's name
+        wValue: int,  # noqa: N803  # pyusb's name
+        wIndex: int,  # noqa: N803  # pyusb's name
         data: "array.array[int]",
         timeout: int,
     ) -> int:

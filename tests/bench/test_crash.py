@@ -31,6 +31,9 @@ from vbench.pty_board import PtyBoard, PtyServer
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
 
+pytestmark = pytest.mark.timeout(900)
+"""Some hundred daemons start and die here: minutes on two cores, more where they are shared."""
+
 SLOTS = ("A1", "A2", "A3", "A4")
 AT_ONCE = 6
 JOB_DEADLINE_S = 60.0

@@ -35,9 +35,9 @@ from ispd.wire.stm32f1 import (
     Sr,
 )
 
-__all__ = ["HALF_WORD_S", "Stm32Flash"]
+__all__ = ["Stm32Flash"]
 
-HALF_WORD_S: Final = 52.5e-6
+_HALF_WORD_S: Final = 52.5e-6
 """Typical time to program a half-word; 40 to 70 us are allowed."""
 _SLOWEST_HALF_WORD_S: Final = 100e-6
 _PROGRAM_SLACK_S: Final = 0.5
@@ -201,7 +201,7 @@ class Stm32Flash:
                     CoreRegister.R2: count,
                     CoreRegister.R3: FLASH_CONTROLLER,
                 },
-                likely_s=count * HALF_WORD_S,
+                likely_s=count * _HALF_WORD_S,
                 limit_s=count * _SLOWEST_HALF_WORD_S + _PROGRAM_SLACK_S,
             )
         )

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from ispd.errors import ErrorCode, Facts, RefusedError, TargetError
-from ispd.flashing.stm32f1_flash import HALF_WORD_S
 from ispd.flashing.stm32f1_identify import Stm32Facts
 from ispd.model.image import BLANK, Image, Segment
 from ispd.model.part import MemoryKind
@@ -28,10 +27,6 @@ __all__ = [
     "plan_opening",
     "plan_stm32f1",
 ]
-
-_ERASE_S: Final = 0.03
-_READ_BYTE_S: Final = 8e-6
-"""Rough: 1.8 MHz SWD and the USB transfers around it."""
 
 
 @unique
@@ -65,7 +60,6 @@ class Stm32Wish:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _AnyStep:
     name: str
-    weight_s: float
     bytes: int = 0
     is_destructive: ClassVar[bool] = False
 
@@ -123,7 +117,7 @@ class RunTarget(_AnyStep):
 
 
 Stm32Step = OpenProtection | ErasePages | EraseAll | WriteFlash | VerifyFlash | WriteOptions | RunTarget
-"""Every kind of step. ``bytes`` counts bytes moved, ``weight_s`` is a rough duration."""
+"""Every kind of step. ``bytes`` counts bytes moved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +131,6 @@ class Stm32Plan:
     def total_bytes(self) -> int:
         """Bytes written and read back: what progress counts."""
         return sum(step.bytes for step in self.steps)
-
-    @property
-    def total_weight_s(self) -> float:
-        """Rough duration of all steps."""
-        return sum(step.weight_s for step in self.steps)
 
 
 def plan_opening(wish: Stm32Wish, facts: Stm32Facts) -> Stm32Plan:
@@ -166,7 +155,6 @@ def plan_opening(wish: Stm32Wish, facts: Stm32Facts) -> Stm32Plan:
         )
     step = OpenProtection(
         name="open protection",
-        weight_s=0.3,
         options=facts.options.opened(),
         expects_blank=facts.is_read_protected,
     )
@@ -183,21 +171,17 @@ def plan_stm32f1(wish: Stm32Wish, facts: Stm32Facts) -> Stm32Plan:
     blocks = _blocks(pages, facts.family.buffer_bytes)
     written = sum(len(block.data) for block in blocks)
     read = sum(len(page.data) for page in pages)
-    erase: Stm32Step = EraseAll(name="erase chip", weight_s=_ERASE_S)
+    erase: Stm32Step = EraseAll(name="erase chip")
     if wish.erase is Stm32Erase.PAGES:
-        erase = ErasePages(
-            name="erase pages", weight_s=_ERASE_S * len(pages), pages=tuple(page.start for page in pages)
-        )
+        erase = ErasePages(name="erase pages", pages=tuple(page.start for page in pages))
     steps: list[Stm32Step] = [
         erase,
-        WriteFlash(
-            name="write flash", weight_s=written * (HALF_WORD_S / 2 + _READ_BYTE_S), bytes=written, blocks=blocks
-        ),
-        VerifyFlash(name="verify flash", weight_s=read * _READ_BYTE_S, bytes=read, expected=Image.of(pages).segments),
+        WriteFlash(name="write flash", bytes=written, blocks=blocks),
+        VerifyFlash(name="verify flash", bytes=read, expected=Image.of(pages).segments),
     ]
     if wish.options is not None:
-        steps.append(WriteOptions(name="write options", weight_s=0.3, options=wish.options))
-    steps.append(RunTarget(name="run", weight_s=0.01))
+        steps.append(WriteOptions(name="write options", options=wish.options))
+    steps.append(RunTarget(name="run"))
     return Stm32Plan(tuple(steps), _doubts(wish, facts))
 
 

@@ -271,9 +271,9 @@ class Journal:
         selected = f"SELECT id FROM unit WHERE {where}"  # noqa: S608  # conditions are this class's own, values are bound
         units = self._file.query(f"SELECT * FROM unit WHERE {where}", parameters)  # noqa: S608  # as above
         order = "ORDER BY unit, number"
-        attempts = self._file.query(f"SELECT * FROM attempt WHERE unit IN ({selected}) {order}", parameters)  # noqa: S608
+        attempts = self._file.query(f"SELECT * FROM attempt WHERE unit IN ({selected}) {order}", parameters)  # noqa: S608  # as above
         order = "ORDER BY unit, attempt, position"
-        steps = self._file.query(f"SELECT * FROM step WHERE unit IN ({selected}) {order}", parameters)  # noqa: S608
+        steps = self._file.query(f"SELECT * FROM step WHERE unit IN ({selected}) {order}", parameters)  # noqa: S608  # as above
         steps_of: dict[tuple[int, int], list[StepRecord]] = {}
         for row in steps:
             steps_of.setdefault((row["unit"], row["attempt"]), []).append(rows.step_of(row))

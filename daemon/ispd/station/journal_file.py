@@ -116,7 +116,7 @@ class JournalFile:
         names = ", ".join(row)
         values = ", ".join(f":{name}" for name in row)
         # table and column names are this package's own, values are bound
-        cursor = self._connection.execute(f"INSERT {into} ({names}) VALUES ({values}) {otherwise}", row)  # noqa: S608
+        cursor = self._connection.execute(f"INSERT {into} ({names}) VALUES ({values}) {otherwise}", row)  # noqa: S608  # names as below
         return cursor.lastrowid or 0
 
     def update(self, table: str, row: Parameters, *, where: str, **keys: Any) -> int:
@@ -124,7 +124,7 @@ class JournalFile:
         changes = ", ".join(f"{name} = :{name}" for name in row)
         # names as above; a key and a column of one name would hide each other
         bound = row | {f"key_{name}": value for name, value in keys.items()}
-        return self._connection.execute(f"UPDATE {table} SET {changes} WHERE {where}", bound).rowcount  # noqa: S608
+        return self._connection.execute(f"UPDATE {table} SET {changes} WHERE {where}", bound).rowcount  # noqa: S608  # names as below
 
     def _commit(self) -> None:
         self._connection.execute("COMMIT")

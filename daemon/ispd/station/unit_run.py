@@ -49,15 +49,10 @@ class UnitRun:
         warnings: tuple[str, ...],
     ) -> None:
         """Commit everything known about the board before its first byte changes."""
-        fuses, lock = {memory.value: value for memory, value in before.fuses.items()}, before.lock
-        if self._is_rescue and self.unit.fuses_before:  # how the board came is in the record already
-            fuses, lock = dict(self.unit.fuses_before), self.unit.lock_before
-        self.unit = replace(
-            self.unit,
-            fuses_before=fuses,
-            lock_before=lock,
-            warnings=(*self.unit.warnings, *warnings),
-        )
+        self.unit = replace(self.unit, warnings=(*self.unit.warnings, *warnings))
+        if not (self._is_rescue and self.unit.fuses_before):  # else how the board came is in the record already
+            fuses = {memory.value: value for memory, value in before.fuses.items()}
+            self.unit = replace(self.unit, fuses_before=fuses, lock_before=before.lock)
         await self._floor.journal.save_unit(self.unit)
 
     async def step_started(self, step: Step | ChainStep) -> None:

@@ -23,8 +23,9 @@ from ispd.transport.contract import PortKind
 from vbench.emulated import EmulatedSerial, EmulatedUsb
 from vbench.target import AvrTarget
 from vbench.vhci import VhciBus
+from vbench.violation import ViolationKind
 
-__all__ = ["Workstation", "sample"]
+__all__ = ["Workstation", "broken_by_avrdude", "sample"]
 
 _DEADLINE_S = 60.0
 
@@ -32,6 +33,15 @@ _DEADLINE_S = 60.0
 def sample(size_bytes: int, *, seed: int = 0) -> bytes:
     """Return an image in which no page is blank."""
     return random.Random(seed).randbytes(size_bytes)
+
+
+def broken_by_avrdude(target: AvrTarget) -> list[str]:
+    """Return the chip's rules that were broken, but for avrdude's polling: it reads a fuse or lock byte until it is right."""
+    polls = (0x50, 0x58)  # data sheets, "Serial Programming Instruction Set"
+    broken = (
+        one for one in target.violations if one.kind is not ViolationKind.WHILE_BUSY or one.instruction[0] not in polls
+    )
+    return [str(violation) for violation in broken]
 
 
 def _has_tty(device: Path) -> bool:

@@ -12,7 +12,7 @@ from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.part import Part
 from ispd.transport.clock import Clock
-from ispd.transport.contract import BytePort, ToolOutcome, ToolRun, UsbDeviceAt, UsbLink
+from ispd.transport.contract import ToolOutcome, ToolRun, UsbDeviceAt, UsbLink
 
 __all__ = ["ChainTool", "ChainWork", "Desk"]
 
@@ -40,9 +40,6 @@ class Desk(Protocol):
 
     async def open_usb(self) -> UsbLink:
         """Open the board's USB device for own code."""
-
-    async def open_serial(self, baud: int) -> BytePort:
-        """Open the board's tty for own code."""
 
     def advance(self, done_bytes: int) -> None:
         """Take note that ``done_bytes`` more of the work's bytes are finished."""

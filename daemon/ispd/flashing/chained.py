@@ -6,14 +6,12 @@ three times in all. Nothing else is: a board whose bootloader misbehaves otherwi
 
 from collections.abc import Awaitable, Callable, Sequence
 
-import anyio
-
 from ispd.chain.contract import ChainTool, ChainWork
 from ispd.chain.registry import tool_for
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
 from ispd.flashing import chain_faults as faults
 from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainOutcome, ChainStep, unless_stopped, verdict_of
-from ispd.flashing.desk import BoardDesk, shows
+from ispd.flashing.desk import BoardDesk, shows, wait_for_board
 from ispd.flashing.pace import UsbPace
 from ispd.flashing.session import failure_of
 from ispd.model.bootloader import Bootloader
@@ -149,15 +147,7 @@ class _ChainRun:
         return self._is_loader(device) and device.tty is not None
 
     async def _wait_for(self, accept: Callable[[UsbDeviceAt], bool], deadline_s: float) -> UsbDeviceAt | None:
-        """Return who is accepted at the port, None where nobody came until the deadline."""
-        with anyio.move_on_after(deadline_s):
-            while True:
-                seen = self._port.changes
-                device = await self._port.look()
-                if device is not None and accept(device):
-                    return device
-                await self._port.wait_for_change(seen)
-        return None
+        return await wait_for_board(self._port, accept, deadline_s)
 
     # ------------------------------------------------------------------ the firmware
 

@@ -4,22 +4,22 @@ import codecs
 from collections.abc import Callable
 from typing import Protocol
 
+import anyio
+
 from ispd.errors import ErrorCode, TargetError
 from ispd.model.bootloader import Bootloader
 from ispd.model.job import MAX_OUTPUT
 from ispd.transport.clock import Clock
 from ispd.transport.contract import (
     USB_PORT_PREFIX,
-    BytePort,
     Hardware,
-    SerialSettings,
     ToolOutcome,
     ToolRun,
     UsbDeviceAt,
     UsbLink,
 )
 
-__all__ = ["BoardDesk", "BoardPort", "Transcript", "shows"]
+__all__ = ["BoardDesk", "BoardPort", "Transcript", "shows", "wait_for_board"]
 
 _EXCHANGED_HINT = "was the board exchanged? keep it in place until the verdict"
 _CUT = "\n[..]\n"
@@ -52,6 +52,20 @@ def shows(bootloader: Bootloader, device: UsbDeviceAt) -> bool:
     """Tell whether a device presents itself as this bootloader, by id and, where others share that, by its texts."""
     texts = (device.usb.manufacturer, device.usb.product)
     return str(device.usb) in bootloader.usb and all(text in texts for text in bootloader.usb_texts)
+
+
+async def wait_for_board(
+    port: BoardPort, accept: Callable[[UsbDeviceAt], bool], deadline_s: float
+) -> UsbDeviceAt | None:
+    """Return who is accepted at the port, None where nobody came until the deadline."""
+    with anyio.move_on_after(deadline_s):
+        while True:
+            seen = port.changes
+            device = await port.look()
+            if device is not None and accept(device):
+                return device
+            await port.wait_for_change(seen)
+    return None
 
 
 class Transcript:
@@ -171,17 +185,6 @@ class BoardDesk:
         """Open the board's USB device, after another look who it is."""
         await self.here()
         return await self._hardware.open_usb(USB_PORT_PREFIX + self._port.path)
-
-    async def open_serial(self, baud: int) -> BytePort:
-        """Open the board's tty, at its place only."""
-        device = await self.here()
-        if device.tty is None:
-            raise TargetError(
-                ErrorCode.BOOTLOADER_NOT_SEEN,
-                f"the bootloader on USB port {self._port.path} has no serial port",
-                hint="flash the board again; if it happens again see the kernel's log for the tty",
-            )
-        return await self._hardware.open_serial(SerialSettings(port=device.tty, baud=baud, path=self._port.path))
 
     def advance(self, done_bytes: int) -> None:
         """Take note of progress."""

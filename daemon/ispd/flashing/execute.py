@@ -11,13 +11,13 @@ from dataclasses import replace
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
 from ispd.catalog.recipe import admit
-from ispd.errors import ErrorCode, Facts, IspdError, JobError, LinkClosedError, LocalProtocolError, TargetError
+from ispd.errors import ErrorCode, Facts, IspdError, LinkClosedError, LocalProtocolError, TargetError
 from ispd.flashing.observer import UnitObserver, UnitOutcome
 from ispd.flashing.plan import plan_unit
 from ispd.flashing.readback import Readback, Tally
 from ispd.flashing.reentry import reenter
 from ispd.flashing.sck import SckStart, entry_rungs, found_again
-from ispd.flashing.session import TargetSession, failure_of, unknown_part
+from ispd.flashing.session import TargetSession, failure_of, unknown_part, verdict_after
 from ispd.flashing.signature import blame_fixed_sck
 from ispd.flashing.steps import (
     CheckWritable,
@@ -80,22 +80,12 @@ async def flash_unit(
         run.warnings.append(f"the target may still be held in reset: {stuck.message}")
     return replace(
         run.outcome,
-        verdict=Verdict.PASSED if failed is None else _verdict(failed),
+        verdict=Verdict.PASSED if failed is None else verdict_after(failed),
         failure=None if failed is None else failure_of(failed),
         warnings=tuple(dict.fromkeys(run.warnings)),
         steps=tuple(run.records),
         seconds=clock.monotonic() - started_s,
     )
-
-
-def _verdict(error: IspdError) -> Verdict:
-    match error:
-        case LinkClosedError() | JobError(code=ErrorCode.INTERRUPTED):
-            return Verdict.INTERRUPTED
-        case JobError(code=ErrorCode.CANCELLED):
-            return Verdict.CANCELLED
-        case _:
-            return Verdict.FAILED
 
 
 class _UnitRun:

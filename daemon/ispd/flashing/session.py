@@ -6,18 +6,18 @@ from dataclasses import dataclass
 
 import anyio
 
-from ispd.errors import ErrorCode, IspdError, LinkClosedError, LinkTimeoutError, TargetError
+from ispd.errors import ErrorCode, IspdError, JobError, LinkClosedError, LinkTimeoutError, TargetError
 from ispd.flashing.instructed import READ_BLOCK_BYTES, reading, writing
 from ispd.flashing.signature import complaint, plausible
 from ispd.model.image import Segment
-from ispd.model.job import Failure
+from ispd.model.job import Failure, Verdict
 from ispd.model.part import MemoryKind, Part, Signature
 from ispd.model.span import Span
 from ispd.programmers.contract import IspProgrammer, Monitor
 from ispd.transport.clock import Clock
 from ispd.wire import avr_isp
 
-__all__ = ["TargetSession", "TargetState", "failure_of", "unknown_part"]
+__all__ = ["TargetSession", "TargetState", "failure_of", "unknown_part", "verdict_after"]
 
 _LEAVE_DEADLINE_S = 5.0
 """Long enough for a driver to find its framing again (3 s) and then to release reset."""
@@ -251,6 +251,17 @@ class TargetSession:
                     hint="check the supply voltage and MISO, then flash again; replace the chip if it stays so",
                 )
             await self._clock.sleep(_POLL_INTERVAL_S)
+
+
+def verdict_after(error: IspdError) -> Verdict:
+    """Return the verdict of an attempt that an error ended; a programmer that was pulled out interrupted it."""
+    match error:
+        case LinkClosedError() | JobError(code=ErrorCode.INTERRUPTED):
+            return Verdict.INTERRUPTED
+        case JobError(code=ErrorCode.CANCELLED):
+            return Verdict.CANCELLED
+        case _:
+            return Verdict.FAILED
 
 
 def failure_of(error: IspdError) -> Failure:

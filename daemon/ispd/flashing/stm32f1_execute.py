@@ -5,9 +5,9 @@ from typing import Final, Protocol
 
 import anyio
 
-from ispd.errors import ErrorCode, Facts, IspdError, JobError, LinkClosedError, LinkTimeoutError, TargetError
+from ispd.errors import ErrorCode, Facts, IspdError, LinkClosedError, LinkTimeoutError, TargetError
 from ispd.flashing.cortex_core import CortexCore
-from ispd.flashing.session import failure_of
+from ispd.flashing.session import failure_of, verdict_after
 from ispd.flashing.stm32f1_flash import Stm32Flash
 from ispd.flashing.stm32f1_identify import Stm32Facts, identify
 from ispd.flashing.stm32f1_plan import (
@@ -98,22 +98,12 @@ async def flash_stm32f1(
         run.warnings.append(f"the target may still be halted: {stuck.message}")
     return replace(
         run.outcome,
-        verdict=Verdict.PASSED if failed is None else _verdict(failed),
+        verdict=Verdict.PASSED if failed is None else verdict_after(failed),
         failure=None if failed is None else failure_of(failed),
         warnings=tuple(dict.fromkeys(run.warnings)),
         steps=tuple(run.records),
         seconds=clock.monotonic() - started_s,
     )
-
-
-def _verdict(error: IspdError) -> Verdict:
-    match error:
-        case LinkClosedError() | JobError(code=ErrorCode.INTERRUPTED):
-            return Verdict.INTERRUPTED
-        case JobError(code=ErrorCode.CANCELLED):
-            return Verdict.CANCELLED
-        case _:
-            return Verdict.FAILED
 
 
 class _Tally:

@@ -7,7 +7,7 @@ import anyio
 
 from ispd.chain.avrdude import touch
 from ispd.errors import LocalProtocolError, TransportError
-from ispd.flashing.desk import shows
+from ispd.flashing.desk import shows, wait_for_board
 from ispd.model.bootloader import Bootloader
 from ispd.model.job import Unit, Verdict
 from ispd.model.station import SlotState
@@ -138,14 +138,11 @@ class ChainSlotWork:
         self._vain_calls += 1
         with suppress(TransportError):  # it is busy, or just leaves: who is there then tells
             await touch(self._floor.hardware, device.tty, port.path)
-        with anyio.move_on_after(_AWAKE_S):
-            while True:
-                seen, device = port.changes, await port.look()
-                if device is not None and shows(loader, device):
-                    self._vain_calls = 0
-                    return device
-                await port.wait_for_change(seen)
-        return await port.look()
+        awake = await wait_for_board(port, lambda device: shows(loader, device), _AWAKE_S)
+        if awake is None:
+            return await port.look()
+        self._vain_calls = 0
+        return awake
 
     def _may_go_on(self, entry: OpenJob) -> bool:
         return entry.wants(self._slot) and not self._is_disabled() and not self._floor.is_stopping()

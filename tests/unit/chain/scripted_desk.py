@@ -9,7 +9,7 @@ from ispd.catalog.parts import load_parts
 from ispd.chain.contract import ChainWork
 from ispd.errors import ErrorCode, TargetError, TransportError
 from ispd.model.image import Image, Segment
-from ispd.transport.contract import BytePort, ToolOutcome, ToolRun, UsbDeviceAt, UsbIdentity, UsbLink
+from ispd.transport.contract import ToolOutcome, ToolRun, UsbDeviceAt, UsbIdentity, UsbLink
 
 __all__ = ["BOARD", "PARTS", "Reply", "ScriptedDesk", "image", "work_for"]
 
@@ -115,10 +115,6 @@ class ScriptedDesk:
         if isinstance(self._link, TransportError):
             raise self._link
         return self._link
-
-    async def open_serial(self, baud: int) -> BytePort:
-        """Refuse: these tools open nothing."""
-        raise AssertionError(f"an outside program opens the tty itself, not we at {baud}")
 
     def advance(self, done_bytes: int) -> None:
         """Count; nothing is ever taken back."""

@@ -11,7 +11,7 @@ from ispd.chain.registry import load_tools, tool_for
 from ispd.errors import ErrorCode, IspdError, LinkClosedError, TargetError
 from ispd.model.image import Image
 from ispd.model.part import MemoryKind, Part
-from ispd.transport.contract import BytePort, ToolOutcome, ToolRun, UsbDeviceAt, UsbLink
+from ispd.transport.contract import ToolOutcome, ToolRun, UsbDeviceAt, UsbLink
 from vbench.board import Board
 from vbench.board_faults import BoardFault, Vanishes
 from vbench.firmware_image import application_image, bootloader_image
@@ -52,9 +52,6 @@ class Desk:
 
     async def open_usb(self) -> UsbLink:
         return await self._bench.open_usb(f"usb:{self._port}")
-
-    async def open_serial(self, baud: int) -> BytePort:
-        raise NotImplementedError
 
     def advance(self, done_bytes: int) -> None:
         self.done_bytes += done_bytes

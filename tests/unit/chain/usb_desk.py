@@ -8,7 +8,6 @@ from tests.unit.chain.scripted_desk import BOARD
 from ispd.errors import LinkClosedError
 from ispd.transport.clock import SystemClock
 from ispd.transport.contract import (
-    BytePort,
     ControlTransfer,
     ToolOutcome,
     ToolRun,
@@ -82,9 +81,6 @@ class UsbDesk:
         assert self.looks, "the port is looked at before it is used"
         self.open_links += 1
         return _Link(self)
-
-    async def open_serial(self, baud: int) -> BytePort:
-        raise NotImplementedError
 
     def advance(self, done_bytes: int) -> None:
         self.done_bytes += done_bytes

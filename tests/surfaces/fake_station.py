@@ -12,6 +12,8 @@ from ispd.api.call import Allows, Peer
 from ispd.api.declare import Privilege
 from ispd.catalog.bootloaders import Bootloaders, load_bootloaders
 from ispd.catalog.parts import Parts, load_parts
+from ispd.chain.contract import ChainTool
+from ispd.chain.registry import load_tools
 from ispd.errors import ErrorCode, JobError
 from ispd.model.image import Image, Segment
 from ispd.model.job import Failure, Job, JobState, Unit, Verdict
@@ -25,6 +27,7 @@ from ispd.transport.clock import SystemClock
 NOW = "2026-11-21T08:00:00.000+00:00"
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
+TOOLS = load_tools()
 
 SLOTS = (
     Slot(name="A1", state=SlotState.IDLE, programmer="stk500v1", port="/dev/ttyACM0"),
@@ -40,6 +43,7 @@ class FakeStation:
 
     parts: Parts = PARTS
     bootloaders: Bootloaders = BOOTLOADERS
+    tools: Sequence[ChainTool] = TOOLS
     events: EventHub = field(default_factory=lambda: EventHub(SystemClock()))
     recipes: dict[int, Recipe] = field(default_factory=dict)
     jobs_by_id: dict[int, Job] = field(default_factory=dict)

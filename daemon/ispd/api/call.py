@@ -10,6 +10,7 @@ from anyio import CapacityLimiter
 from ispd.api.declare import Privilege
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
+from ispd.chain.contract import ChainTool
 from ispd.model.event import Event
 from ispd.model.job import Job, Unit
 from ispd.model.part import MemoryKind
@@ -51,6 +52,10 @@ class StationPort(Protocol):
     @property
     def bootloaders(self) -> Bootloaders:
         """The bootloaders of the catalog."""
+
+    @property
+    def tools(self) -> Sequence[ChainTool]:
+        """The follow-up tools there are."""
 
     @property
     def events(self) -> EventSource:

@@ -83,6 +83,7 @@ class Station:
     ) -> None:
         self.parts = knowledge.parts
         self.bootloaders = knowledge.bootloaders
+        self.tools = knowledge.tools
         self.events = EventHub(clock)
         self._hardware = hardware
         self._journal = journal

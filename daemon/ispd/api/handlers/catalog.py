@@ -31,7 +31,6 @@ from ispd.catalog.lint import check_fit, check_image
 from ispd.catalog.merge import merge_files
 from ispd.catalog.options import RecipeOptions
 from ispd.catalog.reports import describe_bootloader, describe_part, explain_fuses
-from ispd.chain.registry import load_tools
 from ispd.model.part import MemoryKind
 from ispd.model.report import BootloaderReport, ImageReport, PartReport
 
@@ -65,7 +64,7 @@ async def get_part(call: Call, params: PartGet) -> ExplainedPart:
 @handles(BOOTLOADER_LIST)
 async def list_bootloaders(call: Call, _params: BootloaderList) -> list[BootloaderReport]:
     """Answer ``bootloader.list``."""
-    tools = {family: tool.name for tool in load_tools() for family in tool.families}
+    tools = {family: tool.name for tool in call.station.tools for family in tool.families}
     return [
         replace(describe_bootloader(bootloader), tool=tools.get(bootloader.family, ""))
         for bootloader in call.station.bootloaders

@@ -7,7 +7,7 @@ external resets only); cells that read FFFF are skipped like NOPs, so a part wit
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from ispd.catalog.fuses import boot_span
 from ispd.catalog.lint import boot_starts, has_jump, usb_id_in
@@ -18,22 +18,18 @@ from ispd.transport.contract import UsbIdentity
 from vbench.application import Keyboard, Sketch
 from vbench.board_chip import Chip, EraseDisease
 from vbench.board_face import FAMILIES, Exit, LoaderStart, Program, ResetFlag, start_loader
-from vbench.board_faults import BoardFault, EraseLeaves, NeverEnumerates, Stalls, Vanishes, WrongIdentity
-from vbench.board_shown import ShownSerial, ShownUsb, show
+from vbench.board_faults import BoardFault, EraseLeaves
+from vbench.board_presence import ENUMERATION_S, JUMP_S, BoardPresence, usb_identity
 from vbench.firmware_image import FirmwareFacts, FirmwareKind, find_firmware
 from vbench.target import AvrTarget
 
 __all__ = ["ENUMERATION_S", "Board"]
 
-ENUMERATION_S = 0.25
-"""From the start of a program to a device that udev has told about."""
-_JUMP_S = 1e-3
-"""A program that jumps to another one takes this long; also keeps two of them from passing the ball at one moment for ever."""
 _ANY_FIRMWARE = "FEED:0000"
 """What a firmware shows in which no USB id can be found: the id of many keyboards that never got one."""
 
 
-class Board:
+class Board(BoardPresence):
     """One board; see :class:`~vbench.emulated.EmulatedBoard`. All times are bench seconds.
 
     :param target: its chip.
@@ -54,20 +50,14 @@ class Board:
         faults: Sequence[BoardFault] = (),
         enumeration_s: float = ENUMERATION_S,
     ) -> None:
+        super().__init__(faults=faults, enumeration_s=enumeration_s)
         self.target: AvrTarget = target
-        self.on_change: Callable[[], object] | None = None
-        self.enumerations = 0
-        """How often it was enumerated."""
         self._loader = loader
         self._known = tuple(bootloaders)
         self._hwb_low = hwb_low
-        self._enumeration_s = enumeration_s
-        self._take_faults(faults)
+        diseases = [EraseDisease(fault, target) for fault in faults if isinstance(fault, EraseLeaves)]
+        self._disease = diseases[0] if diseases else None
         self._ram: dict[int, int] = {}
-        self._program: Program | None = None
-        self._shown: ShownUsb | ShownSerial | None = None
-        self._shown_at = math.inf
-        self._has_cable = False
         self._is_running = False
         self._flags = ResetFlag.NONE
         self._untold: list[tuple[float, bool, bool]] = []
@@ -75,15 +65,6 @@ class Board:
         target.follower = self
         if target.powered:
             self.target_changed(0.0)
-
-    def _take_faults(self, faults: Sequence[BoardFault]) -> None:
-        diseases = [EraseDisease(fault, self.target) for fault in faults if isinstance(fault, EraseLeaves)]
-        self._disease = diseases[0] if diseases else None
-        self._vanishes = [fault.transfer for fault in faults if isinstance(fault, Vanishes)]
-        self._stalls = {fault.transfer for fault in faults if isinstance(fault, Stalls)}
-        self._identities = [fault for fault in faults if isinstance(fault, WrongIdentity)]
-        self._silences = [fault for fault in faults if isinstance(fault, NeverEnumerates)]
-        self._transfers = 0
 
     # -- cable, supply and reset -------------------------------------------------------------------------------------
 
@@ -106,21 +87,11 @@ class Board:
         self._untold.append((at, self.target.powered, self.target.in_reset))
         self._notify()
 
-    def _notify(self) -> None:
-        if self.on_change is not None:
-            self.on_change()
-
     # -- what is on its port -----------------------------------------------------------------------------------------
-
-    def face(self, now: float) -> ShownUsb | ShownSerial | None:
-        """Return who is on its port at ``now``, None for nobody."""
-        self.catch_up(now)
-        return self._shown
 
     def next_change(self) -> float:
         """Return when :meth:`face` should be asked next, infinity for never."""
-        leaves = math.inf if self._program is None or self._program.departure is None else self._program.departure.at
-        return min(self._untold[0][0] if self._untold else math.inf, self._shown_at, leaves)
+        return min(self._untold[0][0] if self._untold else math.inf, self._next_of_program())
 
     def catch_up(self, now: float) -> None:
         """Let everything happen that is due by ``now``, in its order."""
@@ -131,19 +102,6 @@ class Board:
                 self._enumerate()
             else:
                 self._depart()
-
-    def strikes(self, count: int, at: float) -> bool:
-        """Count transfers; let the board vanish where a fault says so. Part of :class:`~vbench.board_shown.Stage`."""
-        before, self._transfers = self._transfers, self._transfers + count
-        if not any(before <= transfer < self._transfers for transfer in self._vanishes):
-            return False
-        self._stop(at)
-        self._notify()
-        return True
-
-    def refuses(self) -> bool:
-        """Tell whether a fault has it refuse the last transfer; part of :class:`~vbench.board_shown.Stage`."""
-        return self._transfers - 1 in self._stalls
 
     def acted(self, program: Program) -> None:
         """The program did something; part of :class:`~vbench.board_shown.Stage`."""
@@ -165,15 +123,6 @@ class Board:
             flags, self._flags = self._flags, ResetFlag.NONE
             self._start(at, flags)
 
-    def _enumerate(self) -> None:
-        self._shown_at = math.inf
-        face = None if self._program is None else self._program.face
-        if self._program is None or face is None:
-            return
-        self.enumerations += 1
-        if all(fault.enumeration not in (None, self.enumerations) for fault in self._silences):
-            self._shown = show(face, self._program, self)
-
     def _depart(self) -> None:
         leaves = None if self._program is None else self._program.departure
         if leaves is None:
@@ -181,21 +130,11 @@ class Board:
         self._stop(leaves.at)
         match leaves.exit:
             case Exit.APPLICATION:
-                self._run(self._slide(0), leaves.at + _JUMP_S, ResetFlag.NONE)
+                self._run(self._slide(0), leaves.at + JUMP_S, ResetFlag.NONE)
             case Exit.RESET:
                 self._start(leaves.at, ResetFlag.WATCHDOG)
             case Exit.HANG:
                 pass
-
-    def _hide(self, at: float) -> None:
-        if self._shown is not None:
-            self._shown.power_lost_at = at
-        self._shown = None
-        self._shown_at = math.inf
-
-    def _stop(self, at: float) -> None:
-        self._hide(at)
-        self._program = None
 
     # -- what runs ---------------------------------------------------------------------------------------------------
 
@@ -241,16 +180,16 @@ class Board:
         held = usb_id_in(image, Span(address, image.span.stop))
         loader = self._unmarked_loader(address, held)
         if loader is not None:
-            usb = self._identity(held if held is not None and held in loader.usb else loader.usb[0])
+            usb = self._identity(usb_identity(held if held is not None and held in loader.usb else loader.usb[0]))
             names = (loader.id, loader.family, loader.qmk)
             return self._loader_program(chip, usb, names, at, flags)
         if address or not has_jump(image, 0):
             return None
         usb_text = usb_id_in(image, Span(0, self._section.start)) or _ANY_FIRMWARE
-        return Keyboard(self._identity(usb_text), at=at)
+        return Keyboard(self._identity(usb_identity(usb_text)), at=at)
 
     def _marked(self, facts: FirmwareFacts, chip: Chip, at: float, flags: ResetFlag) -> Program | None:
-        usb = self._identity(f"{facts.vendor_id:04X}:{facts.product_id:04X}")
+        usb = self._identity(UsbIdentity(vendor_id=facts.vendor_id, product_id=facts.product_id))
         if facts.kind is FirmwareKind.BOOTLOADER:
             return self._loader_program(chip, usb, (facts.name, facts.family, facts.variant), at, flags)
         return Sketch(usb, chip=chip) if facts.has_serial_port else Keyboard(usb, at=at)
@@ -270,10 +209,3 @@ class Board:
         if not starts or address < starts[0]:
             return None
         return self._loader or next((bootloader for bootloader in self._known if usb in bootloader.usb), None)
-
-    def _identity(self, usb: str) -> UsbIdentity:
-        """Return the identity of the next enumeration, by a fault another one than the image's."""
-        number = self.enumerations + 1
-        usb = next((fault.usb for fault in self._identities if fault.enumeration in (None, number)), usb)
-        vendor, product = (int(half, 16) for half in usb.split(":"))
-        return UsbIdentity(vendor_id=vendor, product_id=product)

@@ -4,16 +4,14 @@ What starts on a Bluepill follows ``main`` of the STM32duino bootloader: DR10 de
 board whose chip has USB in its ROM the BOOT0 pin decides.
 """
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 
-from ispd.transport.contract import UsbIdentity
 from vbench.application import Keyboard
 from vbench.board_face import Exit, Program
 from vbench.board_faults import NeverEnumerates, Stalls, Vanishes, WrongIdentity
-from vbench.board_shown import ShownSerial, ShownUsb, show
+from vbench.board_presence import ENUMERATION_S, JUMP_S, BoardPresence, usb_identity
 from vbench.dfuse import ROM_USB, DfuSe
 from vbench.faults import LostPage
 from vbench.stm32 import APPLICATION, LEGACY_APPLICATION, Stm32Chip, find_application, has_loader, stm32_loader
@@ -22,9 +20,6 @@ from vbench.stm32f1 import Stm32F1, Stm32F1Fault, Stm32F1Model
 
 __all__ = ["DfuSeBoard", "Stm32Board", "Stm32Fault"]
 
-_ENUMERATION_S = 0.25
-"""As of every board: from the start of a program to a device that udev has told about."""
-_JUMP_S = 1e-3
 _F303_BYTES = 0x4_0000
 _HIGH_DENSITY, _HIGH_DENSITY_ID = 0x2_0000, 0x1003_6414
 """Above this size a chip is another device with pages of 2 KiB."""
@@ -33,26 +28,14 @@ Stm32Fault = LostPage | Vanishes | Stalls | WrongIdentity | NeverEnumerates
 """What can be wrong with such a board; the address of a lost page counts from the start of flash."""
 
 
-class _UsbBoard(ABC):
+class _UsbBoard(BoardPresence):
     """What all have in common: cable, reset button, faults, and who is on the port. All times are bench seconds."""
 
     target: None = None
 
     def __init__(self, chip: Stm32Chip, *, faults: Sequence[Stm32Fault], enumeration_s: float) -> None:
+        super().__init__(faults=faults, enumeration_s=enumeration_s)
         self.chip = chip
-        self.on_change: Callable[[], object] | None = None
-        self.enumerations = 0
-        """How often it was enumerated."""
-        self._vanishes = {fault.transfer for fault in faults if isinstance(fault, Vanishes)}
-        self._stalls = {fault.transfer for fault in faults if isinstance(fault, Stalls)}
-        self._identities = [fault for fault in faults if isinstance(fault, WrongIdentity)]
-        self._silences = [fault for fault in faults if isinstance(fault, NeverEnumerates)]
-        self._enumeration_s = enumeration_s
-        self._transfers = 0
-        self._program: Program | None = None
-        self._shown: ShownUsb | ShownSerial | None = None
-        self._shown_at = math.inf
-        self._has_cable = False
 
     # -- cable and reset ---------------------------------------------------------------------------------------------
 
@@ -88,15 +71,9 @@ class _UsbBoard(ABC):
 
     # -- what is on its port -----------------------------------------------------------------------------------------
 
-    def face(self, now: float) -> ShownUsb | ShownSerial | None:
-        """Return who is on its port at ``now``, None for nobody."""
-        self.catch_up(now)
-        return self._shown
-
     def next_change(self) -> float:
         """Return when :meth:`face` should be asked next, infinity for never."""
-        leaves = math.inf if self._program is None or self._program.departure is None else self._program.departure.at
-        return min(self._shown_at, leaves)
+        return self._next_of_program()
 
     def catch_up(self, now: float) -> None:
         """Let everything happen that is due by ``now``, in its order."""
@@ -106,36 +83,10 @@ class _UsbBoard(ABC):
             else:
                 self._depart()
 
-    def strikes(self, count: int, at: float) -> bool:
-        """Count transfers; let the board vanish where a fault says so. Part of :class:`~vbench.board_shown.Stage`."""
-        before, self._transfers = self._transfers, self._transfers + count
-        if self._vanishes.isdisjoint(range(before, self._transfers)):
-            return False
-        self._stop(at)
-        self._notify()
-        return True
-
-    def refuses(self) -> bool:
-        """Tell whether a fault has it refuse the last transfer; part of :class:`~vbench.board_shown.Stage`."""
-        return self._transfers - 1 in self._stalls
-
     def acted(self, program: Program) -> None:
         """The program did something; part of :class:`~vbench.board_shown.Stage`."""
         if program is self._program:
             self._notify()
-
-    def _notify(self) -> None:
-        if self.on_change is not None:
-            self.on_change()
-
-    def _enumerate(self) -> None:
-        self._shown_at = math.inf
-        face = None if self._program is None else self._program.face
-        if self._program is None or face is None:
-            return
-        self.enumerations += 1
-        if all(fault.enumeration not in (None, self.enumerations) for fault in self._silences):
-            self._shown = show(face, self._program, self)
 
     def _depart(self) -> None:
         leaves = None if self._program is None else self._program.departure
@@ -144,18 +95,11 @@ class _UsbBoard(ABC):
         self._stop(leaves.at)
         match leaves.exit:
             case Exit.APPLICATION:
-                self._run(leaves.at + _JUMP_S)
+                self._run(leaves.at + JUMP_S)
             case Exit.RESET:
                 self._start(leaves.at)
             case Exit.HANG:
                 pass
-
-    def _stop(self, at: float) -> None:
-        if self._shown is not None:
-            self._shown.power_lost_at = at
-        self._shown = None
-        self._shown_at = math.inf
-        self._program = None
 
     # -- what runs ---------------------------------------------------------------------------------------------------
 
@@ -175,17 +119,7 @@ class _UsbBoard(ABC):
         """Run what is at a place of flash, as far as it runs."""
         found = find_application(self.chip, place)
         if found is not None:
-            vendor, product = (int(half, 16) for half in found.split(":"))
-            self._begin(Keyboard(self._identity(UsbIdentity(vendor_id=vendor, product_id=product)), at=at), at)
-
-    def _identity(self, usb: UsbIdentity) -> UsbIdentity:
-        """Return the identity of the next enumeration, by a fault another one than the program's."""
-        number = self.enumerations + 1
-        wrong = next((fault.usb for fault in self._identities if fault.enumeration in (None, number)), None)
-        if wrong is None:
-            return usb
-        vendor, product = (int(half, 16) for half in wrong.split(":"))
-        return replace(usb, vendor_id=vendor, product_id=product)
+            self._begin(Keyboard(self._identity(usb_identity(found)), at=at), at)
 
 
 class Stm32Board(_UsbBoard):
@@ -210,7 +144,7 @@ class Stm32Board(_UsbBoard):
         model: Stm32F1Model | None = None,
         is_protected: bool = False,
         faults: Sequence[Stm32Fault | Stm32F1Fault] = (),
-        enumeration_s: float = _ENUMERATION_S,
+        enumeration_s: float = ENUMERATION_S,
     ) -> None:
         model = model or _model_of(flash_bytes)
         chip = Stm32Chip(flash_bytes=model.flash_bytes, bad_pages=_lost(faults))
@@ -263,7 +197,7 @@ class Stm32Board(_UsbBoard):
         magic, self.chip.dr10 = self.chip.dr10, 0
         has_application = any(self.chip.has_application(place) for place in (APPLICATION, LEGACY_APPLICATION))
         if magic == JUMP_NOW and has_application:
-            self._run(at + _JUMP_S)
+            self._run(at + JUMP_S)
             return
         stays = magic == STAY or not has_application
         self._begin(Stm32duino(self.chip, at=at, stays=stays, usb=self._identity(USB)), at)
@@ -297,7 +231,7 @@ class DfuSeBoard(_UsbBoard):
         application: bytes = b"",
         serial: str = "FFFFFFFEFFFF",
         faults: Sequence[Stm32Fault] = (),
-        enumeration_s: float = _ENUMERATION_S,
+        enumeration_s: float = ENUMERATION_S,
     ) -> None:
         chip = Stm32Chip(flash_bytes=_F303_BYTES, bad_pages=_lost(faults))
         chip.flash[: len(application)] = application

@@ -125,7 +125,7 @@ def _signals_kept() -> Iterator[Callable[[], object]]:
 @click.command()
 @click.option("--file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A bench.toml to serve.")
 @click.option("--boards", type=click.IntRange(1, 256), default=1, show_default=True, help="How many, without a file.")
-@click.option("--part", default="atmega32u4", show_default=True, help="Part on each board, without a file.")
+@click.option("--part", default="atmega32u4", show_default=True, help="AvrPart on each board, without a file.")
 @click.option(
     "--kind",
     type=click.Choice([ProgrammerKind.STK500V1.value, ProgrammerKind.BUSPIRATE.value]),

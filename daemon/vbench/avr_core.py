@@ -8,7 +8,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from vbench.faults import (
     BusyForever,
     Fault,
@@ -54,7 +54,7 @@ class AvrCore:
 
     def __init__(
         self,
-        part: Part,
+        part: AvrPart,
         *,
         fuses: Mapping[MemoryKind, int],
         lock: int,

@@ -50,7 +50,7 @@ class BoardPresence(ABC):
         return self._shown
 
     def strikes(self, count: int, at: float) -> bool:
-        """Count transfers; let the board vanish where a fault says so. Part of :class:`~vbench.board_shown.Stage`."""
+        """Count transfers; let the board vanish where a fault says so. AvrPart of :class:`~vbench.board_shown.Stage`."""
         before, self._transfers = self._transfers, self._transfers + count
         if not any(before <= transfer < self._transfers for transfer in self._vanishes):
             return False

@@ -14,7 +14,7 @@ from ispd.catalog.parts import Parts
 from ispd.errors import ConfigError, IspdError
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from vbench.board import Board
 from vbench.board_face import FAMILIES
 from vbench.board_faults import BoardFault
@@ -130,7 +130,7 @@ class BoardTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             return DfuSeBoard(application=application, faults=faults)
         return Stm32Board(has_loader=self.state is not BoardState.BLANK, application=application, faults=faults)
 
-    def _loader(self, bootloaders: Bootloaders, part: Part) -> Bootloader | None:
+    def _loader(self, bootloaders: Bootloaders, part: AvrPart) -> Bootloader | None:
         if self.loader is None:
             return None
         try:
@@ -162,10 +162,10 @@ def _put(target: AvrTarget, image: Image) -> None:
         target.flash[segment.start : segment.span.stop] = segment.data
 
 
-def part_named(parts: Parts, name: str) -> Part:
-    """Return a part of the catalog. Raises ``ConfigError``."""
+def part_named(parts: Parts, name: str) -> AvrPart:
+    """Return an AVR of the catalog. Raises ``ConfigError``."""
     try:
-        return parts.get(name)
+        return parts.avr(name)
     except IspdError as error:
         raise ConfigError(error.message, hint=error.hint) from error
 

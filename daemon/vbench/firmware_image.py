@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from ispd.model.span import Span
 
 __all__ = ["FirmwareFacts", "FirmwareKind", "application_image", "bootloader_image", "find_firmware"]
@@ -59,7 +59,7 @@ class FirmwareFacts:
     is_whole: bool
 
 
-def bootloader_image(bootloader: Bootloader, part: Part, *, size_bytes: int | None = None) -> Image:
+def bootloader_image(bootloader: Bootloader, part: AvrPart, *, size_bytes: int | None = None) -> Image:
     """Make a bootloader of a kind that the catalog knows, for the boot section that the catalog names.
 
     :param size_bytes: 31/32 of the section where not given.
@@ -81,7 +81,7 @@ def bootloader_image(bootloader: Bootloader, part: Part, *, size_bytes: int | No
 
 
 def application_image(
-    part: Part, size_bytes: int, *, seed: int = 0, usb: str = "FEED:6060", has_serial_port: bool = False
+    part: AvrPart, size_bytes: int, *, seed: int = 0, usb: str = "FEED:6060", has_serial_port: bool = False
 ) -> Image:
     """Make a firmware that begins at address 0.
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ispd.model.part import ClockSource, MemoryKind, Part
+from ispd.model.part import AvrPart, ClockSource, MemoryKind
 from vbench.avr_core import AvrCore, chance
 from vbench.faults import (
     EchoOnly,
@@ -86,7 +86,7 @@ class AvrTarget:
 
     def __init__(
         self,
-        part: Part,
+        part: AvrPart,
         *,
         fuses: Mapping[MemoryKind, int] | None = None,
         lock: int = 0xFF,

@@ -8,7 +8,7 @@ button is held at a reset; the boards of the bench hold it while the chip is bla
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.transport.contract import ControlTransfer, UsbIdentity
 from vbench.board_chip import Chip
@@ -50,7 +50,7 @@ class UsbAspLoader(UsbDevice):
     of flash or EEPROM, single EEPROM bytes, erases. ``disconnects`` counts those after which the real thing may start its application.
     """
 
-    def __init__(self, part: Part, *, tau_s: float = TAU_S, faults: Sequence[UsbFault] = ()) -> None:
+    def __init__(self, part: AvrPart, *, tau_s: float = TAU_S, faults: Sequence[UsbFault] = ()) -> None:
         size = part.flash.size_bytes
         section = Span(size - _LOADER_BYTES, size)
         self.chip = Chip(AvrTarget(part), section=section, start=section.start, ram={})

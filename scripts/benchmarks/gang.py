@@ -46,7 +46,7 @@ async def virtual_run(slots: int, image_bytes: int, folder: Path) -> Run:
     """Flash a board on each of ``slots`` slots on virtual time."""
     clock = VirtualClock()
     parts = load_parts()
-    part = parts.get("atmega32u4")
+    part = parts.avr("atmega32u4")
     hardware = BenchHardware()
     specs = []
     for number in range(slots):

@@ -27,7 +27,7 @@ from vbench.usbtiny import UsbTiny
 sys.path.append(str(Path(__file__).parents[2]))
 from tests.oracle.usb.bed import UsbBed, missing_packages
 
-PART = load_parts().get("atmega32u4")
+PART = load_parts().avr("atmega32u4")
 LFUSE = "0xDE"
 PLACE = "1-1.4"
 FASTEST_SCK_HZ = 16e6 / 6

@@ -16,7 +16,7 @@ from ispd.chain.registry import load_tools
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
 from ispd.model.job import Job, Unit
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.model.station import Station as About
 from ispd.programmers.registry import load_drivers
@@ -32,14 +32,14 @@ from vbench.target import AvrTarget
 from vbench.virtual_time import InlineWorker, VirtualClock
 
 PARTS = load_parts()
-PART = PARTS.get("atmega32u4")
+PART = PARTS.avr("atmega32u4")
 BOOTLOADERS = load_bootloaders(PARTS)
 LOADER = BOOTLOADERS.get("atmel-dfu-32u4")
 TOOLS = load_tools()
 DEADLINE_S = 600.0
 
 
-def firmware(seed: int, size_bytes: int = 4000, *, part: Part = PART, usb: str = "FEED:6060") -> Image:
+def firmware(seed: int, size_bytes: int = 4000, *, part: AvrPart = PART, usb: str = "FEED:6060") -> Image:
     """Return a firmware like no other."""
     return application_image(part, size_bytes, seed=seed, usb=usb)
 
@@ -49,7 +49,7 @@ def recipe(
     plan: PlanKind = PlanKind.CHAINED,
     *,
     loader: Bootloader = LOADER,
-    part: Part = PART,
+    part: AvrPart = PART,
     with_loader: bool = True,
 ) -> Recipe:
     """Return the recipe of two files, a bootloader's and a firmware."""
@@ -61,13 +61,13 @@ def recipe(
     return build_recipe(options, PARTS, BOOTLOADERS)
 
 
-def blank_board(*, seed: int = 0, part: Part = PART, faults: Sequence[BoardFault] = ()) -> Board:
+def blank_board(*, seed: int = 0, part: AvrPart = PART, faults: Sequence[BoardFault] = ()) -> Board:
     """Return a board as it comes from the factory's line: nothing on it."""
     return Board(AvrTarget(part, seed=seed), faults=faults)
 
 
 def loaded_board(
-    *, loader: Bootloader = LOADER, part: Part = PART, faults: Sequence[BoardFault] = (), app: Image | None = None
+    *, loader: Bootloader = LOADER, part: AvrPart = PART, faults: Sequence[BoardFault] = (), app: Image | None = None
 ) -> Board:
     """Return a board that has its bootloader and the fuses for it."""
     target = AvrTarget(part)
@@ -83,7 +83,7 @@ def cells(board: Board, image: Image) -> bool:
     return all(target.flash[one.span.start : one.span.stop] == one.data for one in image.segments)
 
 
-def runs(board: Board, app: Image, loader: Bootloader = LOADER, part: Part = PART) -> bool:
+def runs(board: Board, app: Image, loader: Bootloader = LOADER, part: AvrPart = PART) -> bool:
     """Tell whether the board holds this firmware and its bootloader, and nothing else."""
     whole = app.merged(bootloader_image(loader, part))
     return bytes(board.target.flash) == whole.bytes_in(part.flash.span)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode
 from ispd.model.image import Image, Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.recipe import Recipe
 from vbench.emulated import EmulatedSerial, EmulatedUsb
 from vbench.faults import (
@@ -43,7 +43,7 @@ def flash(data: bytes = CONTENT, start: int = 0, **fields: object) -> Recipe:
 
 
 def board(part: str = "atmega32u4", *faults: Fault, **options: object) -> AvrTarget:
-    return AvrTarget(PARTS.get(part), faults=faults, **options)  # type: ignore[arg-type]  # names of AvrTarget's own
+    return AvrTarget(PARTS.avr(part), faults=faults, **options)  # type: ignore[arg-type]  # names of AvrTarget's own
 
 
 def dirty(target: AvrTarget) -> AvrTarget:
@@ -79,9 +79,9 @@ def interrupted(target: AvrTarget | None) -> SerialProgrammer:
     return programmer
 
 
-def half_pages() -> Part:
+def half_pages() -> AvrPart:
     """An ATmega32U4 whose pages are half as long as the catalog thinks."""
-    part = PARTS.get("atmega32u4")
+    part = PARTS.avr("atmega32u4")
     return replace(part, flash=replace(part.flash, page_bytes=64))
 
 

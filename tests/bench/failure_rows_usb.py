@@ -152,7 +152,7 @@ USB_ROWS = [
     Row(
         name="usbasp: a keyboard in USBaspLoader",
         kind="usbasp",
-        programmer=lambda _target: UsbAspLoader(PARTS.get("atmega32a")),
+        programmer=lambda _target: UsbAspLoader(PARTS.avr("atmega32a")),
         target=lambda: None,
         code=ErrorCode.PROGRAMMER_IS_BOOTLOADER,
         says=("a board in its USBaspLoader bootloader", "nothing was written", "unplug it, or reset it"),

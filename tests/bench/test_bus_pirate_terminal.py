@@ -35,7 +35,7 @@ class Patient:
 async def test_a_board_is_written_and_read_and_the_next_opening_finds_it_again(
     hardware: BusPirateHardware, firmware: str
 ) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
     target = AvrTarget(part)
     emulated = BusPirate(hardware, firmware, target=target)
     pages = [Segment(0x80 * page, bytes((page * 31 + index) & 0xFF for index in range(0x80))) for page in range(4)]

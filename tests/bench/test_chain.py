@@ -55,7 +55,7 @@ async def test_eight_boards_at_once_each_end_with_their_own_firmware(tmp_path: P
     """They all show the same identity, without a serial number, and one of these tools takes whichever it finds first."""
     hardware = BenchHardware(hotplug_lag_s=0.02)
     loader = BOOTLOADERS.get(name)
-    part = PARTS.get(loader.parts[0])
+    part = PARTS.avr(loader.parts[0])
     boards = [blank_board(seed=number, part=part) for number in range(SLOTS)]
     apps = [firmware(number, 2000 + 100 * number, part=part) for number in range(SLOTS)]
     for spec in random.Random(1).sample(_specs(), SLOTS):
@@ -136,7 +136,7 @@ def _served() -> list[Bootloader]:
 @pytest.mark.parametrize("loader", _served(), ids=lambda loader: loader.id)
 @virtual
 async def test_every_bootloader_of_the_catalog_takes_its_firmware(tmp_path: Path, loader: Bootloader) -> None:
-    part = PARTS.get(loader.parts[0])
+    part = PARTS.avr(loader.parts[0])
     board = blank_board(part=part)
     hardware = BenchHardware(hotplug_lag_s=0.02)
     spec = _specs()[0]

@@ -127,7 +127,7 @@ async def test_a_sketch_without_a_bootloader_is_asked_a_few_times_and_then_left_
 @virtual
 async def test_boards_with_any_bootloader_at_once(tmp_path: Path, name: str) -> None:
     loader = BOOTLOADERS.get(name)
-    part = PARTS.get(loader.parts[0])
+    part = PARTS.avr(loader.parts[0])
     hardware = BenchHardware(hotplug_lag_s=0.02)
     boards = [loaded_board(loader=loader, part=part) for _ in SPECS]
     for spec, board in zip(SPECS, boards, strict=True):

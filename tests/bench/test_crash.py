@@ -88,7 +88,7 @@ class Bench:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        part = load_parts().get("atmega32u4")
+        part = load_parts().avr("atmega32u4")
         self.programmers = {
             name: CountedProgrammer(Flavour.UART, target=AvrTarget(part, seed=seed)) for seed, name in enumerate(SLOTS)
         }

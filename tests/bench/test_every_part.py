@@ -15,7 +15,7 @@ from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode
 from ispd.model.image import Image, Segment
 from ispd.model.job import Job, Unit, Verdict
-from ispd.model.part import ClockSource, MemoryKind, Part
+from ispd.model.part import AvrPart, ClockSource, MemoryKind
 from ispd.model.recipe import Recipe
 from ispd.model.station import Station as About
 from ispd.programmers.registry import load_drivers
@@ -34,6 +34,7 @@ from vbench.usbtiny import UsbTiny, UsbTinyModel
 from vbench.virtual_time import InlineWorker, VirtualClock, run_virtual
 
 PARTS = load_parts()
+AVRS = PARTS.of(AvrPart)
 BOUNDARIES = (0x10000, 0x20000)
 LOCK = 0xFE
 MakeProgrammer = Callable[[AvrTarget], EmulatedSerial | EmulatedUsb]
@@ -55,7 +56,7 @@ REACH_BYTES = {"usbasp 2005": 0x10000, "usbasp 2007": 0x10000, "usbasp nerdralph
 """Firmware that counts in 16 bits, and what cannot be told apart from it; all others reach everything."""
 
 
-def image_of(part: Part) -> Image:
+def image_of(part: AvrPart) -> Image:
     """The first and the last page, and one page on each side of each boundary; no two pages alike."""
     page_bytes, size_bytes = part.flash.page_bytes, part.flash.size_bytes
     edges = [edge for edge in BOUNDARIES if edge < size_bytes]
@@ -63,13 +64,13 @@ def image_of(part: Part) -> Image:
     return Image.of([Segment(start, bytes((start >> 7) + at & 0xFF for at in range(page_bytes))) for start in starts])
 
 
-def eeprom_of(part: Part) -> Image:
+def eeprom_of(part: AvrPart) -> Image:
     """Single cells at both ends, neither whole pages nor at their beginning."""
     last = part.eeprom.size_bytes - 1
     return Image.of([Segment(1, b"\x12\x34\x56\x78\x9a"), Segment(last - 1, b"\xbc\xde")])
 
 
-def fuses_of(part: Part) -> dict[MemoryKind, int]:
+def fuses_of(part: AvrPart) -> dict[MemoryKind, int]:
     """Other bytes than the factory's, with another clock, that leave the part within reach."""
     wanted = {fuse.memory: fuse.default for fuse in part.fuses}
 
@@ -97,7 +98,7 @@ def fuses_of(part: Part) -> dict[MemoryKind, int]:
     return wanted
 
 
-def used_board(part: Part) -> AvrTarget:
+def used_board(part: AvrPart) -> AvrTarget:
     """A board that was flashed with something else before."""
     target = AvrTarget(part, seed=len(part.id) * 31 + part.flash.size_bytes)
     target.flash[:] = bytes([0x00, 0x55]) * (part.flash.size_bytes // 2)
@@ -110,7 +111,7 @@ async def gang(programmer: str, folder: Path) -> tuple[dict[str, Unit], dict[str
     kind, make = PROGRAMMERS[programmer]
     journal = await Journal.open(folder / "journal.db", InlineWorker(), now="2026-01-01T00:00:00.000+00:00")
     hardware = BenchHardware()
-    boards = {part.id: used_board(part) for part in PARTS}
+    boards = {part.id: used_board(part) for part in AVRS}
     specs = []
     for number, (name, target) in enumerate(boards.items()):
         emulated = make(target)
@@ -131,7 +132,7 @@ async def gang(programmer: str, folder: Path) -> tuple[dict[str, Unit], dict[str
     async with hardware, anyio.create_task_group() as tasks:
         await tasks.start(station.run)
         with station.events.subscribe(size=1_000_000) as events:
-            jobs = [await station.enqueue(recipe_of(part), slots=[part.id], count=None) for part in PARTS]
+            jobs = [await station.enqueue(recipe_of(part), slots=[part.id], count=None) for part in AVRS]
             left = {job.id for job in jobs}
             while left:
                 event = await anext(events)
@@ -150,7 +151,7 @@ async def only_unit(station: Station, job: Job) -> Unit:
     return units[0]
 
 
-def recipe_of(part: Part) -> Recipe:
+def recipe_of(part: AvrPart) -> Recipe:
     return Recipe(
         part=part.id,
         flash=image_of(part),
@@ -161,7 +162,7 @@ def recipe_of(part: Part) -> Recipe:
     )
 
 
-def wrong_cells(part: Part, target: AvrTarget) -> Iterator[str]:
+def wrong_cells(part: AvrPart, target: AvrTarget) -> Iterator[str]:
     """Say where the chip's memories are not as they should be."""
     for name, cells, image in (
         ("flash", target.flash, image_of(part)),
@@ -183,7 +184,7 @@ def wrong_cells(part: Part, target: AvrTarget) -> Iterator[str]:
         yield f"broke {[str(one) for one in target.violations[:3]]}"
 
 
-def wrong_record(part: Part, unit: Unit) -> Iterator[str]:
+def wrong_record(part: AvrPart, unit: Unit) -> Iterator[str]:
     """Say where the record is not as it should be."""
     if unit.verdict is not Verdict.PASSED:
         yield f"{unit.verdict}: {unit.failure}"
@@ -197,11 +198,11 @@ def wrong_record(part: Part, unit: Unit) -> Iterator[str]:
 @pytest.mark.parametrize("programmer", PROGRAMMERS)
 def test_every_part_through_this_programmer(programmer: str, tmp_path: Path) -> None:
     units, boards = run_virtual(gang, programmer, tmp_path)
-    able = [part for part in PARTS if part.flash.size_bytes <= REACH_BYTES.get(programmer, part.flash.size_bytes)]
+    able = [part for part in AVRS if part.flash.size_bytes <= REACH_BYTES.get(programmer, part.flash.size_bytes)]
     wrong = [f"{part.id}: {text}" for part in able for text in wrong_record(part, units[part.id])]
     wrong += [f"{part.id}: {text}" for part in able for text in wrong_cells(part, boards[part.id])]
     assert not wrong, "\n".join(wrong)
-    for part in PARTS:
+    for part in AVRS:
         if part not in able:
             failure, target = units[part.id].failure, boards[part.id]
             assert failure is not None, part.id
@@ -211,7 +212,7 @@ def test_every_part_through_this_programmer(programmer: str, tmp_path: Path) -> 
             )
 
 
-@pytest.mark.parametrize("part", list(PARTS), ids=lambda part: part.id)
-def test_the_recipes_change_every_fuse_byte(part: Part) -> None:
+@pytest.mark.parametrize("part", AVRS, ids=lambda part: part.id)
+def test_the_recipes_change_every_fuse_byte(part: AvrPart) -> None:
     for fuse in part.fuses:
         assert (fuses_of(part)[fuse.memory] ^ fuse.default) & fuse.mask, fuse.memory

@@ -37,7 +37,7 @@ from vbench.usbtiny import UsbTiny
 from vbench.virtual_time import InlineWorker, VirtualClock, run_virtual
 
 PARTS = load_parts()
-PART = PARTS.get("attiny25")
+PART = PARTS.avr("attiny25")
 BOARDS = 64
 REPLUGS = 1000
 PATHS = [f"1-{hub}.{port}" for hub in range(1, 9) for port in range(1, 9)]
@@ -372,7 +372,7 @@ async def keyboards_and_other_things(folder) -> tuple[list[Slot], dict[str, UsbD
     """Two keyboards in USBaspLoader, one where a slot's board is expected, and a device that shares USBasp's ids."""
     journal = await Journal.open(folder / "journal.db", InlineWorker(), now="2026-01-01T00:00:00.000+00:00")
     hardware, clock = BenchHardware(), VirtualClock()
-    keyboard = PARTS.get("atmega32a")
+    keyboard = PARTS.avr("atmega32a")
     things: dict[str, UsbDevice] = {
         "programmer": UsbAsp(target=AvrTarget(PART)),
         "its board": UsbAspLoader(keyboard),

@@ -53,7 +53,7 @@ async def test_each_row_of_the_guide_arrives_in_a_fresh_chip(row: dict[str, Any]
     """With its lock byte where its vendor has one, and no byte written a second time."""
     bootloader = BOOTLOADERS.get(row["bootloader"])
     assert bootloader.section is not None
-    part = PARTS.get(row["parts"][-1])
+    part = PARTS.avr(row["parts"][-1])
     files = (
         named("app.hex", 0, JUMP + b"\x11" * 300),
         named("boot.hex", bootloader.section.start, JUMP + b"\x22" * 200),
@@ -88,7 +88,7 @@ async def test_each_row_of_the_guide_arrives_in_a_fresh_chip(row: dict[str, Any]
 )
 @virtual
 async def test_without_an_image_what_was_not_named_stays_as_it_was(options: dict[str, Any], steps: list[str]):
-    target = soil(AvrTarget(PARTS.get("m328p")))
+    target = soil(AvrTarget(PARTS.avr("m328p")))
     recipe = make(**options)
     flash_before, eeprom_before = bytes(target.flash), bytearray(target.eeprom)
     assert sorted(written(await run(target, recipe))) == sorted(steps)
@@ -100,7 +100,7 @@ async def test_without_an_image_what_was_not_named_stays_as_it_was(options: dict
 
 @virtual
 async def test_lock_bits_come_last_and_are_only_opened_by_an_erase():
-    part = PARTS.get("m32u4")
+    part = PARTS.avr("m32u4")
     app = named("app.hex", 0, JUMP + b"\x11" * 50)
     target = AvrTarget(part)
     steps = written(await run(target, make(files=(app,), part="m32u4", lfuse=0xFF, efuse=0xFB, lock=0x0C)))
@@ -118,7 +118,7 @@ async def test_lock_bits_come_last_and_are_only_opened_by_an_erase():
 
 @virtual
 async def test_all_of_flash_is_read_back_where_the_recipe_says_so():
-    part = PARTS.get("t85")
+    part = PARTS.avr("t85")
     app = named("app.hex", 0, JUMP + b"\x11" * 50)
     observers = [
         await run(soil(AvrTarget(part)), make(files=(app,), part="t85", verify=scope)) for scope in VerifyScope

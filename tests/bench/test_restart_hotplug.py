@@ -24,7 +24,7 @@ CONTENT = bytes(range(200))
 
 async def taken_up(folder, *, path: str, configured: bool = True) -> tuple[Job, list[Unit], AvrTarget]:
     parts = load_parts()
-    target = AvrTarget(parts.get("atmega32u4"))
+    target = AvrTarget(parts.avr("atmega32u4"))
     journal = await Journal.open(folder / "journal.db", InlineWorker(), now=WHEN)
     recipe = Recipe(flash=Image.of([Segment(0, CONTENT)]))
     job = await journal.add_job(Job(id=0, state=JobState.RUNNING, created=WHEN, slots=("A1",)), recipe)

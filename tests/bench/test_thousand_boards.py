@@ -31,7 +31,7 @@ from vbench.virtual_time import InlineWorker, VirtualClock, run_virtual
 SLOTS = [f"S{number}" for number in range(8)]
 BOARDS = 1000
 CONTENT = random.Random(7).randbytes(512)
-PART = load_parts().get("atmega32u4")
+PART = load_parts().avr("atmega32u4")
 RECIPE = Recipe(
     flash=Image.of([Segment(0, CONTENT)]),
     part="atmega32u4",

@@ -37,7 +37,7 @@ def content(path: str) -> bytes:
 @pytest.mark.timeout(120)
 async def test_boards_on_pulled_programmers_are_interrupted_and_the_others_pass(tmp_path: Path) -> None:
     backend = PyusbBackend()
-    targets = {path: AvrTarget(PARTS.get("attiny25"), seed=number) for number, path in enumerate(PATHS)}
+    targets = {path: AvrTarget(PARTS.avr("attiny25"), seed=number) for number, path in enumerate(PATHS)}
     for number, (path, target) in enumerate(targets.items()):
         backend.add(path, UsbAsp(target=target) if number % 2 else UsbTiny(target=target))
     journal = await Journal.open(tmp_path / "journal.db", InlineWorker(), now="2026-01-01T00:00:00.000+00:00")

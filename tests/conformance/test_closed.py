@@ -14,7 +14,7 @@ from vbench.target import AvrTarget
 
 @pytest.mark.parametrize("case", VIRTUAL_CASES.values(), ids=VIRTUAL_CASES)
 def test_a_closed_programmer_is_gone_and_nobodys_mistake(case: Case) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
 
     async def session(open_bed: OpenBed) -> None:
         async with open_bed(AvrTarget(part)) as bed:

@@ -9,7 +9,7 @@ from tests.conformance.beds import CASES, VIRTUAL_CASES, Bed, Case, OpenBed, Wat
 from ispd.catalog.parts import load_parts
 from ispd.errors import LinkClosedError, LocalProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.wire import avr_isp
 from vbench.target import AvrTarget
@@ -23,22 +23,22 @@ each_virtual_case = pytest.mark.parametrize("case", VIRTUAL_CASES.values(), ids=
 
 def target_of(name: str) -> AvrTarget:
     """Return a board whose target follows every SCK."""
-    return AvrTarget(load_parts().get(name), fuses=FAST_CLOCK)
+    return AvrTarget(load_parts().avr(name), fuses=FAST_CLOCK)
 
 
-def pages_of(part: Part, data: bytes, start: int = 0) -> list[Segment]:
+def pages_of(part: AvrPart, data: bytes, start: int = 0) -> list[Segment]:
     """Cut bytes into whole flash pages."""
     size = part.flash.page_bytes
     return [Segment(start + at, data[at : at + size]) for at in range(0, len(data), size)]
 
 
-async def erase(bed: Bed, part: Part) -> None:
+async def erase(bed: Bed, part: AvrPart) -> None:
     """Erase the chip and wait as the data sheet says."""
     await bed.programmer.transfer([avr_isp.chip_erase()])
     await anyio.sleep(part.times.erase_s)
 
 
-async def enter(bed: Bed, part: Part | None) -> None:
+async def enter(bed: Bed, part: AvrPart | None) -> None:
     """Enter programming mode as fast as the row allows."""
     assert await bed.programmer.enter(part, bed.row.wish_hz) == bed.row.sck_hz
 
@@ -46,7 +46,7 @@ async def enter(bed: Bed, part: Part | None) -> None:
 @each_case
 @pytest.mark.parametrize("name", ["atmega32u4", "atmega8"])
 def test_a_session_writes_what_it_was_given_and_nothing_else(case: Case, name: str) -> None:
-    part = load_parts().get(name)
+    part = load_parts().avr(name)
     code = random.Random(name).randbytes(6 * part.flash.page_bytes)
     settings = random.Random(2).randbytes(part.eeprom.page_bytes * 2 + 3)
 
@@ -82,7 +82,7 @@ def test_a_session_writes_what_it_was_given_and_nothing_else(case: Case, name: s
     case.run(session)
 
 
-async def check_read(bed: Bed, part: Part, code: bytes, settings: bytes, start: int) -> None:
+async def check_read(bed: Bed, part: AvrPart, code: bytes, settings: bytes, start: int) -> None:
     """Read flash and EEPROM with even and odd ends."""
     watch = Watch()
     assert await bed.programmer.read(MemoryKind.FLASH, Span(0, len(code)), watch) == code
@@ -95,7 +95,7 @@ async def check_read(bed: Bed, part: Part, code: bytes, settings: bytes, start: 
 
 @each_case
 def test_pages_with_gaps_between_them_land_where_they_belong(case: Case) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
     code = random.Random(6).randbytes(128)
     places = [0x0000, 0x0100, 0x0180, 0x7F80, 0x0400]
 
@@ -116,7 +116,7 @@ def test_pages_with_gaps_between_them_land_where_they_belong(case: Case) -> None
 
 @each_case
 def test_a_stop_ends_between_pages_and_the_session_goes_on(case: Case) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
     code = random.Random(3).randbytes(12 * 128)
 
     async def session(open_bed: OpenBed) -> None:
@@ -144,7 +144,7 @@ def test_a_stop_ends_between_pages_and_the_session_goes_on(case: Case) -> None:
 
 @each_case
 def test_unplugging_while_writing_is_told_at_once(case: Case) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
 
     async def session(open_bed: OpenBed) -> None:
         async with open_bed(target_of(part.id)) as bed:
@@ -172,7 +172,7 @@ def test_unplugging_while_writing_is_told_at_once(case: Case) -> None:
 
 @each_case
 def test_a_cancelled_task_leaves_the_target_running(case: Case) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
 
     async def session(open_bed: OpenBed) -> None:
         async with open_bed(target_of(part.id)) as bed:
@@ -195,7 +195,7 @@ def test_a_cancelled_task_leaves_the_target_running(case: Case) -> None:
 
 @each_case
 def test_without_programming_mode_nothing_is_sent_and_leaving_is_harmless(case: Case) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
 
     async def session(open_bed: OpenBed) -> None:
         async with open_bed(target_of(part.id)) as bed:
@@ -224,7 +224,7 @@ IN_FLIGHT_S = 0.2
 
 @each_virtual_case
 def test_cancelling_at_any_instant_releases_the_target_and_cuts_no_write_short(case: Case) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
     code = random.Random(7).randbytes(8192)
 
     async def cancelled_after(open_bed: OpenBed, seconds: float) -> None:
@@ -254,7 +254,7 @@ def test_cancelling_at_any_instant_releases_the_target_and_cuts_no_write_short(c
 
 @each_virtual_case
 def test_the_plug_pulled_at_any_instant_is_told_as_that_and_nothing_else(case: Case) -> None:
-    part = load_parts().get("atmega32u4")
+    part = load_parts().avr("atmega32u4")
     code = random.Random(8).randbytes(8192)
 
     async def pulled_after(open_bed: OpenBed, seconds: float) -> None:

@@ -68,7 +68,7 @@ def test_writes_verifies_and_reads_back_everything(
 ) -> None:
     (tmp_path / "flash.bin").write_bytes(FLASH)
     (tmp_path / "eeprom.bin").write_bytes(EEPROM)
-    target = AvrTarget(load_parts().get(part), seed=1)
+    target = AvrTarget(load_parts().avr(part), seed=1)
     programmer = BusPirate(hardware, firmware, target=target)
     with PtyBoard(programmer, time_scale=TIME_SCALE) as board:
         written = run(
@@ -117,7 +117,7 @@ def test_firmwares_that_take_it_byte_by_byte(
 ) -> None:
     data = FLASH[:200]
     (tmp_path / "flash.bin").write_bytes(data)
-    target = AvrTarget(load_parts().get("atmega32u4"))
+    target = AvrTarget(load_parts().avr("atmega32u4"))
     with PtyBoard(BusPirate(hardware, firmware, target=target), time_scale=TIME_SCALE) as board:
         result = run(
             avrdude, board, "m32u4", f"flash:w:{tmp_path / 'flash.bin'}:r", options=("-x", "spifreq=1", *options)
@@ -133,7 +133,7 @@ def test_falls_back_where_the_bulk_read_refuses(avrdude: str, tmp_path: Path) ->
     start = 0x20000 - len(data)
     path = tmp_path / "top.hex"
     path.write_bytes(write_hex(Image.of([Segment(start, data)])))
-    target = AvrTarget(load_parts().get("atmega1284p"))
+    target = AvrTarget(load_parts().avr("atmega1284p"))
     with PtyBoard(BusPirate(target=target), time_scale=TIME_SCALE) as board:
         result = run(avrdude, board, "m1284p", f"flash:w:{path}:i")
     assert result.returncode == 0, result.stderr
@@ -143,7 +143,7 @@ def test_falls_back_where_the_bulk_read_refuses(avrdude: str, tmp_path: Path) ->
 
 
 def test_the_inverted_clock_edge_shows(avrdude: str, tmp_path: Path) -> None:
-    target = AvrTarget(load_parts().get("atmega32u4"))
+    target = AvrTarget(load_parts().avr("atmega32u4"))
     with PtyBoard(BusPirate(V3, "7.1-2018", target=target), time_scale=TIME_SCALE) as board:
         result = run(avrdude, board, "m32u4", "lfuse:w:0xFF:m")
     assert result.returncode != 0
@@ -153,7 +153,7 @@ def test_the_inverted_clock_edge_shows(avrdude: str, tmp_path: Path) -> None:
 
 def test_its_clock_rescues_a_target_without_one(avrdude: str) -> None:
     """An ATtiny85 fused for an external clock, which the Bus Pirate makes on AUX."""
-    target = AvrTarget(load_parts().get("attiny85"), fuses={MemoryKind.LFUSE: 0xE0})
+    target = AvrTarget(load_parts().avr("attiny85"), fuses={MemoryKind.LFUSE: 0xE0})
     with PtyBoard(BusPirate(target=target), time_scale=TIME_SCALE) as board:
         without = run(avrdude, board, "t85", "lfuse:w:0xE2:m")
         rescued = run(avrdude, board, "t85", "lfuse:w:0xE2:m", options=("-x", "spifreq=1", "-x", "cpufreq=1000"))

@@ -50,7 +50,7 @@ def images(tmp_path: Path) -> Path:
 
 
 def in_loader(parts: Parts, **options: object) -> tuple[AvrTarget, Caterina]:
-    chip = AvrTarget(parts.get("atmega32u4"), fuses=FUSES, lock=0x2F, **options)  # type: ignore[arg-type]  # passed through
+    chip = AvrTarget(parts.avr("atmega32u4"), fuses=FUSES, lock=0x2F, **options)  # type: ignore[arg-type]  # passed through
     chip.flash[BOOT_START:] = LOADER
     chip.power_on(0.0, reset_active=False)
     size = len(chip.flash)

@@ -6,7 +6,7 @@ import subprocess
 import pytest
 
 from ispd.catalog.parts import load_parts
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 
 pytestmark = pytest.mark.oracle
 
@@ -30,7 +30,7 @@ def known() -> Table:
     return table | {(ids[row[1]], row[2], row[3]): row[4] for row in wide if row[1] in ids}
 
 
-def number(table: Table, part: Part, memory: str, key: str) -> int:
+def number(table: Table, part: AvrPart, memory: str, key: str) -> int:
     return int(table[part.avrdude_id, memory, key], 0)
 
 

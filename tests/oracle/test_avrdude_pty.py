@@ -49,7 +49,7 @@ def run(avrdude: str, board: PtyBoard, *operations: str, part: str = "m32u4") ->
 
 
 def test_writes_verifies_and_reads_back_everything(avrdude: str, image: Path, tmp_path: Path) -> None:
-    target = AvrTarget(load_parts().get("atmega32u4"), seed=1)
+    target = AvrTarget(load_parts().avr("atmega32u4"), seed=1)
     programmer = SerialProgrammer(Flavour.UART, baud=19200, target=target)
     with PtyBoard(programmer, time_scale=TIME_SCALE) as board:
         written = run(
@@ -105,7 +105,7 @@ def test_other_parts_on_other_boards(
     data = bytes((index * 11 + 3) & 0xFF for index in range(1024))
     path = tmp_path / "part.hex"
     path.write_bytes(write_hex(Image.of([Segment(start, data)])))
-    target = AvrTarget(load_parts().get(part))
+    target = AvrTarget(load_parts().avr(part))
     with PtyBoard(SerialProgrammer(flavour, target=target, auto_reset=False), time_scale=TIME_SCALE) as board:
         result = run(avrdude, board, f"flash:w:{path}:i", part=avrdude_id)
     assert result.returncode == 0, result.stderr
@@ -115,7 +115,7 @@ def test_other_parts_on_other_boards(
 
 
 def test_refuses_a_part_with_another_signature(avrdude: str, image: Path) -> None:
-    target = AvrTarget(load_parts().get("atmega328p"))
+    target = AvrTarget(load_parts().avr("atmega328p"))
     with PtyBoard(SerialProgrammer(target=target), time_scale=TIME_SCALE) as board:
         result = run(avrdude, board, f"flash:w:{image}:r")
     assert result.returncode != 0
@@ -126,7 +126,7 @@ def test_refuses_a_part_with_another_signature(avrdude: str, image: Path) -> Non
 def test_reports_a_bad_cell(avrdude: str, image: Path) -> None:
     bad = StuckBits(memory=MemoryKind.FLASH, address=0x123, mask=0x08, level=1)
     assert not FLASH[0x123] & 0x08
-    target = AvrTarget(load_parts().get("atmega32u4"), faults=[bad])
+    target = AvrTarget(load_parts().avr("atmega32u4"), faults=[bad])
     with PtyBoard(SerialProgrammer(target=target), time_scale=TIME_SCALE) as board:
         result = run(avrdude, board, f"flash:w:{image}:r")
     assert result.returncode != 0

@@ -97,7 +97,7 @@ def run(
 def test_writes_verifies_and_reads_back_everything(
     parts: Parts, image: Path, tmp_path: Path, programmer: Programmer, name: str
 ) -> None:
-    target = AvrTarget(parts.get("atmega32u4"), seed=1)
+    target = AvrTarget(parts.avr("atmega32u4"), seed=1)
     with UsbBed({PLACE: programmer(target)}) as bed:
         written = run(
             bed,
@@ -160,7 +160,7 @@ def test_other_parts(
     data = bytes((index * 11 + 3) & 0xFF for index in range(1024))
     path = tmp_path / "part.hex"
     path.write_bytes(write_hex(Image.of([Segment(start, data)])))
-    target = AvrTarget(parts.get(part))
+    target = AvrTarget(parts.avr(part))
     with UsbBed({PLACE: programmer(target)}) as bed:
         result = run(bed, name, target.part.avrdude_id, f"flash:w:{path}:i", options=options)
     assert result.returncode == 0, result.stderr
@@ -188,7 +188,7 @@ def test_takes_its_time(
     """
     path = tmp_path / "flash.bin"
     path.write_bytes((FLASH[:4096] * 7)[: 28 * 1024])
-    programmer.socket.insert(AvrTarget(parts.get("atmega32u4")), 0.0)
+    programmer.socket.insert(AvrTarget(parts.avr("atmega32u4")), 0.0)
     with UsbBed({PLACE: programmer}) as bed:
         result = run(bed, name, "m32u4", f"flash:w:{path}:r")
     assert result.returncode == 0, result.stderr
@@ -198,7 +198,7 @@ def test_takes_its_time(
 def test_reports_a_bad_cell(parts: Parts, image: Path) -> None:
     bad = StuckBits(memory=MemoryKind.FLASH, address=0x123, mask=0x08, level=1)
     assert not FLASH[0x123] & 0x08
-    target = AvrTarget(parts.get("atmega32u4"), faults=[bad])
+    target = AvrTarget(parts.avr("atmega32u4"), faults=[bad])
     with UsbBed({PLACE: UsbAsp(target=target)}) as bed:
         result = run(bed, "usbasp", "m32u4", f"flash:w:{image}:r")
     assert result.returncode != 0
@@ -207,7 +207,7 @@ def test_reports_a_bad_cell(parts: Parts, image: Path) -> None:
 
 
 def test_tells_programmers_by_their_texts(parts: Parts) -> None:
-    clone = UsbAsp(target=AvrTarget(parts.get("atmega32u4")), manufacturer="Clone")
+    clone = UsbAsp(target=AvrTarget(parts.avr("atmega32u4")), manufacturer="Clone")
     with UsbBed({PLACE: clone}) as bed:
         strict, lenient = run(bed, "usbasp", "m32u4"), run(bed, "usbasp-clone", "m32u4")
     assert "cannot find USB device" in strict.stderr
@@ -215,7 +215,7 @@ def test_tells_programmers_by_their_texts(parts: Parts) -> None:
 
 
 def test_takes_a_bootloader_with_the_same_texts_for_a_programmer(parts: Parts, tmp_path: Path) -> None:
-    loader = UsbAspLoader(parts.get("atmega32a"))
+    loader = UsbAspLoader(parts.avr("atmega32a"))
     data = bytes(range(1, 129)) * 3
     path = tmp_path / "app.bin"
     path.write_bytes(data)

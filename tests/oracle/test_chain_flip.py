@@ -21,7 +21,7 @@ from ispd.chain.contract import ChainWork
 from ispd.chain.dfu_programmer import TOOL
 from ispd.errors import ErrorCode, TargetError
 from ispd.model.image import Image, Segment
-from ispd.model.part import MemoryKind
+from ispd.model.part import AvrPart, MemoryKind
 from vbench.board import Board
 from vbench.board_faults import EraseLeaves, Vanishes
 from vbench.firmware_image import application_image, bootloader_image
@@ -55,13 +55,13 @@ def search_path(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def work_for(bootloader: str, part: str, size_bytes: int, seed: int = 1) -> ChainWork:
     """A firmware with a hole in it, for a bootloader of the catalog."""
-    whole = application_image(PARTS.get(part), size_bytes, seed=seed, usb=KEYBOARD)
-    return ChainWork(part=PARTS.get(part), bootloader=BOOTLOADERS.get(bootloader), firmware=whole)
+    whole = application_image(PARTS.avr(part), size_bytes, seed=seed, usb=KEYBOARD)
+    return ChainWork(part=PARTS.avr(part), bootloader=BOOTLOADERS.get(bootloader), firmware=whole)
 
 
 def board_for(work: ChainWork, *, old: Image | None = None, **options: object) -> BoardOnBed[Board]:
     """A board with the bootloader on it, started by its reset button, and maybe an old firmware."""
-    assert work.part is not None
+    assert isinstance(work.part, AvrPart)
     target = AvrTarget(work.part, fuses=dict(zip(FUSES, _fuses(work), strict=True)))
     for segment in (*bootloader_image(work.bootloader, work.part).segments, *(old.segments if old else ())):
         target.flash[segment.start : segment.span.stop] = segment.data
@@ -106,7 +106,7 @@ async def test_from_bootloader_to_running_firmware(
 ) -> None:
     """Old firmware goes, the new one comes, the cells are what was read back, and it starts; beyond 64 KiB too."""
     work = work_for(bootloader, part, size_bytes)
-    old = application_image(PARTS.get(part), 4096, seed=7, usb="FEED:0001")
+    old = application_image(PARTS.avr(part), 4096, seed=7, usb="FEED:0001")
     device = board_for(work, old=old)
     section = work.bootloader.section
     assert section is not None

@@ -16,7 +16,7 @@ from ispd.chain import avrdude, dfu_util, teensy
 from ispd.chain.contract import ChainWork
 from ispd.errors import ErrorCode, TargetError
 from ispd.model.image import Image, Segment
-from ispd.model.part import MemoryKind
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.transport.clock import SystemClock
 from ispd.transport.contract import BytePort, ToolOutcome, ToolRun, UsbDeviceAt, UsbIdentity, UsbLink
 from ispd.transport.process import run_tool
@@ -56,7 +56,7 @@ def packages() -> None:
 def work_for(bootloader: str, size_bytes: int, *, seed: int = 1) -> ChainWork:
     """A firmware for the first part of a bootloader of the catalog."""
     loader = BOOTLOADERS.get(bootloader)
-    part = PARTS.get(loader.parts[0])
+    part = PARTS.avr(loader.parts[0])
     return ChainWork(
         part=part, bootloader=loader, firmware=application_image(part, size_bytes, seed=seed, usb=KEYBOARD)
     )
@@ -64,7 +64,7 @@ def work_for(bootloader: str, size_bytes: int, *, seed: int = 1) -> ChainWork:
 
 def target_for(work: ChainWork, **options: object) -> AvrTarget:
     """A chip with the bootloader in it and fuses that start it after each reset."""
-    assert work.part is not None
+    assert isinstance(work.part, AvrPart)
     fuses = {**work.bootloader.fuses}
     fuses[MemoryKind.HFUSE] = fuses.get(MemoryKind.HFUSE, work.part.fuses[1].default) & ~0x01  # BOOTRST
     target = AvrTarget(work.part, fuses=fuses, **options)  # type: ignore[arg-type]  # passed through
@@ -144,7 +144,7 @@ async def test_caterina_with_a_page_that_stays_wrong() -> None:
 async def test_caterina_on_another_chip() -> None:
     """avrdude looks at the signature before it writes anything."""
     work = work_for("caterina-promicro16", 3000)
-    other = ChainWork(part=PARTS.get("atmega16u4"), bootloader=work.bootloader, firmware=work.firmware)
+    other = ChainWork(part=PARTS.avr("atmega16u4"), bootloader=work.bootloader, firmware=work.firmware)
     target = target_for(work)
     before = bytes(target.flash)
     with PtyBoard(caterina(work, target), time_scale=TIME_SCALE) as board, pytest.raises(TargetError) as failure:

@@ -76,7 +76,7 @@ class Rig:
 
 def board(parts: Parts, bootloaders: Bootloaders, name: str, *faults: BoardFault, old: bytes = b"") -> Board:
     loader = bootloaders.get(name)
-    part = parts.get(loader.parts[0])
+    part = parts.avr(loader.parts[0])
     target = AvrTarget(part, fuses=loader.fuses)
     target.flash[: len(old)] = old
     for segment in bootloader_image(loader, part).segments:
@@ -91,7 +91,7 @@ def board(parts: Parts, bootloaders: Bootloaders, name: str, *faults: BoardFault
 @pytest.fixture
 def files(parts: Parts, tmp_path: Path) -> Path:
     for name, part, size in (("small.hex", "atmega32u4", 27000), ("large.hex", "at90usb1286", 122000)):
-        (tmp_path / name).write_bytes(write_hex(application_image(parts.get(part), size, seed=3)))
+        (tmp_path / name).write_bytes(write_hex(application_image(parts.avr(part), size, seed=3)))
     (tmp_path / "eeprom.hex").write_bytes(write_hex(Image.of([Segment(0, b"\x00" * 14 + b"\x01")])))
     return tmp_path
 

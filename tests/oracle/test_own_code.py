@@ -37,7 +37,7 @@ SIZE = 3000
 def test_a_firmware_goes_on_through_libusb_and_runs(name: str, part: str, read_back: bool | None) -> None:
     if missing := missing_packages():
         pytest.skip(f"USB devices cannot be mocked without the Debian packages {missing}")
-    chip, bootloader = PARTS.get(part), BOOTLOADERS.get(name)
+    chip, bootloader = PARTS.avr(part), BOOTLOADERS.get(name)
     # no vendor states fuses for QMK HID; Caterina's start the same section at every reset
     fuses = bootloader.fuses or BOOTLOADERS.get("caterina-micro").fuses
     target = AvrTarget(chip, fuses=fuses)

@@ -22,7 +22,7 @@ from vbench.virtual_time import run_virtual
 
 pytestmark = pytest.mark.oracle
 
-PART = load_parts().get("atmega32u4")
+PART = load_parts().avr("atmega32u4")
 CODE = bytes((address * 5 + (address >> 7)) & 0xFF for address in range(2048))
 SET_DEVICE = bytes.fromhex("42 00 00 00 01 01 01 01 03 00 00 00 00 00 80 04 00 00 00 80 00 20")
 ENTER = SET_DEVICE + b"P "

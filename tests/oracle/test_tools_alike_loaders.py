@@ -192,7 +192,7 @@ TEENSY = {
 
 
 def in_halfkay(parts: Parts) -> tuple[AvrTarget, HalfKay]:
-    chip = AvrTarget(parts.get("atmega32u4"))
+    chip = AvrTarget(parts.avr("atmega32u4"))
     chip.flash[:0x4000] = b"\x55" * 0x4000
     chip.power_on(0.0, reset_active=False)
     size = len(chip.flash)

@@ -147,7 +147,7 @@ def dfuse(where: str, *words: str | Path) -> list[str]:
 def loaded(name: str, faults: Sequence[BoardFault] = ()) -> BoardOnBed[Board]:
     """A board with a bootloader of the catalog on it, and nothing else."""
     bootloader = BOOTLOADERS.get(name)
-    part = PARTS.get(bootloader.parts[0])
+    part = PARTS.avr(bootloader.parts[0])
     fuses = dict(bootloader.fuses) or {MemoryKind.LFUSE: 0xFF, MemoryKind.HFUSE: _section_fuse(bootloader)}
     target = AvrTarget(part, fuses=fuses)
     for segment in bootloader_image(bootloader, part).segments:

@@ -21,7 +21,7 @@ CLIENT = Path(__file__).parent / "usb" / "client.py"
 def test_opens_by_place_submits_and_loses_an_unplugged_device() -> None:
     if missing := missing_packages():
         pytest.skip(f"USB devices cannot be mocked without the Debian packages {missing}")
-    target = AvrTarget(load_parts().get("atmega32u4"))
+    target = AvrTarget(load_parts().avr("atmega32u4"))
     with UsbBed({"1-1.4": UsbTiny(target=target), "1-1.2": UsbAsp()}) as bed:
         arguments = [sys.executable, str(CLIENT), "usb:1-1.4", "usb:1-1.2"]
         with subprocess.Popen(

@@ -16,7 +16,7 @@ from ispd.catalog.datafile import decode_toml, named_files
 from ispd.catalog.parts import Parts
 from ispd.errors import ConfigError, ErrorCode, RefusedError
 from ispd.model.bootloader import Bootloader
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind, Part
 from ispd.model.span import Span
 
 __all__ = ["Bootloaders", "load_bootloaders"]
@@ -236,7 +236,7 @@ def _check_section(data: _BootloaderFile, parts: Parts) -> Iterator[str]:
     for part in filter(None, (_part(name, parts) for name in data.parts)):
         if data.section_start + data.section_bytes != part.flash.size_bytes:
             yield f"the section does not end with the flash of {part.name}"
-        if part.boot is not None and part.boot.bits.memory in data.fuses:
+        if isinstance(part, AvrPart) and part.boot is not None and part.boot.bits.memory in data.fuses:
             size_bytes = part.boot.size_bytes(data.fuses[part.boot.bits.memory])
             if size_bytes != data.section_bytes:
                 yield f"the fuses of {part.name} make a section of {size_bytes} bytes"

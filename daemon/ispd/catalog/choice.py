@@ -9,7 +9,7 @@ from ispd.catalog.options import RecipeOptions
 from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind, Part
 from ispd.model.recipe import PlanKind
 
 __all__ = ["check_bootloader", "check_linked", "choose_bootloader", "choose_fuses", "choose_lock", "choose_part"]
@@ -51,7 +51,7 @@ def _linked_for(file: ImageFile, parts: Parts) -> tuple[Part, ...]:
     named = [part for part in parts if part.id == file.elf.built_for]
     if named:
         return (named[0], *(part for part in parts if part.id in named[0].twins))
-    return () if file.elf.signature is None else parts.by_signature(file.elf.signature)
+    return () if file.elf.signature is None else parts.by_signature(file.elf.signature, AvrPart)
 
 
 def choose_bootloader(

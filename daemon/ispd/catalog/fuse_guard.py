@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ispd.catalog.fuses import FusePreset, brown_out_mv, clock_of, complete_fuses
 from ispd.errors import ErrorCode, Facts, RefusedError
-from ispd.model.part import ClockSource, MemoryKind, Part
+from ispd.model.part import AvrPart, ClockSource, MemoryKind
 from ispd.model.report import FindingLevel, FuseFinding
 
 __all__ = ["judge_fuses", "judge_lock"]
@@ -40,7 +40,7 @@ _CRYSTALS = (ClockSource.CRYSTAL, ClockSource.FULL_SWING_CRYSTAL)
 
 
 def judge_fuses(
-    part: Part,
+    part: AvrPart,
     requested: Mapping[MemoryKind, int],
     current: Mapping[MemoryKind, int] | None,
     presets: Sequence[FusePreset],
@@ -74,7 +74,7 @@ def judge_fuses(
     return tuple(sorted(findings, key=lambda finding: order.index(finding.level)))
 
 
-def judge_lock(part: Part, lock: int, current: int | None = None, *, erase: bool = True) -> tuple[FuseFinding, ...]:
+def judge_lock(part: AvrPart, lock: int, current: int | None = None, *, erase: bool = True) -> tuple[FuseFinding, ...]:
     """Judge a lock byte. LB = bits 1..0, BLB0 = 3..2, BLB1 = 5..4; 3 is open in each field.
 
     :param current: lock byte the part has now, where known; only a chip erase opens bits again.
@@ -91,7 +91,7 @@ def _check_byte(memory: MemoryKind, value: int) -> None:
         )
 
 
-def _check_writable(part: Part, memory: MemoryKind, value: int) -> None:
+def _check_writable(part: AvrPart, memory: MemoryKind, value: int) -> None:
     if part.fuse(memory) is None:
         names = ", ".join(fuse.memory for fuse in part.fuses)
         raise RefusedError(
@@ -100,7 +100,7 @@ def _check_writable(part: Part, memory: MemoryKind, value: int) -> None:
     _check_byte(memory, value)
 
 
-def _judge_bits(part: Part, fuses: Mapping[MemoryKind, int], now: Mapping[MemoryKind, int]) -> Iterator[FuseFinding]:
+def _judge_bits(part: AvrPart, fuses: Mapping[MemoryKind, int], now: Mapping[MemoryKind, int]) -> Iterator[FuseFinding]:
     for name, group in part.bits.items():
         if group.memory not in fuses:
             continue
@@ -114,12 +114,12 @@ def _judge_bits(part: Part, fuses: Mapping[MemoryKind, int], now: Mapping[Memory
             yield _finding(FindingLevel.CONFIRM, group.memory, name, _ASKED[name])
 
 
-def _is_programmed_now(part: Part, name: str, now: Mapping[MemoryKind, int]) -> bool:
+def _is_programmed_now(part: AvrPart, name: str, now: Mapping[MemoryKind, int]) -> bool:
     group = part.bits[name]
     return group.memory in now and group.is_programmed(now[group.memory])
 
 
-def _judge_jtag(part: Part, fuses: Mapping[MemoryKind, int], now: Mapping[MemoryKind, int]) -> Iterator[FuseFinding]:
+def _judge_jtag(part: AvrPart, fuses: Mapping[MemoryKind, int], now: Mapping[MemoryKind, int]) -> Iterator[FuseFinding]:
     group = part.bits.get("jtagen")
     if group is None or group.memory not in fuses:
         return
@@ -130,7 +130,9 @@ def _judge_jtag(part: Part, fuses: Mapping[MemoryKind, int], now: Mapping[Memory
         yield _finding(FindingLevel.CONFIRM, group.memory, "jtagen", f"JTAGEN changes: JTAG goes {change}")
 
 
-def _judge_clock(part: Part, fuses: Mapping[MemoryKind, int], now: Mapping[MemoryKind, int]) -> Iterator[FuseFinding]:
+def _judge_clock(
+    part: AvrPart, fuses: Mapping[MemoryKind, int], now: Mapping[MemoryKind, int]
+) -> Iterator[FuseFinding]:
     memory = part.bits["cksel"].memory
     if memory not in fuses:
         return
@@ -146,7 +148,7 @@ def _judge_clock(part: Part, fuses: Mapping[MemoryKind, int], now: Mapping[Memor
 
 
 def _judge_brown_out(
-    part: Part,
+    part: AvrPart,
     requested: Mapping[MemoryKind, int],
     questionable: Mapping[MemoryKind, int],
     now: Mapping[MemoryKind, int],
@@ -165,7 +167,7 @@ def _judge_brown_out(
         yield _finding(FindingLevel.REFUSE, memory, "bodlevel", message)
 
 
-def _judge_absent_bits(part: Part, fuses: Mapping[MemoryKind, int]) -> Iterator[FuseFinding]:
+def _judge_absent_bits(part: AvrPart, fuses: Mapping[MemoryKind, int]) -> Iterator[FuseFinding]:
     for memory, value in fuses.items():
         absent = ~part.mask(memory) & _BYTE
         # both ways of writing absent bits are common: all 1 (the QMK guide) and all 0 (avrdude reports)
@@ -190,7 +192,7 @@ def _judge_swaps(fuses: Mapping[MemoryKind, int], presets: Sequence[FusePreset])
                 break
 
 
-def _judge_lock(part: Part, lock: int, current: int | None, *, erase: bool) -> Iterator[FuseFinding]:
+def _judge_lock(part: AvrPart, lock: int, current: int | None, *, erase: bool) -> Iterator[FuseFinding]:
     reopened = lock & ~(_BYTE if current is None or erase else current) & part.lock_mask
     if reopened:
         message = f"lock bits 0x{reopened:02X} are locked now, and only a chip erase opens them"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ispd.catalog.bootloaders import Bootloaders
-from ispd.model.part import ClockSource, FuseBits, MemoryKind, Part
+from ispd.model.part import AvrPart, ClockSource, FuseBits, MemoryKind
 from ispd.model.report import FuseBitReport
 from ispd.model.span import Span
 
@@ -144,17 +144,17 @@ class FusePreset:
     name: str
     values: Mapping[MemoryKind, tuple[int, ...]]
 
-    def holds(self, part: Part, memory: MemoryKind, value: int) -> bool:
+    def holds(self, part: AvrPart, memory: MemoryKind, value: int) -> bool:
         """Tell whether ``value`` is this preset's, in the bits that exist."""
         mask = part.mask(memory)
         return any((value ^ known) & mask == 0 for known in self.values.get(memory, ()))
 
-    def equals(self, part: Part, fuses: Mapping[MemoryKind, int]) -> bool:
+    def equals(self, part: AvrPart, fuses: Mapping[MemoryKind, int]) -> bool:
         """Tell whether all of ``fuses`` are this preset's."""
         return all(self.holds(part, memory, value) for memory, value in fuses.items())
 
 
-def known_presets(part: Part, bootloaders: Bootloaders | None) -> tuple[FusePreset, ...]:
+def known_presets(part: AvrPart, bootloaders: Bootloaders | None) -> tuple[FusePreset, ...]:
     """Return the factory bytes of a part (all order codes) and the fuse bytes of its bootloaders."""
     sets = [tuple(fuse.default for fuse in part.fuses), *part.factory_variants]
     factory = [
@@ -174,12 +174,12 @@ def known_presets(part: Part, bootloaders: Bootloaders | None) -> tuple[FusePres
     return (*factory, *loaders)
 
 
-def complete_fuses(part: Part, values: Mapping[MemoryKind, int]) -> dict[MemoryKind, int]:
+def complete_fuses(part: AvrPart, values: Mapping[MemoryKind, int]) -> dict[MemoryKind, int]:
     """Return every fuse byte of a part: those given, and factory bytes for the rest."""
     return {fuse.memory: values.get(fuse.memory, fuse.default) for fuse in part.fuses}
 
 
-def clock_of(part: Part, fuses: Mapping[MemoryKind, int]) -> Clock:
+def clock_of(part: AvrPart, fuses: Mapping[MemoryKind, int]) -> Clock:
     """Return the system clock that complete ``fuses`` select."""
     cksel = part.bits["cksel"]
     source = part.clock[cksel.of(fuses[cksel.memory])]
@@ -196,7 +196,7 @@ def clock_of(part: Part, fuses: Mapping[MemoryKind, int]) -> Clock:
     return Clock(source, divided_by, hz, words)
 
 
-def explain_brown_out(part: Part, fuses: Mapping[MemoryKind, int]) -> str:
+def explain_brown_out(part: AvrPart, fuses: Mapping[MemoryKind, int]) -> str:
     """Return what the brown-out detector does with complete ``fuses``."""
     threshold_mv = brown_out_mv(part, fuses)
     if threshold_mv is None:
@@ -204,7 +204,7 @@ def explain_brown_out(part: Part, fuses: Mapping[MemoryKind, int]) -> str:
     return f"resets below {threshold_mv / 1000:.1f} V" if threshold_mv else "off"
 
 
-def brown_out_mv(part: Part, fuses: Mapping[MemoryKind, int]) -> int | None:
+def brown_out_mv(part: AvrPart, fuses: Mapping[MemoryKind, int]) -> int | None:
     """Return the brown-out threshold in millivolts; 0 where it is off, None for a reserved setting."""
     boden = part.bits.get("boden")
     if boden is not None and not boden.is_programmed(fuses[boden.memory]):
@@ -214,7 +214,7 @@ def brown_out_mv(part: Part, fuses: Mapping[MemoryKind, int]) -> int | None:
     return None if threshold_mv < 0 else threshold_mv
 
 
-def boot_span(part: Part, fuses: Mapping[MemoryKind, int]) -> Span | None:
+def boot_span(part: AvrPart, fuses: Mapping[MemoryKind, int]) -> Span | None:
     """Return the boot section; None for a part without one or when its fuse byte is not in ``fuses``."""
     if part.boot is None or part.boot.bits.memory not in fuses:
         return None
@@ -222,7 +222,7 @@ def boot_span(part: Part, fuses: Mapping[MemoryKind, int]) -> Span | None:
     return Span(part.flash.size_bytes - size_bytes, part.flash.size_bytes)
 
 
-def explain_boot(part: Part, fuses: Mapping[MemoryKind, int]) -> str:
+def explain_boot(part: AvrPart, fuses: Mapping[MemoryKind, int]) -> str:
     """Return boot section and start address in words."""
     section = boot_span(part, fuses)
     if section is None:
@@ -232,7 +232,7 @@ def explain_boot(part: Part, fuses: Mapping[MemoryKind, int]) -> str:
     return f"{section} ({len(section)} bytes); {start}"
 
 
-def is_programmed(part: Part, bits: str, fuses: Mapping[MemoryKind, int]) -> bool | None:
+def is_programmed(part: AvrPart, bits: str, fuses: Mapping[MemoryKind, int]) -> bool | None:
     """Tell whether a bit group is programmed; None where the part has no such bits or the byte is not known."""
     group = part.bits.get(bits)
     if group is None or group.memory not in fuses:
@@ -240,7 +240,7 @@ def is_programmed(part: Part, bits: str, fuses: Mapping[MemoryKind, int]) -> boo
     return group.is_programmed(fuses[group.memory])
 
 
-def explain_bits(part: Part, fuses: Mapping[MemoryKind, int]) -> Iterable[FuseBitReport]:
+def explain_bits(part: AvrPart, fuses: Mapping[MemoryKind, int]) -> Iterable[FuseBitReport]:
     """Yield each bit group of complete ``fuses`` in words, byte by byte, highest bit first."""
     order = [fuse.memory for fuse in part.fuses]
     for group in sorted(part.bits.values(), key=lambda group: (order.index(group.memory), -group.mask)):
@@ -254,7 +254,7 @@ def explain_bits(part: Part, fuses: Mapping[MemoryKind, int]) -> Iterable[FuseBi
         )
 
 
-def explain_lock(part: Part, lock: int) -> Iterable[FuseBitReport]:
+def explain_lock(part: AvrPart, lock: int) -> Iterable[FuseBitReport]:
     """Yield each field of a lock byte in words, highest bit first."""
     for name, (mask, words) in _LOCK_WORDS.items():
         if part.lock_mask & mask:
@@ -268,7 +268,7 @@ def explain_lock(part: Part, lock: int) -> Iterable[FuseBitReport]:
             )
 
 
-def _meaning(part: Part, group: FuseBits, fuses: Mapping[MemoryKind, int]) -> str:
+def _meaning(part: AvrPart, group: FuseBits, fuses: Mapping[MemoryKind, int]) -> str:
     value = fuses[group.memory]
     match group.name:
         case "cksel":
@@ -285,7 +285,7 @@ def _meaning(part: Part, group: FuseBits, fuses: Mapping[MemoryKind, int]) -> st
             return programmed if group.is_programmed(value) else unprogrammed
 
 
-def _start_up(part: Part, sut: int, fuses: Mapping[MemoryKind, int]) -> str:
+def _start_up(part: AvrPart, sut: int, fuses: Mapping[MemoryKind, int]) -> str:
     cksel = part.bits["cksel"]
     setting = cksel.of(fuses[cksel.memory])
     source = part.clock[setting]
@@ -296,7 +296,7 @@ def _start_up(part: Part, sut: int, fuses: Mapping[MemoryKind, int]) -> str:
     return f"start-up delay setting {sut} of the clock source"
 
 
-def _crystal_range(part: Part, cksel: FuseBits, fuses: Mapping[MemoryKind, int]) -> str:
+def _crystal_range(part: AvrPart, cksel: FuseBits, fuses: Mapping[MemoryKind, int]) -> str:
     setting = cksel.of(fuses[cksel.memory])
     if part.clock[setting] is not ClockSource.CRYSTAL:
         return ""

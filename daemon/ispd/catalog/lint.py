@@ -10,7 +10,7 @@ from ispd.catalog.fuses import boot_span, is_programmed
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import BLANK, Image
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind, Part
 from ispd.model.span import Span
 
 __all__ = [
@@ -38,7 +38,7 @@ _PACKET_BYTES = (8, 16, 32, 64)  # legal bMaxPacketSize0
 
 def boot_starts(part: Part) -> tuple[int, ...]:
     """Return the addresses at which a boot section of this part can begin, lowest first."""
-    if part.boot is None:
+    if not isinstance(part, AvrPart) or part.boot is None:
         return ()
     return tuple(part.flash.size_bytes - (part.boot.min_bytes << shift) for shift in (3, 2, 1, 0))
 
@@ -76,7 +76,7 @@ def guess_bootloader(parts: Iterable[Part], image: Image, start_record: int | No
 
     Judged as the smallest parts that hold the image would: a boot section ends with flash.
     """
-    fitting = [part for part in parts if part.boot is not None and image.span in part.flash.span]
+    fitting = [part for part in parts if boot_starts(part) and image.span in part.flash.span]
     smallest = min((part.flash.size_bytes for part in fitting), default=0)
     found = (find_bootloader(part, image, start_record) for part in fitting if part.flash.size_bytes == smallest)
     return min((start for start in found if start is not None), default=None)
@@ -114,7 +114,7 @@ def check_image(
     Raises ``RefusedError``: image-does-not-fit, and image-fuse-mismatch where the board certainly would not run.
     """
     check_fit(part, MemoryKind.FLASH, image)
-    if not len(image):
+    if not isinstance(part, AvrPart) or not len(image):
         return ()
     loader = find_bootloader(part, image)
     warnings = [*_vector_findings(image, loader, erase=erase)]
@@ -154,7 +154,7 @@ def check_pair(
     Raises ``RefusedError`` (image-fuse-mismatch) where image and fuses are of two kinds.
     """
     start = find_bootloader(part, image)
-    if start is None:
+    if start is None or not isinstance(part, AvrPart):
         return ()
     usb = usb_id_in(image, Span(start, image.span.stop))
     held = [bootloader for bootloader in known if usb in bootloader.usb and bootloader.fuses]
@@ -211,7 +211,9 @@ def _vector_findings(image: Image, loader: int | None, *, erase: bool) -> Iterat
         yield f"the word at address 0 is 0x{word:04X}, not a jump: is this an AVR firmware?"
 
 
-def _fatal_mismatch(part: Part, image: Image, section: Span, loader: int | None, *, starts_in_boot: bool) -> str | None:
+def _fatal_mismatch(
+    part: AvrPart, image: Image, section: Span, loader: int | None, *, starts_in_boot: bool
+) -> str | None:
     """Tell why a part that starts at its boot section would start inside other code, or None."""
     if not starts_in_boot or _is_blank(image, Span(section.start, section.start + 2)):
         return None
@@ -228,7 +230,7 @@ def _fatal_mismatch(part: Part, image: Image, section: Span, loader: int | None,
 
 
 def _boot_findings(
-    part: Part, image: Image, fuses: Mapping[MemoryKind, int], section: Span, loader: int | None, *, erase: bool
+    part: AvrPart, image: Image, fuses: Mapping[MemoryKind, int], section: Span, loader: int | None, *, erase: bool
 ) -> Iterator[str]:
     starts_in_boot = is_programmed(part, "bootrst", fuses)
     has_hwb = is_programmed(part, "hwbe", fuses)

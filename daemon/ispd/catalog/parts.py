@@ -9,13 +9,16 @@ from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 from ispd.catalog.datafile import decode_toml, named_files, shipped_file
 from ispd.catalog.partfile import FUSES, PartFile, Tables, problems_of
 from ispd.errors import ConfigError, ErrorCode, RefusedError
-from ispd.model.part import BootSection, FuseBits, FuseByte, PagedMemory, Part, Signature, WriteTimes
+from ispd.model.part import AvrPart, BootSection, FuseBits, FuseByte, PagedMemory, Part, Signature, WriteTimes
 
 __all__ = ["Parts", "load_parts"]
+
+P = TypeVar("P", bound=Part)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +34,15 @@ class Parts:
         return len(self._by_id)
 
     def get(self, name: str) -> Part:
-        """Return a part by id, data sheet name or avrdude id, in any letter case.
+        """Return a part by any of its names, in any letter case.
 
         Raises ``RefusedError`` (unknown-part) naming parts that are written alike.
         """
         wanted = name.strip().lower()
-        found = self._by_id.get(wanted) or next((part for part in self if part.avrdude_id == wanted), None)
+        found = self._by_id.get(wanted) or next((part for part in self if wanted in part.names), None)
         if found is not None:
             return found
-        near = get_close_matches(
-            wanted, [name for part in self for name in (part.id, part.avrdude_id)], n=4, cutoff=0.5
-        )
+        near = get_close_matches(wanted, [name for part in self for name in part.names], n=4, cutoff=0.5)
         known = dict.fromkeys(self.get(match).id for match in near)
         raise RefusedError(
             ErrorCode.UNKNOWN_PART,
@@ -49,9 +50,22 @@ class Parts:
             hint=f"did you mean {', '.join(known)}?" if known else "`ispctl parts` lists what there is",
         )
 
-    def by_signature(self, signature: Signature) -> tuple[Part, ...]:
-        """Return every part with this signature: none, one, or twins, sorted by id."""
-        return tuple(part for part in self if part.signature == signature)
+    def avr(self, name: str) -> AvrPart:
+        """Return an AVR by name. Raises ``RefusedError`` (unknown-part), also for a part that is none."""
+        part = self.get(name)
+        if isinstance(part, AvrPart):
+            return part
+        raise RefusedError(
+            ErrorCode.UNKNOWN_PART, f"{part.name} is not an AVR", hint="`ispctl parts` lists what there is"
+        )
+
+    def of(self, kind: type[P]) -> tuple[P, ...]:
+        """Return every part of one kind, sorted by id."""
+        return tuple(part for part in self if isinstance(part, kind))
+
+    def by_signature(self, signature: Signature, kind: type[P]) -> tuple[P, ...]:
+        """Return every part of a kind with this signature: none, one, or twins, sorted by id."""
+        return tuple(part for part in self.of(kind) if part.signature == signature)
 
 
 def load_parts(overlay: Path | None = None) -> Parts:
@@ -87,13 +101,13 @@ def _load(overlay: Path | None) -> Parts:
     )
 
 
-def _part(stem: str, data: PartFile, tables: Tables) -> Part:
+def _part(stem: str, data: PartFile, tables: Tables) -> AvrPart:
     problems = problems_of(stem, data, tables)
     if problems:
         raise ConfigError(f"catalog file parts/{stem}.toml: {'; '.join(problems)}")
     bits = {name: FuseBits(name, kind, mask) for kind, fuse in data.fuses.items() for name, mask in fuse.bits.items()}
     order = [kind for kind in FUSES if kind in data.fuses]
-    return Part(
+    return AvrPart(
         id=stem,
         name=data.name,
         avrdude_id=data.avrdude_id,
@@ -122,8 +136,8 @@ def _part(stem: str, data: PartFile, tables: Tables) -> Part:
 
 
 def _check_unique(found: Mapping[str, Part]) -> None:
-    ids = [part.avrdude_id for part in found.values()]
-    doubled = {name for name in ids if ids.count(name) > 1 or name in found}
+    names = [name for part in found.values() for name in part.names]
+    doubled = {name for name in names if names.count(name) > 1}
     if doubled:
         raise ConfigError(f"catalog folder parts: {', '.join(sorted(doubled))} names more than one part")
 
@@ -142,4 +156,5 @@ def _check_twins(found: Mapping[str, Part]) -> None:
 
 def _layout(part: Part) -> tuple[object, ...]:
     masks = tuple((fuse.memory, fuse.mask) for fuse in part.fuses)
-    return part.flash, part.eeprom, masks, dict(part.bits), part.lock_mask, part.boot
+    boot = part.boot if isinstance(part, AvrPart) else None
+    return part.memories, masks, dict(part.bits), part.lock_mask, boot

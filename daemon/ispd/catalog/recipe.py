@@ -24,7 +24,7 @@ from ispd.catalog.split import VIA_BOOTLOADER, check_identity, check_merged, che
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind, Part
 from ispd.model.recipe import PlanKind, Recipe, SourceFile, VerifyScope
 from ispd.model.report import FindingLevel, FuseFinding
 
@@ -168,18 +168,24 @@ def admit(
         told += _size_findings(recipe, part, bootloader)
     if recipe.eeprom is not None:
         check_fit(part, MemoryKind.EEPROM, recipe.eeprom)
-    findings = judge_fuses(
-        part, recipe.fuses, current_fuses, known_presets(part, bootloaders), supply_mv=recipe.supply_mv
-    )
-    if recipe.lock is not None:
-        findings += judge_lock(part, recipe.lock, (current_fuses or {}).get(MemoryKind.LOCK), erase=recipe.erase)
-    _decide(recipe, part, findings)
+    _decide(recipe, part, findings := _judge(recipe, part, bootloaders, current_fuses))
     _check_open(recipe, part)
     in_force = {**(current_fuses or {}), **recipe.fuses}
     told += check_image(part, recipe.flash, in_force, erase=recipe.erase, force=recipe.force_fuses)
     presets = bootloaders.presets(part)
     told += check_pair(part, recipe.flash, in_force, presets, recipe.bootloader, force=recipe.force_fuses)
     return (*told, *(f"{finding.memory}: {finding.message}" for finding in findings))
+
+
+def _judge(
+    recipe: Recipe, part: Part, bootloaders: Bootloaders, current: Mapping[MemoryKind, int] | None
+) -> tuple[FuseFinding, ...]:
+    if not isinstance(part, AvrPart):
+        return ()
+    findings = judge_fuses(part, recipe.fuses, current, known_presets(part, bootloaders), supply_mv=recipe.supply_mv)
+    if recipe.lock is not None:
+        findings += judge_lock(part, recipe.lock, (current or {}).get(MemoryKind.LOCK), erase=recipe.erase)
+    return findings
 
 
 def _admit_chain(recipe: Recipe, part: Part, bootloaders: Bootloaders) -> tuple[str, ...]:

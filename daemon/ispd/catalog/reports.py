@@ -14,14 +14,14 @@ from ispd.catalog.fuses import (
 )
 from ispd.catalog.lint import boot_starts
 from ispd.model.bootloader import Bootloader
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind, Part
 from ispd.model.report import BootloaderReport, FindingLevel, FuseByteReport, FuseReport, PartReport
 
 __all__ = ["describe_bootloader", "describe_part", "explain_fuses"]
 
 
 def explain_fuses(
-    part: Part, values: Mapping[MemoryKind, int], presets: Sequence[FusePreset] = (), *, lock: int | None = None
+    part: AvrPart, values: Mapping[MemoryKind, int], presets: Sequence[FusePreset] = (), *, lock: int | None = None
 ) -> FuseReport:
     """Explain fuse bytes bit by bit; bytes that are not given are taken as from the factory and not judged.
 
@@ -50,7 +50,7 @@ def explain_fuses(
 
 
 def _bytes(
-    part: Part, fuses: Mapping[MemoryKind, int], given: Mapping[MemoryKind, int], lock: int | None
+    part: AvrPart, fuses: Mapping[MemoryKind, int], given: Mapping[MemoryKind, int], lock: int | None
 ) -> Iterator[FuseByteReport]:
     known = [*((memory, value, memory in given) for memory, value in fuses.items())]
     if lock is not None:
@@ -66,16 +66,16 @@ def describe_part(part: Part) -> PartReport:
     return PartReport(
         id=part.id,
         name=part.name,
-        avrdude_id=part.avrdude_id,
+        avrdude_id=part.avrdude_id if isinstance(part, AvrPart) else "",
         signature=str(part.signature),
         flash_bytes=part.flash.size_bytes,
         flash_page_bytes=part.flash.page_bytes,
-        eeprom_bytes=part.eeprom.size_bytes,
+        eeprom_bytes=part.memories[MemoryKind.EEPROM].size_bytes if MemoryKind.EEPROM in part.memories else 0,
         fuses={fuse.memory.value: fuse.default for fuse in part.fuses},
         fuse_masks={fuse.memory.value: fuse.mask for fuse in part.fuses},
         lock_mask=part.lock_mask,
         boot_sizes=tuple(sorted(starts[-1] - start for start in starts[:-1])),
-        isp_pins=dict(zip(("sck", "copi", "cipo"), part.isp_pins, strict=True)),
+        isp_pins=dict(part.pins),
         twins=part.twins,
         note=part.note,
     )

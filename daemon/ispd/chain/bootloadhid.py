@@ -10,7 +10,7 @@ from ispd.chain.contract import ChainWork, Desk
 from ispd.chain.control import ask, ask_to_leave, batches, checked, opened
 from ispd.errors import ErrorCode, Facts, TargetError
 from ispd.model.image import Segment
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from ispd.transport.contract import UsbLink
 from ispd.wire.avr_isp import ByteAddress
 from ispd.wire.bootloadhid import BLOCK_BYTES, GetInfo, Leave, WriteBlock
@@ -67,7 +67,7 @@ def _check_texts(work: ChainWork, link: UsbLink) -> None:
         )
 
 
-async def _check_chip(part: Part, link: UsbLink) -> None:
+async def _check_chip(part: AvrPart, link: UsbLink) -> None:
     """With pages of another size it would write half pages, or none."""
     (info,) = await ask(link, [GetInfo()])
     if (info.page_bytes, info.flash_bytes) != (part.flash.page_bytes, part.flash.size_bytes):

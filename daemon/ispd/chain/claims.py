@@ -4,7 +4,7 @@ import re
 
 from ispd.chain.contract import ChainWork
 from ispd.errors import ErrorCode, Facts, IspdError, LocalProtocolError, TargetError, TransportError
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from ispd.transport.contract import ToolOutcome
 
 __all__ = ["last_words", "part_of", "text_of", "tool_failed"]
@@ -80,8 +80,8 @@ def tool_failed(tool: str, action: str, outcome: ToolOutcome, work: ChainWork) -
     )
 
 
-def part_of(work: ChainWork) -> Part:
+def part_of(work: ChainWork) -> AvrPart:
     """Return the part of a work for a bootloader that only AVRs have. Raises ``LocalProtocolError`` where it names none."""
-    if work.part is None:
+    if not isinstance(work.part, AvrPart):
         raise LocalProtocolError(f"{work.bootloader.id} was to be spoken to without naming its part")
     return work.part

@@ -12,7 +12,7 @@ from ispd.chain.contract import ChainWork, Desk
 from ispd.chain.control import ask, ask_to_leave, batches, checked, opened
 from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError
 from ispd.model.image import Image, Segment
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from ispd.transport.contract import UsbLink
 from ispd.wire.avr_isp import ByteAddress
 from ispd.wire.usbasp import Connect, Disconnect, EnableProg, GetCapabilities, ReadFlash, Transmit, WriteFlash
@@ -71,7 +71,7 @@ class UsbAspLoaderTool:
             await ask_to_leave(link, Disconnect())
 
 
-async def _check_target(part: Part, link: UsbLink) -> None:
+async def _check_target(part: AvrPart, link: UsbLink) -> None:
     """Make sure, before anything is erased, that this is a bootloader on the right chip and no programmer with a board of its own.
 
     A programmer's target echoes each byte of an instruction one byte later; the bootloader answers with zeros around the wanted one.

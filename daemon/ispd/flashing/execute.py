@@ -35,7 +35,7 @@ from ispd.flashing.steps import (
 from ispd.flashing.verify import bits_note, compare, not_blank_error
 from ispd.model.image import Segment
 from ispd.model.job import StepRecord, Verdict
-from ispd.model.part import MemoryKind, Part, Signature
+from ispd.model.part import AvrPart, MemoryKind, Signature
 from ispd.model.recipe import Recipe
 from ispd.programmers.contract import IspProgrammer
 from ispd.transport.clock import Clock
@@ -147,11 +147,11 @@ class _UnitRun:
             found = found_again(plan.sck_key, plan.found, sck_hz, is_limit=is_limit)
             self.outcome = replace(self.outcome, found_sck=found)
 
-    async def _identify(self, parts: Parts) -> Part:
+    async def _identify(self, parts: Parts) -> AvrPart:
         """Enter, read the signature twice, find the part, and have the driver know it."""
-        wanted = None if self._recipe.part is None else parts.get(self._recipe.part)
+        wanted = None if self._recipe.part is None else parts.avr(self._recipe.part)
         sck_hz = await self._enter_first(wanted)
-        found = parts.by_signature(self._signature)
+        found = parts.by_signature(self._signature, AvrPart)
         self.outcome = replace(self.outcome, signature=str(self._signature), sck_hz=sck_hz)
         if not found:
             raise unknown_part(self._signature)
@@ -165,7 +165,7 @@ class _UnitRun:
         await self._observer.identified(self._signature, part, sck_hz)
         return part
 
-    async def _enter_first(self, part: Part | None) -> int:
+    async def _enter_first(self, part: AvrPart | None) -> int:
         wrong: TargetError | None = None
         fixed_hz = self._recipe.sck_hz
         for wanted_hz in entry_rungs(self._programmer.capabilities, fixed_hz=fixed_hz, first_hz=self._sck.rung_hz):
@@ -188,7 +188,7 @@ class _UnitRun:
                 hint="was the board exchanged? keep it in place until the verdict",
             )
 
-    async def _do(self, step: Step, part: Part, readback: Readback, tally: Tally) -> str:
+    async def _do(self, step: Step, part: AvrPart, readback: Readback, tally: Tally) -> str:
         """Carry out one step and return what it found out, for the record."""
         match step:
             case CheckWritable():
@@ -215,7 +215,7 @@ class _UnitRun:
                 await self.session.leave()
         return ""
 
-    async def _reenter(self, step: Reenter, part: Part, readback: Readback) -> str:
+    async def _reenter(self, step: Reenter, part: AvrPart, readback: Readback) -> str:
         entry_hz = self.outcome.sck_hz
         entered = await reenter(self.session, part, step, signature=self._signature, readback=readback)
         sck_hz, promised_hz = entered.sck_hz, step.promised_hz
@@ -231,14 +231,14 @@ class _UnitRun:
             note += f"; {', '.join(map(str, entered.refused_hz))} Hz did not hold"
         return note
 
-    async def _check_writable(self, step: CheckWritable, part: Part, readback: Readback) -> None:
+    async def _check_writable(self, step: CheckWritable, part: AvrPart, readback: Readback) -> None:
         for span in step.spans:
             found = await readback.cells(MemoryKind.FLASH, span)
             stuck = [wrong for wrong in compare(step.expected, found) if wrong.expected & ~wrong.actual]
             if stuck:
                 raise not_blank_error(part, stuck)
 
-    async def _write(self, memory: MemoryKind, pages: Sequence[Segment], part: Part, tally: Tally) -> None:
+    async def _write(self, memory: MemoryKind, pages: Sequence[Segment], part: AvrPart, tally: Tally) -> None:
         remaining = list(pages)
         idle_rounds = 0
         while remaining:
@@ -252,7 +252,7 @@ class _UnitRun:
                 await self._observer.checkpoint()
 
 
-def _wrong_part(wanted: Part, found: tuple[Part, ...], signature: Signature) -> TargetError:
+def _wrong_part(wanted: AvrPart, found: tuple[AvrPart, ...], signature: Signature) -> TargetError:
     names = " or ".join(part.name for part in found)
     return TargetError(
         ErrorCode.SIGNATURE_MISMATCH,

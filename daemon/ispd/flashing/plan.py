@@ -22,7 +22,7 @@ from ispd.flashing.sck import SckStart, can_follow, fastest_within
 from ispd.flashing.session import TargetState
 from ispd.flashing.steps import Leave, Plan, Step, VerifyBits, WriteFuse, WriteLock
 from ispd.model.image import Image
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.recipe import Recipe, VerifyScope
 from ispd.programmers.contract import Capabilities
 
@@ -39,7 +39,7 @@ _ISP_BITS = ("rstdisbl", "dwen")
 
 def plan_unit(
     recipe: Recipe,
-    part: Part,
+    part: AvrPart,
     capabilities: Capabilities,
     before: TargetState,
     *,
@@ -88,7 +88,7 @@ def _will_erase(recipe: Recipe) -> bool:
     return recipe.erase and len(recipe.flash) > 0
 
 
-def _check_reach(recipe: Recipe, part: Part, capabilities: Capabilities) -> None:
+def _check_reach(recipe: Recipe, part: AvrPart, capabilities: Capabilities) -> None:
     if not (len(recipe.flash) or recipe.eeprom or recipe.fuses or recipe.lock is not None):
         raise RefusedError(ErrorCode.RECIPE_INVALID, "the recipe changes nothing", hint="name an image or fuses")
     for kind, image in ((MemoryKind.FLASH, recipe.flash), (MemoryKind.EEPROM, recipe.eeprom or Image(()))):
@@ -124,7 +124,7 @@ def _check_reach(recipe: Recipe, part: Part, capabilities: Capabilities) -> None
 
 
 def _split_fuses(
-    recipe: Recipe, part: Part, capabilities: Capabilities, before: TargetState
+    recipe: Recipe, part: AvrPart, capabilities: Capabilities, before: TargetState
 ) -> tuple[list[WriteFuse], list[WriteFuse]]:
     """Return the fuse bytes to write before the pages, and after them. A byte that matches is not written again."""
     changed = {
@@ -145,12 +145,12 @@ def _split_fuses(
     return early, late
 
 
-def _changes_clock(part: Part, memory: MemoryKind, old: int, new: int) -> bool:
+def _changes_clock(part: AvrPart, memory: MemoryKind, old: int, new: int) -> bool:
     groups = [part.bits[name] for name in _CLOCK_BITS if name in part.bits]
     return any(group.memory is memory and (old ^ new) & group.mask for group in groups)
 
 
-def _shuts_isp(part: Part, memory: MemoryKind, value: int) -> bool:
+def _shuts_isp(part: AvrPart, memory: MemoryKind, value: int) -> bool:
     groups = [part.bits[name] for name in _ISP_BITS if name in part.bits]
     return any(group.memory is memory and group.is_programmed(value) for group in groups)
 
@@ -158,7 +158,7 @@ def _shuts_isp(part: Part, memory: MemoryKind, value: int) -> bool:
 # verifying fuses, and lock bits
 
 
-def _bits(recipe: Recipe, part: Part, before: TargetState, *, will_erase: bool) -> list[Step]:
+def _bits(recipe: Recipe, part: AvrPart, before: TargetState, *, will_erase: bool) -> list[Step]:
     fuses = {fuse.memory: recipe.fuses.get(fuse.memory, before.fuses[fuse.memory]) for fuse in part.fuses}
     lock = part.lock_mask if will_erase else before.lock & part.lock_mask
     wanted = lock if recipe.lock is None else recipe.lock & part.lock_mask

@@ -6,7 +6,7 @@ from ispd.catalog.fuses import is_programmed
 from ispd.flashing.session import TargetState
 from ispd.flashing.steps import CheckWritable, EraseChip, Step, VerifyCells, WriteCells
 from ispd.model.image import BLANK, Image, Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.recipe import Recipe, VerifyScope
 from ispd.model.span import Span
 
@@ -15,7 +15,7 @@ __all__ = ["cell_steps", "check_writable_step", "erase_step"]
 _WORD_BYTES = 2
 
 
-def erase_step(part: Part) -> EraseChip:
+def erase_step(part: AvrPart) -> EraseChip:
     """Return the chip erase; samples are the first and the last word and each place where a boot section may start."""
     starts = {0, part.flash.size_bytes - _WORD_BYTES}
     if part.boot is not None:
@@ -24,14 +24,14 @@ def erase_step(part: Part) -> EraseChip:
     return EraseChip(name="erase", samples=samples)
 
 
-def check_writable_step(image: Image, part: Part) -> CheckWritable:
+def check_writable_step(image: Image, part: AvrPart) -> CheckWritable:
     """Return the look at cells that are to be written without an erase."""
     spans = _joined(segment.span.aligned(part.flash.page_bytes) for segment in image.segments)
     size_bytes = sum(map(len, spans))
     return CheckWritable(name="check flash", bytes=size_bytes, spans=spans, expected=image.segments)
 
 
-def cell_steps(recipe: Recipe, part: Part, before: TargetState, *, will_erase: bool) -> list[Step]:
+def cell_steps(recipe: Recipe, part: AvrPart, before: TargetState, *, will_erase: bool) -> list[Step]:
     """Return what writes flash and EEPROM, then what reads both back."""
     writes: list[Step] = []
     verifies: list[Step] = []

@@ -15,7 +15,7 @@ from ispd.flashing.sck import (
 )
 from ispd.flashing.session import TargetState
 from ispd.flashing.steps import Reenter
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from ispd.model.recipe import Recipe
 from ispd.programmers.contract import Capabilities
 
@@ -38,7 +38,7 @@ class SckPlan:
     key: SckKey | None
     found: FoundSck | None
     is_bold: bool
-    part: Part
+    part: AvrPart
     capabilities: Capabilities
     in_force: TargetState
     entry_hz: int
@@ -87,7 +87,7 @@ class SckPlan:
 
 def plan_sck(
     recipe: Recipe,
-    part: Part,
+    part: AvrPart,
     capabilities: Capabilities,
     in_force: TargetState,
     *,

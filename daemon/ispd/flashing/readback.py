@@ -8,7 +8,7 @@ from ispd.flashing.session import TargetSession, TargetState
 from ispd.flashing.steps import EraseChip, VerifyCells
 from ispd.flashing.verify import Mismatch, bits_error, cells_error, compare, compare_bits
 from ispd.model.image import BLANK, Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 
 __all__ = ["ProgressSink", "Readback", "Tally"]
@@ -79,7 +79,7 @@ class Readback:
     def __init__(
         self,
         session: TargetSession,
-        part: Part,
+        part: AvrPart,
         checkpoint: Callable[[], Awaitable[None]],
         tally: Tally,
         warnings: list[str],

@@ -8,7 +8,7 @@ from ispd.flashing.session import TargetSession
 from ispd.flashing.signature import blame_fixed_sck
 from ispd.flashing.steps import Reenter
 from ispd.flashing.verify import compare_bits
-from ispd.model.part import Part, Signature
+from ispd.model.part import AvrPart, Signature
 
 __all__ = ["Entered", "reenter"]
 
@@ -28,7 +28,7 @@ class Entered:
 
 
 async def reenter(
-    session: TargetSession, part: Part, step: Reenter, *, signature: Signature, readback: Readback
+    session: TargetSession, part: AvrPart, step: Reenter, *, signature: Signature, readback: Readback
 ) -> Entered:
     """Enter at the first candidate that holds; the target is in programming mode then.
 
@@ -55,7 +55,7 @@ async def reenter(
     raise _lost(step, part)
 
 
-async def _holds(session: TargetSession, part: Part, step: Reenter, signature: Signature) -> bool:
+async def _holds(session: TargetSession, part: AvrPart, step: Reenter, signature: Signature) -> bool:
     """Tell whether everything that is known about the target reads right, again and again."""
     for _ in range(_PROOFS):
         if await session.read_signature() != signature.value:
@@ -69,7 +69,7 @@ async def _answers(session: TargetSession, signature: Signature) -> bool:
     return all([await session.read_signature() == signature.value for _ in range(2)])
 
 
-def _lost(step: Reenter, part: Part) -> TargetError:
+def _lost(step: Reenter, part: AvrPart) -> TargetError:
     if step.new_clock is None:
         hint = "check the contacts and the supply, then flash again"
         return TargetError(ErrorCode.TARGET_LOST, "the target does not answer after a reset", hint=hint)

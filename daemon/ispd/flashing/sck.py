@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ispd.catalog.fuses import clock_of
-from ispd.model.part import ClockSource, MemoryKind, Part
+from ispd.model.part import AvrPart, ClockSource, MemoryKind
 from ispd.programmers.contract import Capabilities
 
 __all__ = [
@@ -86,7 +86,7 @@ class ClockRange:
         return follows_hz(self.most_hz)
 
 
-def clock_range(part: Part, fuses: Mapping[MemoryKind, int]) -> ClockRange | None:
+def clock_range(part: AvrPart, fuses: Mapping[MemoryKind, int]) -> ClockRange | None:
     """Return the system clocks that complete ``fuses`` allow; None for a reserved setting."""
     clock = clock_of(part, fuses)
     if clock.hz is not None:
@@ -112,7 +112,7 @@ def clock_range(part: Part, fuses: Mapping[MemoryKind, int]) -> ClockRange | Non
     return None if found is None else ClockRange(found[0] // clock.divided_by, found[1] // clock.divided_by)
 
 
-def can_follow(part: Part, fuses: Mapping[MemoryKind, int], slowest_hz: int) -> bool:
+def can_follow(part: AvrPart, fuses: Mapping[MemoryKind, int], slowest_hz: int) -> bool:
     """Tell whether a target with these ``fuses`` can be talked to at ``slowest_hz``, as far as they tell."""
     clocks = clock_range(part, fuses)
     return clocks is None or slowest_hz * _LIMIT < clocks.most_hz

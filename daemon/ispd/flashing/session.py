@@ -11,7 +11,7 @@ from ispd.flashing.instructed import READ_BLOCK_BYTES, reading, writing
 from ispd.flashing.signature import complaint, plausible
 from ispd.model.image import Segment
 from ispd.model.job import Failure, Verdict
-from ispd.model.part import MemoryKind, Part, Signature
+from ispd.model.part import AvrPart, MemoryKind, Signature
 from ispd.model.span import Span
 from ispd.programmers.contract import IspProgrammer, Monitor
 from ispd.transport.clock import Clock
@@ -78,7 +78,7 @@ class TargetSession:
         self._quiet_at = clock.monotonic()
         self.is_entered = False
 
-    async def enter(self, part: Part | None, sck_hz: int | None) -> int:
+    async def enter(self, part: AvrPart | None, sck_hz: int | None) -> int:
         """Take the target into programming mode, or through a reset into it again; return the SCK in use."""
         self.is_entered = True  # before the call: a failed entry may have pulled reset low
         return await self._programmer.enter(part, sck_hz)
@@ -146,7 +146,7 @@ class TargetSession:
             raise wrong
         return Signature(first)
 
-    async def read_state(self, part: Part) -> TargetState:
+    async def read_state(self, part: AvrPart) -> TargetState:
         """Read all fuse bytes and the lock byte."""
         memories = [fuse.memory for fuse in part.fuses]
         replies = await self._programmer.transfer([*map(avr_isp.read_fuse, memories), avr_isp.read_lock()])
@@ -160,7 +160,7 @@ class TargetSession:
         """Read the first oscillator calibration byte."""
         return (await self._programmer.transfer([avr_isp.read_calibration()]))[0]
 
-    async def read(self, part: Part, memory: MemoryKind, span: Span, monitor: Monitor) -> bytes:
+    async def read(self, part: AvrPart, memory: MemoryKind, span: Span, monitor: Monitor) -> bytes:
         """Read flash or EEPROM; shorter than ``span`` only when ``monitor`` stopped it."""
         if memory in self._programmer.capabilities.bulk:
             return await self._programmer.read(memory, span, monitor)
@@ -173,7 +173,7 @@ class TargetSession:
             monitor.advance(len(block))
         return bytes(found)
 
-    async def read_words(self, part: Part, words: Sequence[Span]) -> bytes:
+    async def read_words(self, part: AvrPart, words: Sequence[Span]) -> bytes:
         """Read a few flash bytes here and there, by single instructions in one batch."""
         batches = [reading(part, MemoryKind.FLASH, word) for word in words]
         replies = await self._programmer.transfer([one for instructions, _ in batches for one in instructions])
@@ -185,7 +185,7 @@ class TargetSession:
 
     # writing
 
-    async def erase_chip(self, part: Part) -> None:
+    async def erase_chip(self, part: AvrPart) -> None:
         """Erase flash, EEPROM (unless EESAVE is programmed) and lock bits, and wait for the end.
 
         Raises ``TargetError`` (target-busy).
@@ -194,21 +194,21 @@ class TargetSession:
             await self._programmer.transfer([avr_isp.chip_erase()])
             await self.wait_ready(part, part.times.erase_s, factor=_GIVE_UP_ERASE_FACTOR)
 
-    async def write_fuse(self, part: Part, memory: MemoryKind, value: int) -> None:
+    async def write_fuse(self, part: AvrPart, memory: MemoryKind, value: int) -> None:
         """Write a fuse byte, unimplemented bits as ones, and wait. Raises ``TargetError`` (target-busy)."""
         unused = ~part.mask(memory) & 0xFF
         with self._writing(part.times.fuse_s):
             await self._programmer.transfer([avr_isp.write_fuse(memory, value | unused)])
             await self.wait_ready(part, part.times.fuse_s)
 
-    async def write_lock(self, part: Part, value: int) -> None:
+    async def write_lock(self, part: AvrPart, value: int) -> None:
         """Program lock bits, unimplemented bits as ones, and wait. Raises ``TargetError`` (target-busy)."""
         unused = ~part.lock_mask & 0xFF
         with self._writing(part.times.fuse_s):
             await self._programmer.transfer([avr_isp.write_lock(value | unused)])
             await self.wait_ready(part, part.times.fuse_s)
 
-    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+    async def write(self, part: AvrPart, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write flash pages or EEPROM bytes; return how many of ``pages`` are finished, all unless stopped."""
         blind_s = part.times.eeprom_s if memory is MemoryKind.EEPROM else part.times.flash_s
         with self._writing(blind_s):
@@ -231,7 +231,7 @@ class TargetSession:
         self._unsettled_s = 0.0
         self._quiet_at = self._clock.monotonic() + longest_s
 
-    async def wait_ready(self, part: Part, blind_s: float, *, factor: int = _GIVE_UP_FACTOR) -> None:
+    async def wait_ready(self, part: AvrPart, blind_s: float, *, factor: int = _GIVE_UP_FACTOR) -> None:
         """Wait for the end of a write: by the busy bit where the part has one, else ``blind_s``.
 
         Raises ``TargetError`` (target-busy) when the busy bit is still set after ``factor`` times ``blind_s``.

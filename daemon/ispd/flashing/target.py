@@ -10,7 +10,7 @@ from ispd.errors import ErrorCode, Facts, ProgrammerError, TargetError
 from ispd.flashing.sck import entry_rungs
 from ispd.flashing.session import TargetSession, TargetState, failure_of, unknown_part
 from ispd.model.job import Failure
-from ispd.model.part import MemoryKind, Part, Signature
+from ispd.model.part import AvrPart, MemoryKind, Signature
 from ispd.programmers.contract import IspProgrammer, Monitor
 from ispd.transport.clock import SystemClock
 
@@ -38,7 +38,7 @@ class ProbeFacts:
     raw: bytes
     sck_hz: int
     signature: Signature | None = None
-    parts: tuple[Part, ...] = ()
+    parts: tuple[AvrPart, ...] = ()
     fuses: Mapping[MemoryKind, int] = field(default_factory=dict)
     lock: int | None = None
     calibration: int | None = None
@@ -101,7 +101,7 @@ async def probe(programmer: IspProgrammer, parts: Parts) -> ProbeFacts:
 
 
 async def _probe_known(session: TargetSession, signature: Signature, parts: Parts, sck_hz: int) -> ProbeFacts:
-    found = parts.by_signature(signature)
+    found = parts.by_signature(signature, AvrPart)
     if not found:
         return ProbeFacts(
             raw=signature.value, sck_hz=sck_hz, signature=signature, failure=failure_of(unknown_part(signature))
@@ -127,7 +127,7 @@ async def read_memory(programmer: IspProgrammer, parts: Parts, memory: MemoryKin
     """
     async with _visit(programmer) as session:
         signature, sck_hz = await _first_signature(session, programmer)
-        found = parts.by_signature(signature)
+        found = parts.by_signature(signature, AvrPart)
         if not found:
             raise unknown_part(signature)
         part = found[0]
@@ -160,7 +160,7 @@ async def _first_signature(session: TargetSession, programmer: IspProgrammer) ->
     raise wrong or TargetError(ErrorCode.TARGET_NOT_RESPONDING, "the programmer has no SCK to try")
 
 
-def _check_readable(programmer: IspProgrammer, part: Part, memory: MemoryKind, state: TargetState) -> None:
+def _check_readable(programmer: IspProgrammer, part: AvrPart, memory: MemoryKind, state: TargetState) -> None:
     limit_bytes = programmer.capabilities.max_flash_bytes
     if memory is MemoryKind.FLASH and limit_bytes is not None and part.flash.size_bytes > limit_bytes:
         raise ProgrammerError(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ispd.errors import ErrorCode, Facts, TargetError
 from ispd.model.image import BLANK, Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 
 __all__ = ["Mismatch", "bits_error", "bits_note", "cells_error", "compare", "compare_bits", "not_blank_error"]
 
@@ -38,7 +38,7 @@ def compare(expected: Sequence[Segment], actual: Segment) -> tuple[Mismatch, ...
 
 
 def compare_bits(
-    part: Part, expected: Mapping[MemoryKind, int], actual: Mapping[MemoryKind, int]
+    part: AvrPart, expected: Mapping[MemoryKind, int], actual: Mapping[MemoryKind, int]
 ) -> dict[MemoryKind, Mismatch]:
     """Return the fuse and lock bytes that differ in bits that exist."""
     masked = {
@@ -47,7 +47,7 @@ def compare_bits(
     return {memory: Mismatch(0, want, have) for memory, (want, have) in masked.items() if want != have}
 
 
-def not_blank_error(part: Part, mismatches: Sequence[Mismatch]) -> TargetError:
+def not_blank_error(part: AvrPart, mismatches: Sequence[Mismatch]) -> TargetError:
     """Return the refusal to write cells that only an erase could change."""
     first = mismatches[0]
     return TargetError(
@@ -60,7 +60,7 @@ def not_blank_error(part: Part, mismatches: Sequence[Mismatch]) -> TargetError:
 
 
 def cells_error(
-    part: Part,
+    part: AvrPart,
     memory: MemoryKind,
     mismatches: Sequence[Mismatch],
     *,
@@ -83,7 +83,7 @@ def cells_error(
     )
 
 
-def bits_error(part: Part, memory: MemoryKind, asked: int, read: int) -> TargetError:
+def bits_error(part: AvrPart, memory: MemoryKind, asked: int, read: int) -> TargetError:
     """Return the error for a fuse or lock byte that reads back wrong. ``asked`` and ``read`` are the bytes as they are."""
     mask = part.mask(memory)
     expected, actual = asked & mask, read & mask
@@ -105,7 +105,7 @@ def bits_error(part: Part, memory: MemoryKind, asked: int, read: int) -> TargetE
     )
 
 
-def bits_note(part: Part, asked: Mapping[MemoryKind, int], read: Mapping[MemoryKind, int]) -> str:
+def bits_note(part: AvrPart, asked: Mapping[MemoryKind, int], read: Mapping[MemoryKind, int]) -> str:
     """Return in words which bytes read otherwise than they were asked, in bits that do not exist; empty for none."""
     return "; ".join(
         f"{memory}: 0x{value:02X} asked, 0x{read[memory]:02X} read, equal in the bits 0x{part.mask(memory):02X} that exist"
@@ -119,12 +119,12 @@ def _more(mismatches: Sequence[Mismatch]) -> str:
     return f", and {rest} more byte{'s' if rest > 1 else ''} differ" if rest else ""
 
 
-def _facts(part: Part, memory: MemoryKind, first: Mismatch) -> Facts:
+def _facts(part: AvrPart, memory: MemoryKind, first: Mismatch) -> Facts:
     return Facts(part=part.id, memory=memory.value, address=first.address, expected=first.expected, actual=first.actual)
 
 
 def _diagnose(
-    part: Part,
+    part: AvrPart,
     memory: MemoryKind,
     mismatches: Sequence[Mismatch],
     *,
@@ -149,7 +149,7 @@ def _diagnose(
     return ErrorCode.VERIFY_MISMATCH, "scattered bytes differ: use a slower SCK, shorter wires and a steadier supply"
 
 
-def _hint_of_pattern(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> str:
+def _hint_of_pattern(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> str:
     """Return the cure where it shows in which flash addresses differ, empty where it does not."""
     if (boundary := _boundary(part, mismatches, compared)) is not None:
         return (
@@ -166,7 +166,7 @@ def _hint_of_pattern(part: Part, mismatches: Sequence[Mismatch], compared: Seque
     return ""
 
 
-def _boundary(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
+def _boundary(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
     """Return the address from which on every page differs though all below it are right, None where there is none.
 
     One wrong page alone proves nothing.
@@ -186,7 +186,7 @@ def _boundary(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Seg
     return None
 
 
-def _shorter_page(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
+def _shorter_page(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
     """Return the page size of a chip whose pages are shorter than thought, None where that is not what is to be seen.
 
     What is loaded beyond the chip's page lands in its beginning again: of each page thought of only one piece arrives,
@@ -214,7 +214,7 @@ def _of_shorter_page(data: bytes, at: int, thought: int, page_bytes: int) -> int
     return data[page + thought - page_bytes + offset]
 
 
-def _are_whole_blank_pages(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> bool:
+def _are_whole_blank_pages(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> bool:
     """Tell whether, in each page that differs, every byte that should not be blank is."""
     if any(wrong.actual != BLANK for wrong in mismatches):
         return False

@@ -13,7 +13,7 @@ import anyio
 
 from ispd.errors import IspdError, LocalProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.buspirate_memory import TargetMemory
 from ispd.programmers.buspirate_spi import Mode, Pirate
@@ -63,7 +63,7 @@ class BusPirateProgrammer:
         codes = len(_SPEEDS) if pirate.firmware.has_sound_speeds else _SAFE_CODES
         self._speeds = _SPEEDS[:codes]
         self._edges = (True, False) if pirate.firmware.may_invert_edge else (True,)
-        self._part: Part | None = None
+        self._part: AvrPart | None = None
         self._code = 0
         self._memory: TargetMemory | None = None
 
@@ -79,7 +79,7 @@ class BusPirateProgrammer:
             max_flash_bytes=None, sck_hz=self._speeds, bulk=frozenset({MemoryKind.FLASH, MemoryKind.EEPROM})
         )
 
-    async def enter(self, part: Part | None, sck_hz: int | None) -> int:
+    async def enter(self, part: AvrPart | None, sck_hz: int | None) -> int:
         """Switch the supply on and take the target into programming mode with a reset pulse."""
         limit_hz = _DEFAULT_SCK_HZ if sck_hz is None else sck_hz
         await self._let_go()
@@ -107,7 +107,7 @@ class BusPirateProgrammer:
         target = await self._entered()
         return await target.read(memory, span, monitor)
 
-    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+    async def write(self, part: AvrPart, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write whole flash pages or EEPROM bytes; ``part`` must be the one programming mode was entered with."""
         if part != self._part:
             raise LocalProtocolError(f"programming mode was not entered for {part.id}")

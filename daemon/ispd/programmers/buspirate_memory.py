@@ -11,7 +11,7 @@ import anyio
 
 from ispd.errors import LocalProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.buspirate_pace import Blocks
 from ispd.programmers.buspirate_spi import Pirate
@@ -54,7 +54,7 @@ _FREE_FOURTH_BYTE: Final = frozenset({0x20, 0x28, 0x30, 0x38, 0x4C, 0x50, 0x58, 
 class TargetMemory:
     """The target's memories while it is in programming mode. ``part`` None allows looking, not writing."""
 
-    def __init__(self, pirate: Pirate, part: Part | None, sck_hz: int) -> None:
+    def __init__(self, pirate: Pirate, part: AvrPart | None, sck_hz: int) -> None:
         self._pirate = pirate
         self._part = part
         self._sck_hz = sck_hz
@@ -280,7 +280,7 @@ class TargetMemory:
         each_s = 4 * (self._byte_s + self._pirate.pace.spi_byte_s(self._sck_hz)) + _TURN_S
         return _BATCH_S + _SLACK * count * each_s
 
-    def _known_part(self) -> tuple[Part, SelfTimedWrites]:
+    def _known_part(self) -> tuple[AvrPart, SelfTimedWrites]:
         if self._part is None or self._writes is None:
             raise LocalProtocolError("writing needs to know the part")
         return self._part, self._writes

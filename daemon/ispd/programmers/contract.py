@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.transport.contract import Opener, PortKind, UsbIdentity
 
@@ -65,7 +65,7 @@ class IspProgrammer(Protocol):
     def capabilities(self) -> Capabilities:
         """What this programmer can do."""
 
-    async def enter(self, part: Part | None, sck_hz: int | None) -> int:
+    async def enter(self, part: AvrPart | None, sck_hz: int | None) -> int:
         """Take the target into programming mode and return the SCK in Hz that is in use.
 
         ``sck_hz`` is a limit: the fastest clock not above it is used, the slowest there is where all are above. None leaves
@@ -82,7 +82,7 @@ class IspProgrammer(Protocol):
     async def read(self, memory: MemoryKind, span: Span, monitor: Monitor) -> bytes:
         """Read flash or EEPROM. Returns fewer bytes than asked only when ``monitor`` stopped it."""
 
-    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+    async def write(self, part: AvrPart, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write whole flash pages or EEPROM bytes, in order, and return how many of ``pages`` are finished.
 
         Fewer than all only when ``monitor`` stopped it; the target is then idle and still in programming mode.

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from ispd.errors import LocalProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress, WordAddress
 
 __all__ = ["bank_change", "load_page", "read_byte", "require_whole_pages"]
 
 
-def require_whole_pages(part: Part, pages: Sequence[Segment]) -> None:
+def require_whole_pages(part: AvrPart, pages: Sequence[Segment]) -> None:
     """Raise ``LocalProtocolError`` unless each segment is a page of the part's flash."""
     page_bytes = part.flash.page_bytes
     for page in pages:
@@ -19,7 +19,7 @@ def require_whole_pages(part: Part, pages: Sequence[Segment]) -> None:
             raise LocalProtocolError(f"flash is written in whole pages of {page_bytes} bytes, not {page.span}")
 
 
-def bank_change(part: Part | None, word: WordAddress, known: int | None) -> list[bytes]:
+def bank_change(part: AvrPart | None, word: WordAddress, known: int | None) -> list[bytes]:
     """Return the instruction that sets the upper address bits, where the part has them and they are not ``known`` already."""
     extended = avr_isp.extended_address(word)
     if part is None or not part.needs_extended_address or extended == known:

@@ -11,7 +11,7 @@ import anyio
 
 from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.programmers.contract import Monitor
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import ByteAddress
@@ -50,7 +50,7 @@ class SelfTimedWrites:
     :param send: how instructions reach the target.
     """
 
-    def __init__(self, part: Part, send: SendInstructions) -> None:
+    def __init__(self, part: AvrPart, send: SendInstructions) -> None:
         self._part = part
         self._send = send
         self._quiet_s: dict[MemoryKind, float] = {}

@@ -12,7 +12,7 @@ import anyio
 
 from ispd.errors import LocalProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
 from ispd.programmers.stk500v1_memory import TargetMemory
@@ -78,7 +78,7 @@ class Stk500v1Programmer:
         self._sketch = sketch
         self._pace = Pace()
         self._identity = ProgrammerIdentity(kind=KIND, port=sketch.name, firmware=firmware)
-        self._part: Part | None = None
+        self._part: AvrPart | None = None
         self._memory: TargetMemory | None = None
 
     @property
@@ -93,7 +93,7 @@ class Stk500v1Programmer:
             max_flash_bytes=None, sck_hz=(SCK_HZ,), bulk=frozenset({MemoryKind.FLASH, MemoryKind.EEPROM})
         )
 
-    async def enter(self, part: Part | None, sck_hz: int | None) -> int:  # noqa: ARG002 - the sketch's clock is fixed
+    async def enter(self, part: AvrPart | None, sck_hz: int | None) -> int:  # noqa: ARG002 - the sketch's clock is fixed
         """Take the target into programming mode with a reset pulse; returns 125000 whatever was asked."""
         self._memory = None
         await self._sketch.ensure(ask_again=True)
@@ -118,7 +118,7 @@ class Stk500v1Programmer:
         target = await self._entered()
         return await target.read(memory, span, monitor)
 
-    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+    async def write(self, part: AvrPart, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write whole flash pages or EEPROM bytes; ``part`` must be the one programming mode was entered with."""
         if part != self._part:
             raise LocalProtocolError(f"programming mode was not entered for {part.id}")

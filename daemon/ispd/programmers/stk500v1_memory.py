@@ -10,7 +10,7 @@ import anyio
 
 from ispd.errors import LocalProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Monitor
 from ispd.programmers.flash_page import bank_change, load_page, require_whole_pages
@@ -45,7 +45,7 @@ _POLLS_LIMIT = 32
 class TargetMemory:
     """The target's memories while it is in programming mode. ``part`` None allows looking, not writing."""
 
-    def __init__(self, sketch: Sketch, part: Part | None, pace: Pace) -> None:
+    def __init__(self, sketch: Sketch, part: AvrPart | None, pace: Pace) -> None:
         self._sketch = sketch
         self._part = part
         self._pace = pace
@@ -254,7 +254,7 @@ class TargetMemory:
         await self._sketch.reconfirm()
         self._may_write = True
 
-    def _known_part(self) -> Part:
+    def _known_part(self) -> AvrPart:
         if self._part is None:
             raise LocalProtocolError("writing needs to know the part")
         return self._part

@@ -11,7 +11,7 @@ import anyio
 
 from ispd.errors import ErrorCode, LocalProtocolError, ProgrammerError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
 from ispd.programmers.control import ControlChannel
@@ -52,7 +52,7 @@ class UsbAspProgrammer:
         self._channel = channel
         self._firmware = firmware
         self._identity = ProgrammerIdentity(kind=KIND, port=channel.name, firmware=str(firmware))
-        self._part: Part | None = None
+        self._part: AvrPart | None = None
         self._target: AspTarget | None = None
         self._has_3_mhz: bool | None = None
         self._is_slow_jumper = False
@@ -72,7 +72,7 @@ class UsbAspProgrammer:
             bulk=frozenset({MemoryKind.FLASH, MemoryKind.EEPROM}),
         )
 
-    async def enter(self, part: Part | None, sck_hz: int | None) -> int:
+    async def enter(self, part: AvrPart | None, sck_hz: int | None) -> int:
         """Take the target into programming mode with a reset pulse and return the SCK in Hz as it was found to be.
 
         That is 8000 while the jumper is closed, and less than asked where the firmware went down by itself. Raises
@@ -105,7 +105,7 @@ class UsbAspProgrammer:
         """Read flash or EEPROM."""
         return await self._entered().read(memory, span, monitor)
 
-    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+    async def write(self, part: AvrPart, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write whole flash pages or EEPROM bytes; ``part`` must be the one programming mode was entered with."""
         if part != self._part:
             raise LocalProtocolError(f"programming mode was not entered for {part.id}")

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 from ispd.errors import LinkTimeoutError, LocalProtocolError, RemoteProtocolError
 from ispd.model.image import BLANK, Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Monitor
 from ispd.programmers.control import ControlChannel
@@ -65,7 +65,7 @@ class AspTarget:
     :param sck_hz: the SPI clock in use.
     """
 
-    def __init__(self, channel: ControlChannel, part: Part | None, sck_hz: int) -> None:
+    def __init__(self, channel: ControlChannel, part: AvrPart | None, sck_hz: int) -> None:
         self._channel = channel
         self._part = part
         self._writes = None if part is None else SelfTimedWrites(part, self.transfer)
@@ -113,7 +113,7 @@ class AspTarget:
     # -- flash ---------------------------------------------------------------------------------------------------------
 
     async def _write_flash(
-        self, pages: Sequence[Segment], monitor: Monitor, part: Part, writes: SelfTimedWrites
+        self, pages: Sequence[Segment], monitor: Monitor, part: AvrPart, writes: SelfTimedWrites
     ) -> int:
         """Stream pages; the address travels only where they are not consecutive.
 

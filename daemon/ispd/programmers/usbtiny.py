@@ -11,7 +11,7 @@ import anyio
 
 from ispd.errors import ErrorCode, LocalProtocolError, ProgrammerError, RemoteProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
 from ispd.programmers.control import ControlChannel
@@ -65,7 +65,7 @@ class UsbTinyProgrammer:
         self._identity = ProgrammerIdentity(
             kind=KIND, port=channel.name, firmware=channel.identity.product or "USBtiny"
         )
-        self._part: Part | None = None
+        self._part: AvrPart | None = None
         self._target: TinyTarget | None = None
 
     @property
@@ -78,7 +78,7 @@ class UsbTinyProgrammer:
         """Flash of any size, 250 clocks from 4 to 345 kHz, flash and EEPROM in bulk."""
         return Capabilities(max_flash_bytes=None, sck_hz=_SCK_HZ, bulk=frozenset({MemoryKind.FLASH, MemoryKind.EEPROM}))
 
-    async def enter(self, part: Part | None, sck_hz: int | None) -> int:
+    async def enter(self, part: AvrPart | None, sck_hz: int | None) -> int:
         """Take the target into programming mode with a reset pulse and return the SCK in Hz."""
         period = _period(_DEFAULT_HZ if sck_hz is None else sck_hz)
         self._target = None
@@ -102,7 +102,7 @@ class UsbTinyProgrammer:
         """Read flash or EEPROM."""
         return await (await self._entered()).read(memory, span, monitor)
 
-    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+    async def write(self, part: AvrPart, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         """Write whole flash pages or EEPROM bytes; ``part`` must be the one programming mode was entered with."""
         if part != self._part:
             raise LocalProtocolError(f"programming mode was not entered for {part.id}")

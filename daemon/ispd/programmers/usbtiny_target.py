@@ -7,7 +7,7 @@ import anyio
 
 from ispd.errors import LinkTimeoutError, LocalProtocolError, RemoteProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Monitor
 from ispd.programmers.control import ControlChannel
@@ -66,7 +66,7 @@ class TinyTarget:
     :param period: the SCK parameter.
     """
 
-    def __init__(self, channel: ControlChannel, part: Part | None, period: int) -> None:
+    def __init__(self, channel: ControlChannel, part: AvrPart | None, period: int) -> None:
         self._channel = channel
         self._part = part
         self._period = period
@@ -147,7 +147,7 @@ class TinyTarget:
         return await self.transfer([read_byte(at) for at in range(block.start, block.stop)])
 
     async def _write_flash(
-        self, pages: Sequence[Segment], monitor: Monitor, part: Part, writes: SelfTimedWrites
+        self, pages: Sequence[Segment], monitor: Monitor, part: AvrPart, writes: SelfTimedWrites
     ) -> int:
         """Load each page in bulk, and have it written by the instruction that names it, wherever it is."""
         require_whole_pages(part, pages)

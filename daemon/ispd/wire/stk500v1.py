@@ -10,7 +10,7 @@ from enum import Enum, IntEnum
 from typing import Final
 
 from ispd.errors import LocalProtocolError, RemoteProtocolError
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from ispd.wire.avr_isp import WordAddress
 
 __all__ = [
@@ -181,7 +181,7 @@ class SetDevice(_Acknowledged):
     flash_bytes: int
 
     @classmethod
-    def of(cls, part: Part) -> "SetDevice":
+    def of(cls, part: AvrPart) -> "SetDevice":
         """Return the block for ``part``. Device codes that would turn the reset line round are sent as 0."""
         return cls(
             device_code=part.stk500_code if part.stk500_code < _DEVICE_CODE_LIMIT else 0,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, TransportError
-from ispd.model.part import Part, Signature
+from ispd.model.part import AvrPart, Signature
 from ispd.transport.contract import SerialSettings
 from vbench.tools.avrdude_avr109 import Avr109
 from vbench.tools.avrdude_file import guess_form
@@ -102,12 +102,12 @@ class _Program:
                 return 1
         return 0
 
-    def _part(self) -> Part | None:
+    def _part(self) -> AvrPart | None:
         wanted = self._words.part
         if wanted is None:
             self._process.err("\navrdude error: no AVR part has been specified; use -p part\n\nValid parts are:\n")
             return None
-        for part in load_parts():
+        for part in load_parts().of(AvrPart):
             if wanted.lower() in (part.avrdude_id.lower(), part.name.lower()):
                 return part
         self._process.err(f"\navrdude error: AVR part {wanted} not found\n\nValid parts are:\n")
@@ -136,13 +136,13 @@ class _Program:
                     self._words.operations[number] = replace(operation, form=form)
         return are_fit
 
-    async def _check_signature(self, line: Avr109, part: Part) -> bool:
+    async def _check_signature(self, line: Avr109, part: AvrPart) -> bool:
         wait_s = _SIGNATURE_S
         for attempt in range(1, _SIGNATURE_TRIES + 1):
             await self._process.bench.sleep(wait_s)
             found = await line.signature()
             wait_s *= 5
-            known = load_parts().by_signature(Signature(found))
+            known = load_parts().by_signature(Signature(found), AvrPart)
             matches = found == part.signature.value
             name = part.avrdude_id if matches else known[0].avrdude_id if known else ""
             self._info(f"avrdude: device signature = 0x{found.hex()}" + (f" (probably {name})" if name else ""))

@@ -1,6 +1,6 @@
 """Operations on the flash as avrdude 7.1 carries them out, and the bar it draws meanwhile."""
 
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from vbench.tools.avrdude_avr109 import Avr109
 from vbench.tools.avrdude_file import FlashInput, Statistics, high_address, load_input, statistics
 from vbench.tools.avrdude_words import Operation, Task, Words
@@ -15,7 +15,7 @@ _HEX_LINE_BYTES = 32
 class FlashWork:
     """One operation on the flash."""
 
-    def __init__(self, process: Process, words: Words, bar: "Bar", part: Part, line: Avr109) -> None:
+    def __init__(self, process: Process, words: Words, bar: "Bar", part: AvrPart, line: Avr109) -> None:
         self._process = process
         self._words = words
         self._bar = bar

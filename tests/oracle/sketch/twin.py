@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from tests.oracle.sketch.board import Board
 
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
@@ -48,7 +48,7 @@ class Dialogue:
         return self
 
 
-def run_sketch(flash: bytes, part: Part, dialogue: Dialogue, *, baud: int = 19200) -> Trace:
+def run_sketch(flash: bytes, part: AvrPart, dialogue: Dialogue, *, baud: int = 19200) -> Trace:
     """Let the real sketch answer, in simavr."""
     target = AvrTarget(part)
     with Board(flash, target, baud=baud) as board:
@@ -69,7 +69,7 @@ def run_sketch(flash: bytes, part: Part, dialogue: Dialogue, *, baud: int = 1920
 class _RecordingTarget(AvrTarget):
     """Notes each instruction that the emulated sketch clocks into it while reset is active."""
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: AvrPart) -> None:
         super().__init__(part)
         self.seen: list[tuple[float, bytes]] = []
 
@@ -79,7 +79,7 @@ class _RecordingTarget(AvrTarget):
         return super().instruction(b1, b2, b3, b4, at, sck_hz)
 
 
-def run_emulation(part: Part, dialogue: Dialogue, *, baud: int = 19200) -> Trace:
+def run_emulation(part: AvrPart, dialogue: Dialogue, *, baud: int = 19200) -> Trace:
     """Let our emulation answer, on a plain serial line."""
     target = _RecordingTarget(part)
     programmer = SerialProgrammer(Flavour.UART, baud=baud, target=target, booted=False)

@@ -62,7 +62,7 @@ async def main() -> None:
     """Write and start."""
     place, name, part_id, size = sys.argv[1:]
     parts = load_parts()
-    part, bootloader = parts.get(part_id), load_bootloaders(parts).get(name)
+    part, bootloader = parts.avr(part_id), load_bootloaders(parts).get(name)
     firmware = application_image(part, int(size), seed=3, usb="FEED:1234")
     work, desk = ChainWork(part=part, bootloader=bootloader, firmware=firmware), Desk(place)
     tool = tool_for(bootloader.family, load_tools())

@@ -14,7 +14,7 @@ from vbench.firmware_image import application_image, bootloader_image
 pytestmark = pytest.mark.anyio
 
 STATION = FakeStation()
-PART = STATION.parts.get("atmega32u4")
+PART = STATION.parts.avr("atmega32u4")
 LOADER = bootloader_image(STATION.bootloaders.get("atmel-dfu-32u4"), PART)
 APP = application_image(PART, 3000, seed=1)
 BOOT_FILE = file("boot.bin", LOADER.bytes_in(LOADER.span), base=LOADER.span.start)

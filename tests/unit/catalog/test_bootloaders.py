@@ -12,7 +12,7 @@ from ispd.catalog.fuse_guard import judge_fuses
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.parts import load_parts
 from ispd.errors import ConfigError, ErrorCode, RefusedError
-from ispd.model.part import MemoryKind
+from ispd.model.part import AvrPart, MemoryKind
 
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
@@ -36,14 +36,14 @@ def test_the_guides_row_is_in_the_catalog_and_never_questioned(row):
     accepted = {bootloader.fuses[MemoryKind.HFUSE], *bootloader.fuse_alternatives.get(MemoryKind.HFUSE, ())}
     assert accepted == set(row["hfuse"])
     assert any(dict(bootloader.fuses) == fuses for fuses in sets)
-    for part in map(PARTS.get, row["parts"]):
+    for part in map(PARTS.avr, row["parts"]):
         for fuses in sets:
             assert judge_fuses(part, fuses, None, known_presets(part, BOOTLOADERS)) == ()
 
 
 def test_no_preset_of_any_part_locks_it_out():
     """Presets are exempt from questions, so none may hold what the guard refuses."""
-    for part in PARTS:
+    for part in PARTS.of(AvrPart):
         for preset in known_presets(part, BOOTLOADERS):
             for memory, values in preset.values.items():
                 findings = [f for value in values for f in judge_fuses(part, {memory: value}, None, ())]
@@ -51,20 +51,20 @@ def test_no_preset_of_any_part_locks_it_out():
 
 
 def test_qmk_names_need_the_part_and_sometimes_more():
-    assert BOOTLOADERS.get("atmel-dfu", PARTS.get("m32u4")).id == "atmel-dfu-32u4"
-    assert BOOTLOADERS.get("ATMEL-DFU", PARTS.get("usb1287")).id == "atmel-dfu-usb128"
+    assert BOOTLOADERS.get("atmel-dfu", PARTS.avr("m32u4")).id == "atmel-dfu-32u4"
+    assert BOOTLOADERS.get("ATMEL-DFU", PARTS.avr("usb1287")).id == "atmel-dfu-usb128"
     # same-signature twins share their bootloaders
-    assert BOOTLOADERS.get("bootloadhid", PARTS.get("m32")).id == "bootloadhid-m32a"
+    assert BOOTLOADERS.get("bootloadhid", PARTS.avr("m32")).id == "bootloadhid-m32a"
     assert BOOTLOADERS.get("bootloadhid").id == "bootloadhid-m32a"
     # spellings of older keyboards
     assert BOOTLOADERS.get("bootloadHID").id == "bootloadhid-m32a"
-    assert BOOTLOADERS.get("USBasp", PARTS.get("m328p")).id == "usbasploader-m328p"
+    assert BOOTLOADERS.get("USBasp", PARTS.avr("m328p")).id == "usbasploader-m328p"
     for name, part in (("caterina", "m32u4"), ("atmel-dfu", None), ("caterina", "m328p"), ("caterin", None)):
         with pytest.raises(RefusedError) as caught:
-            BOOTLOADERS.get(name, None if part is None else PARTS.get(part))
+            BOOTLOADERS.get(name, None if part is None else PARTS.avr(part))
         assert caught.value.code is ErrorCode.UNKNOWN_BOOTLOADER
     with pytest.raises(RefusedError) as caught:
-        BOOTLOADERS.get("caterina", PARTS.get("m32u4"))
+        BOOTLOADERS.get("caterina", PARTS.avr("m32u4"))
     assert all(b.id in caught.value.hint for b in BOOTLOADERS if b.qmk == "caterina")
 
 
@@ -78,15 +78,15 @@ def test_qmk_names_need_the_part_and_sometimes_more():
 )
 def test_the_part_is_asked_for_where_it_decides(name, part, hint):
     with pytest.raises(RefusedError) as caught:
-        BOOTLOADERS.get(name, None if part is None else PARTS.get(part))
+        BOOTLOADERS.get(name, None if part is None else PARTS.avr(part))
     assert caught.value.hint.startswith(hint)
 
 
 def test_presets_of_a_part():
-    ids = {b.id for b in BOOTLOADERS.presets(PARTS.get("atmega328p"))}
+    ids = {b.id for b in BOOTLOADERS.presets(PARTS.avr("atmega328p"))}
     assert ids == {"usbasploader-m328p"}
     assert {"atmel-dfu-32u4", "caterina-micro", "halfkay-32u4"} <= {
-        b.id for b in BOOTLOADERS.presets(PARTS.get("m32u4"))
+        b.id for b in BOOTLOADERS.presets(PARTS.avr("m32u4"))
     }
 
 

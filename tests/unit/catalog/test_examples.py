@@ -84,7 +84,7 @@ def test_the_examples_cover_each_kind_of_the_guide():
 def test_the_example_keyboard_names_its_controller():
     content = (EXAMPLES / "keyboard.json").read_bytes()
     keyboard = read_keyboard("keyboard.json", content)
-    assert BOOTLOADERS.get(keyboard.bootloader or "", PARTS.get(keyboard.part)).id == "atmel-dfu-32u4"
+    assert BOOTLOADERS.get(keyboard.bootloader or "", PARTS.avr(keyboard.part)).id == "atmel-dfu-32u4"
     assert json.loads(content)["processor"] == "atmega32u4"
 
 

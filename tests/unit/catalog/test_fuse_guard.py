@@ -7,7 +7,7 @@ from ispd.catalog.fuse_guard import judge_fuses, judge_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, RefusedError
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
@@ -18,7 +18,7 @@ def judge(
     part: str, fuses: dict[MemoryKind, int], current: dict[MemoryKind, int] | None = None, **options: int
 ) -> list[tuple[str, str]]:
     """Findings as (level, bits), with the part's own presets known."""
-    chosen = PARTS.get(part)
+    chosen = PARTS.avr(part)
     findings = judge_fuses(chosen, fuses, current, known_presets(chosen, BOOTLOADERS), **options)
     return [(finding.level.value, finding.bits) for finding in findings]
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_written_is_an_error_and_not_a_question(part, fuses):
 
 def test_every_byte_of_every_part_is_judged_by_its_bits():
     """Exhaustive: refusal happens exactly when a bit that ends ISP is touched, for all 256 values of every fuse byte."""
-    for part in PARTS:
+    for part in PARTS.of(AvrPart):
         fatal = [part.bits[name] for name in ("rstdisbl", "dwen") if name in part.bits]
         for fuse in part.fuses:
             for value in range(256):
@@ -130,9 +130,9 @@ def test_every_byte_of_every_part_is_judged_by_its_bits():
 
 
 def test_lock_byte():
-    part, tiny = PARTS.get("atmega32u4"), PARTS.get("attiny85")
+    part, tiny = PARTS.avr("atmega32u4"), PARTS.avr("attiny85")
 
-    def levels(on: Part, lock: int, current: int | None = None, erase: bool = True) -> list[tuple[str, str]]:
+    def levels(on: AvrPart, lock: int, current: int | None = None, erase: bool = True) -> list[tuple[str, str]]:
         return [(finding.level.value, finding.bits) for finding in judge_lock(on, lock, current, erase=erase)]
 
     assert levels(part, 0xFF) == levels(part, 0x3F) == levels(part, 0x2F) == levels(part, 0xEF) == []

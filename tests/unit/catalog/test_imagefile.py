@@ -149,7 +149,7 @@ def test_a_bootloader_longer_than_its_section_is_told_with_its_address():
     parts = load_parts()
     assert told in inspect_image(plain, parts).findings
     with pytest.raises(RefusedError) as caught:
-        check_fit(parts.get("m328p"), MemoryKind.FLASH, plain.image)
+        check_fit(parts.avr("m328p"), MemoryKind.FLASH, plain.image)
     assert (caught.value.code, caught.value.facts.address) == (ErrorCode.IMAGE_DOES_NOT_FIT, 0x8000)
     for start_at, size_bytes in ((0, 0x8014), (0x7000, 4096), (0x5000, 0x8000), (0x1E000, 8192)):
         assert overrun([Span(start_at, start_at + size_bytes)]) == ""

@@ -81,7 +81,7 @@ def test_the_usual_controllers_are_in_the_catalog():
     parts = load_parts()
     bootloaders = load_bootloaders(parts)
     keyboard = read_keyboard("k.json", b'{"development_board": "elite_c"}')
-    assert bootloaders.get(keyboard.bootloader or "", parts.get(keyboard.part)).id == "atmel-dfu-32u4"
+    assert bootloaders.get(keyboard.bootloader or "", parts.avr(keyboard.part)).id == "atmel-dfu-32u4"
 
 
 @pytest.mark.parametrize(

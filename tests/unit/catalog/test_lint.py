@@ -12,7 +12,7 @@ from ispd.model.span import Span
 
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
-U4 = PARTS.get("atmega32u4")
+U4 = PARTS.avr("atmega32u4")
 L, H, E = MemoryKind.LFUSE, MemoryKind.HFUSE, MemoryKind.EFUSE
 DFU = {L: 0x5E, H: 0xD9, E: 0xF3}
 CATERINA = {L: 0xFF, H: 0xD8, E: 0xFB}
@@ -136,8 +136,8 @@ def test_where_a_bootloader_is_found():
     assert find_bootloader(U4, flush, start_record=0x7000) == 0x7000
     # a loader without a vector table, alone in its section
     assert find_bootloader(U4, Image((code(0x7E00, 500, b"\x11\x24"),))) == 0x7E00
-    assert find_bootloader(PARTS.get("attiny85"), Image((code(0x1E00, 100),))) is None
-    assert find_bootloader(PARTS.get("at90usb1286"), Image((code(0x1E000, 100),))) == 0x1E000
+    assert find_bootloader(PARTS.avr("attiny85"), Image((code(0x1E00, 100),))) is None
+    assert find_bootloader(PARTS.avr("at90usb1286"), Image((code(0x1E000, 100),))) == 0x1E000
 
 
 def test_image_and_fuses_are_a_pair():

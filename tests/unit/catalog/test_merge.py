@@ -15,7 +15,7 @@ from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, RefusedError
 from ispd.model.image import Image, Segment
 
-U4 = load_parts().get("atmega32u4")
+U4 = load_parts().avr("atmega32u4")
 EXAMPLES = Path(__file__).parents[3] / "config" / "examples" / "firmware"
 JUMP = b"\x0c\x94\x34\x12"
 FIRMWARE = JUMP + bytes(range(1, 251)) * 80

@@ -8,7 +8,7 @@ import pytest
 
 from ispd.catalog.parts import load_parts
 from ispd.errors import ConfigError, ErrorCode, RefusedError
-from ispd.model.part import MemoryKind, Signature
+from ispd.model.part import AvrPart, MemoryKind, Signature
 
 PARTS = load_parts()
 
@@ -16,14 +16,14 @@ PARTS = load_parts()
 def test_every_file_is_a_part_found_by_all_its_names():
     stems = {entry.name.removesuffix(".toml") for entry in (files("ispd.catalog") / "parts").iterdir()}
     assert [part.id for part in PARTS] == sorted(stems)
-    assert len(PARTS) == 37
+    assert len(PARTS.of(AvrPart)) == 37
     for part in PARTS:
-        assert PARTS.get(part.id) is PARTS.get(part.name) is PARTS.get(part.avrdude_id.upper()) is part
+        assert {PARTS.get(name.upper()).id for name in (part.name, *part.names)} == {part.id}
 
 
 def test_unknown_part_names_what_is_written_alike():
     with pytest.raises(RefusedError) as caught:
-        PARTS.get("atmega32u5")
+        PARTS.avr("atmega32u5")
     assert caught.value.code is ErrorCode.UNKNOWN_PART
     assert "atmega32u4" in caught.value.hint
 
@@ -40,7 +40,7 @@ def test_unknown_part_names_what_is_written_alike():
     ],
 )
 def test_signature_decides_up_to_twins(signature, ids):
-    found = PARTS.by_signature(Signature(bytes.fromhex(signature)))
+    found = PARTS.by_signature(Signature(bytes.fromhex(signature)), AvrPart)
     assert tuple(part.id for part in found) == ids
     assert all(set(part.twins) == set(ids) - {part.id} for part in found)
 
@@ -65,19 +65,21 @@ def test_signature_decides_up_to_twins(signature, ids):
     ],
 )
 def test_fuse_bits_stand_where_the_data_sheet_has_them(part, bits, memory, mask):
-    group = PARTS.get(part).bits[bits]
+    group = PARTS.avr(part).bits[bits]
     assert (group.memory, group.mask) == (memory, mask)
 
 
 def test_figures_of_the_atmega32u4():
-    part = PARTS.get("atmega32u4")
+    part = PARTS.avr("atmega32u4")
     assert part.boot is not None
     assert [part.boot.size_bytes(v) for v in (0x99, 0x9B, 0x9D, 0x9F)] == [4096, 2048, 1024, 512]
     assert [part.mask(kind) for kind in (MemoryKind.EFUSE, MemoryKind.LOCK, MemoryKind.FLASH)] == [0x0F, 0x3F, 0xFF]
     assert (part.times.flash_s, part.times.eeprom_s) == (0.0045, 0.009)
     assert part.factory_variants == ((0x52, 0x99, 0xFB),)
-    assert [p.id for p in PARTS if p.needs_extended_address] == ["atmega2560"]
-    assert {p.id for p in PARTS if not p.has_ready_poll} == {p.id for p in PARTS if not p.eeprom.is_paged}
+    assert [p.id for p in PARTS.of(AvrPart) if p.needs_extended_address] == ["atmega2560"]
+    assert {p.id for p in PARTS.of(AvrPart) if not p.has_ready_poll} == {
+        p.id for p in PARTS.of(AvrPart) if not p.eeprom.is_paged
+    }
 
 
 SHIPPED = (files("ispd.catalog") / "parts" / "atmega32u4.toml").read_text()
@@ -162,7 +164,7 @@ def test_an_overlay_adds_and_replaces(tmp_path: Path):
     (tmp_path / "atmega32u9.toml").write_text(text)
     parts = load_parts(tmp_path)
     assert len(parts) == len(PARTS) + 1
-    assert parts.get("atmega32u4").times.erase_s == 0.012
-    assert parts.get("m32u9").twins == ("atmega32u4",)
-    assert load_parts().get("atmega32u4").times.erase_s == 0.009
+    assert parts.avr("atmega32u4").times.erase_s == 0.012
+    assert parts.avr("m32u9").twins == ("atmega32u4",)
+    assert load_parts().avr("atmega32u4").times.erase_s == 0.009
     assert tomllib.loads(SHIPPED)["erase_us"] == 9000

@@ -17,7 +17,7 @@ from ispd.catalog.recipe import NamedBytes, RecipeOptions, build_recipe
 from ispd.errors import ErrorCode, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.report import ImageKind
 from ispd.model.span import Span
 
@@ -30,7 +30,7 @@ SKETCH = JUMP + b"\x33" * 2000
 
 # filler between sketch and bootloader, in one run of 32-byte records
 FILLED = {"caterina-leonardo", "caterina-micro"}
-PAIRS = [(b, PARTS.get(name)) for b in BOOTLOADERS for name in b.parts if b.qmk != "lufa-ms"]
+PAIRS = [(b, PARTS.avr(name)) for b in BOOTLOADERS for name in b.parts if b.qmk != "lufa-ms"]
 """LUFA's mass storage begins below every boot section: no address tells it from a firmware."""
 
 
@@ -85,7 +85,7 @@ def expected(bootloader: Bootloader, app: ImageFile) -> Image:
 @pytest.mark.parametrize("knows_part", [True, False])
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_firmware_and_a_bootloader_make_a_production_image(
-    bootloader: Bootloader, part: Part, knows_part: bool, order: int
+    bootloader: Bootloader, part: AvrPart, knows_part: bool, order: int
 ):
     app, loader = files(firmware(), vendors_file(bootloader))
     on = part if knows_part else None
@@ -108,11 +108,11 @@ def test_a_firmware_and_a_bootloader_make_a_production_image(
     assert bootloader.id in again.bootloaders
     assert part.id in again.parts_that_fit
     made_for = {name for known in map(BOOTLOADERS.get, again.bootloaders) for name in known.parts}
-    assert set(again.parts_that_fit) == made_for | {twin for name in made_for for twin in PARTS.get(name).twins}
+    assert set(again.parts_that_fit) == made_for | {twin for name in made_for for twin in PARTS.avr(name).twins}
 
 
 @pytest.mark.parametrize(("bootloader", "part"), PAIRS, ids=lambda value: value.id)
-def test_the_firmware_may_fill_what_the_bootloader_leaves_and_no_byte_more(bootloader: Bootloader, part: Part):
+def test_the_firmware_may_fill_what_the_bootloader_leaves_and_no_byte_more(bootloader: Bootloader, part: AvrPart):
     assert bootloader.section is not None
     loader = read_image(*vendors_file(bootloader))
     full, over = (read_image(*firmware(bootloader.section.start + more)) for more in (0, 1))
@@ -125,7 +125,7 @@ def test_the_firmware_may_fill_what_the_bootloader_leaves_and_no_byte_more(bootl
 
 
 @pytest.mark.parametrize(("bootloader", "part"), PAIRS, ids=lambda value: value.id)
-def test_a_bootloaders_file_is_named_and_a_production_job_has_nothing_to_remark(bootloader: Bootloader, part: Part):
+def test_a_bootloaders_file_is_named_and_a_production_job_has_nothing_to_remark(bootloader: Bootloader, part: AvrPart):
     content = vendors_file(bootloader)
     report = inspect_image(read_image(*content), PARTS, BOOTLOADERS)
     assert report.kind is (ImageKind.PRODUCTION if bootloader.image_is_combined else ImageKind.BOOTLOADER)

@@ -80,7 +80,7 @@ def test_the_lock_byte_comes_with_the_bootloader_unless_another_is_given():
     # without an erase nothing is opened: where the board has more bits closed, the job is refused there
     closed = build(bootloader="caterina-micro")
     assert (closed.lock, closed.erase) == (0x2F, False)
-    u4 = PARTS.get("m32u4")
+    u4 = PARTS.avr("m32u4")
     assert admit(closed, u4, BOOTLOADERS, {MemoryKind.LOCK: 0x3F}) == ()
     with pytest.raises(RefusedError, match="only a chip erase opens them") as caught:
         admit(closed, u4, BOOTLOADERS, {MemoryKind.LOCK: 0x0F})
@@ -172,17 +172,17 @@ def test_all_questions_are_asked_at_once_and_can_be_accepted():
 def test_without_a_part_the_checks_wait_for_the_board():
     recipe = build(files=(named("a.hex", 0, JUMP + b"\x11" * 0x3000),), hfuse=0x99)
     assert recipe.part is None
-    assert admit(recipe, PARTS.get("m32u4"), BOOTLOADERS) == ()
+    assert admit(recipe, PARTS.avr("m32u4"), BOOTLOADERS) == ()
     for part, code in (
         ("m328p", ErrorCode.FUSE_REFUSED),
         ("m8", ErrorCode.FUSE_CONFIRM),
         ("usb82", ErrorCode.FUSE_REFUSED),
     ):
         with pytest.raises(RefusedError) as caught:
-            admit(recipe, PARTS.get(part), BOOTLOADERS)
+            admit(recipe, PARTS.avr(part), BOOTLOADERS)
         assert caught.value.code is code
     with pytest.raises(RefusedError) as caught:
-        admit(build(files=files_of(recipe)), PARTS.get("m8"), BOOTLOADERS)
+        admit(build(files=files_of(recipe)), PARTS.avr("m8"), BOOTLOADERS)
     assert caught.value.code is ErrorCode.IMAGE_DOES_NOT_FIT
 
 
@@ -191,7 +191,7 @@ def files_of(recipe: Recipe) -> tuple[NamedBytes, ...]:
 
 
 def test_what_the_board_holds_now_answers_questions_and_decides_the_boot_section():
-    u4 = PARTS.get("m32u4")
+    u4 = PARTS.avr("m32u4")
     plain = build(files=(APP,))
     assert admit(plain, u4, BOOTLOADERS) == ()
     assert "no bootloader there" in admit(plain, u4, BOOTLOADERS, {L: 0xFF, H: 0xD8, E: 0xFB})[0]

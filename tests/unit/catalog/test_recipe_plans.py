@@ -352,14 +352,14 @@ def test_refusals(plans, files, options, code, told):
 
 
 def test_the_isp_half_is_at_ease_without_a_firmware():
-    part = PARTS.get("m32u4")
+    part = PARTS.avr("m32u4")
     recipe = build(PlanKind.CHAINED, APP, BOOT, bootloader="atmel-dfu-32u4", verify=VerifyScope.FULL)
     assert admit(recipe, part, BOOTLOADERS, {L: 0x62, H: 0x99, E: 0xFF, MemoryKind.LOCK: 0xFF}) == ()
     only = build(PlanKind.CHAIN_ONLY, APP, bootloader="atmel-dfu-32u4")
     # wrong fuses and closed lock bits are not a chain-only job's to judge
     assert admit(only, part, BOOTLOADERS, {L: 0x00, H: 0xFF, E: 0xFF, MemoryKind.LOCK: 0x00}) == ()
     with pytest.raises(RefusedError) as caught:
-        admit(only, PARTS.get("m328p"), BOOTLOADERS)
+        admit(only, PARTS.avr("m328p"), BOOTLOADERS)
     assert caught.value.code is ErrorCode.UNKNOWN_BOOTLOADER
 
 

@@ -17,7 +17,7 @@ L, H, E = MemoryKind.LFUSE, MemoryKind.HFUSE, MemoryKind.EFUSE
 
 
 def explain(part: str, fuses: dict[MemoryKind, int]) -> FuseReport:
-    chosen = PARTS.get(part)
+    chosen = PARTS.avr(part)
     return explain_fuses(chosen, fuses, known_presets(chosen, BOOTLOADERS))
 
 
@@ -61,7 +61,7 @@ def test_fuses_in_words(part, fuses, clock_hz, clock, brown_out, boot, preset):
     assert brown_out in report.brown_out
     assert boot in report.boot_section
     assert report.preset == preset
-    chosen = PARTS.get(part)
+    chosen = PARTS.avr(part)
     assert report.fuses == {f.memory.value: fuses.get(f.memory, f.default) for f in chosen.fuses}
     # every bit that exists is explained, once
     for fuse in chosen.fuses:
@@ -157,7 +157,7 @@ def test_bits_that_do_not_exist_are_masked_and_both_values_shown():
     ],
 )
 def test_lock_bits_in_words(part, lock, meanings):
-    chosen = PARTS.get(part)
+    chosen = PARTS.avr(part)
     bits = [b for b in explain_fuses(chosen, {}, lock=lock).bits if b.memory is MemoryKind.LOCK]
     assert len(bits) == len(meanings)
     assert all(words in bit.meaning for words, bit in zip(meanings, bits, strict=True))
@@ -170,11 +170,11 @@ def test_every_report_is_plain_data():
     reports += [explain(part.id, {}) for part in PARTS]
     for report in reports:
         assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(report)), type(report)) == report
-    u4 = describe_part(PARTS.get("m32u4"))
+    u4 = describe_part(PARTS.avr("m32u4"))
     assert (u4.signature, u4.boot_sizes) == ("1E 95 87", (512, 1024, 2048, 4096))
     assert u4.isp_pins == {"sck": "PB1", "copi": "PB2", "cipo": "PB3"}
     assert (u4.fuses, u4.fuse_masks["efuse"]) == ({"lfuse": 0x5E, "hfuse": 0x99, "efuse": 0xF3}, 0x0F)
-    assert describe_part(PARTS.get("t85")).boot_sizes == ()
+    assert describe_part(PARTS.avr("t85")).boot_sizes == ()
     dfu = describe_bootloader(BOOTLOADERS.get("atmel-dfu-usb128"))
     assert (dfu.chips, dfu.tool_max_bytes, dfu.application_start, dfu.by_hand) == ((), None, 0, "")
     uf2 = describe_bootloader(BOOTLOADERS.get("rp2040"))

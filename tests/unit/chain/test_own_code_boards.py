@@ -10,7 +10,7 @@ from ispd.chain.contract import ChainTool, ChainWork
 from ispd.chain.registry import load_tools, tool_for
 from ispd.errors import ErrorCode, IspdError, LinkClosedError, TargetError
 from ispd.model.image import Image
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.transport.contract import ToolOutcome, ToolRun, UsbDeviceAt, UsbLink
 from vbench.board import Board
 from vbench.board_faults import BoardFault, Vanishes
@@ -62,7 +62,7 @@ class Rig:
 
     def __init__(self, name: str, *faults: BoardFault, size_bytes: int = 5000, seed: int = 7, port: str = PORT) -> None:
         plan = work_for(name, Image(()))
-        assert plan.part is not None
+        assert isinstance(plan.part, AvrPart)
         self.part, self.bootloader = plan.part, plan.bootloader
         self.firmware = application_image(self.part, size_bytes, seed=seed, usb=APP)
         loader = bootloader_image(self.bootloader, self.part)
@@ -104,7 +104,7 @@ class Rig:
         assert not self.target.violations, [str(violation) for violation in self.target.violations]
 
 
-def fuses_into(loader: Image, part: Part) -> dict[MemoryKind, int]:
+def fuses_into(loader: Image, part: AvrPart) -> dict[MemoryKind, int]:
     """Return fuse bytes that start a part in its boot section; no vendor states any for the HID loaders."""
     assert part.boot is not None
     sections = (part.boot.min_bytes << 3, part.boot.min_bytes << 2, part.boot.min_bytes << 1, part.boot.min_bytes)
@@ -175,7 +175,7 @@ async def test_another_chip_under_the_same_id_is_not_written() -> None:
     ):
         rig = Rig(name)
         before = bytes(rig.target.flash)
-        wrong = ChainWork(part=PARTS.get("atmega644p"), bootloader=rig.bootloader, firmware=rig.firmware)
+        wrong = ChainWork(part=PARTS.avr("atmega644p"), bootloader=rig.bootloader, firmware=rig.firmware)
         async with rig.bench:
             await rig.shown()
             with pytest.raises(IspdError) as caught:

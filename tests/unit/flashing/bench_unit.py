@@ -11,7 +11,7 @@ from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.sck import SckStart
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.recipe import Recipe
 from ispd.programmers.contract import IspProgrammer
 from vbench.target import AvrTarget
@@ -82,5 +82,5 @@ def check_honest(target: AvrTarget, recipe: Recipe, outcome: UnitOutcome) -> Non
         assert outcome.failure.message
 
 
-def factory(part: Part, **changes: int) -> Mapping[MemoryKind, int]:
+def factory(part: AvrPart, **changes: int) -> Mapping[MemoryKind, int]:
     return {fuse.memory: changes.get(fuse.memory.value, fuse.default) for fuse in part.fuses}

@@ -9,7 +9,7 @@ import anyio
 
 from ispd.errors import LinkClosedError, LinkTimeoutError, RemoteProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, Monitor, ProgrammerIdentity
 from vbench.target import AvrTarget
@@ -44,7 +44,7 @@ class DirectProgrammer:
         self._faults = faults or {}
         self._sck_hz = sck_hz[0]
         self._is_closed = False
-        self._part: Part | None = None
+        self._part: AvrPart | None = None
         self._clocked_until = 0.0
         target.power_on(0.0, reset_active=False)
 
@@ -63,7 +63,7 @@ class DirectProgrammer:
                 self.target.power_off(anyio.current_time())
             raise error
 
-    async def enter(self, part: Part | None, sck_hz: int | None) -> int:
+    async def enter(self, part: AvrPart | None, sck_hz: int | None) -> int:
         await self._call("enter")
         clocks = self.capabilities.sck_hz
         limit_hz = clocks[0] if sck_hz is None else sck_hz
@@ -115,7 +115,7 @@ class DirectProgrammer:
         if self._part is not None and self._part.needs_extended_address:
             await self._send([bytes((0x4D, 0, address >> 17, 0))])
 
-    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+    async def write(self, part: AvrPart, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         assert part == self._part
         for done, page in enumerate(pages):
             if monitor.stop_requested:

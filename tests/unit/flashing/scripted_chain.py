@@ -18,7 +18,7 @@ from vbench.hardware import BenchHardware
 from vbench.virtual_time import VirtualClock
 
 PARTS = load_parts()
-PART = PARTS.get("atmega32u4")
+PART = PARTS.avr("atmega32u4")
 BOOTLOADERS = load_bootloaders(PARTS)
 LOADER = BOOTLOADERS.get("atmel-dfu", PART)
 PATH = "1-2.1"

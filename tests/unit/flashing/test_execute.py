@@ -46,12 +46,12 @@ NOTHING = Image(())
 
 
 def board(name: str = "attiny85", *faults: Fault, **options: object) -> AvrTarget:
-    return soil(AvrTarget(PARTS.get(name), faults=faults, **options))  # type: ignore[arg-type]  # options of AvrTarget
+    return soil(AvrTarget(PARTS.avr(name), faults=faults, **options))  # type: ignore[arg-type]  # options of AvrTarget
 
 
 def recipe(name: str = "attiny85", **changes: object) -> Recipe:
     """Write something into every memory."""
-    part = PARTS.get(name)
+    part = PARTS.avr(name)
     top = part.flash.size_bytes - part.flash.page_bytes
     default = {
         "flash": image((0, pattern(part.flash.page_bytes * 3 + 10)), (top, pattern(20, 3))),
@@ -69,7 +69,7 @@ def recipe(name: str = "attiny85", **changes: object) -> Recipe:
 async def test_every_memory_is_written_and_proved(name: str, bulk: frozenset[MemoryKind]) -> None:
     """With and without busy bit, EEPROM pages, extended addresses and bulk transfers; from a used, locked board."""
     target = board(name, lock=0xFC, unimplemented=0x00)
-    job = recipe(name, fuses={H: PARTS.get(name).fuses[1].default & ~0x08})
+    job = recipe(name, fuses={H: PARTS.avr(name).fuses[1].default & ~0x08})
     observer = RecordingObserver(every_page=True)
     outcome = await flash(DirectProgrammer(target, bulk=bulk), job, observer)
     assert (outcome.verdict, outcome.failure) == (Verdict.PASSED, None)

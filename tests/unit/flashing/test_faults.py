@@ -12,7 +12,7 @@ from tests.unit.flashing.recording_observer import RecordingObserver
 
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.recipe import Recipe
 from vbench.faults import Fault, GoesSilent, LostPage, NoisyReplies, ReadFlips, StuckBits
 from vbench.target import AvrTarget
@@ -20,7 +20,7 @@ from vbench.virtual_time import run_virtual, virtual
 
 NONE = frozenset[MemoryKind]()
 BULK = frozenset({MemoryKind.FLASH, MemoryKind.EEPROM})
-PART = PARTS.get("attiny85")
+PART = PARTS.avr("attiny85")
 JOB = Recipe(
     flash=image((0, pattern(150)), (0x1FC0, pattern(20, 3))),
     eeprom=image((1, b"\x10\x20\xff\x30\x40")),
@@ -163,7 +163,7 @@ def images(draw: st.DrawFn, size_bytes: int, longest: int) -> Image:
 
 
 @st.composite
-def recipes(draw: st.DrawFn, part: Part) -> Recipe:
+def recipes(draw: st.DrawFn, part: AvrPart) -> Recipe:
     free = {MemoryKind.LFUSE: 0x40, MemoryKind.HFUSE: 0x08, MemoryKind.EFUSE: 0x00}  # CKOUT and EESAVE do no harm here
     fuses = {
         fuse.memory: fuse.default & ~draw(st.sampled_from([0, free[fuse.memory]]))
@@ -183,7 +183,7 @@ def recipes(draw: st.DrawFn, part: Part) -> Recipe:
     )
 
 
-def faults(part: Part) -> st.SearchStrategy[tuple[Fault, ...]]:
+def faults(part: AvrPart) -> st.SearchStrategy[tuple[Fault, ...]]:
     flash_address = st.integers(0, 600)
     one = st.one_of(
         st.builds(
@@ -213,7 +213,7 @@ def faults(part: Part) -> st.SearchStrategy[tuple[Fault, ...]]:
 @given(data=st.data())
 def test_a_pass_is_never_wrong(data: st.DataObject) -> None:
     """Whatever recipe meets whatever board: passed means that all cells hold it; otherwise a failure says why."""
-    part = PARTS.get(data.draw(st.sampled_from(_NAMES)))
+    part = PARTS.avr(data.draw(st.sampled_from(_NAMES)))
     recipe = data.draw(recipes(part))
     chosen = data.draw(faults(part))
     used = data.draw(st.booleans())

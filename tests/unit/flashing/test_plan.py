@@ -52,7 +52,7 @@ def line(step: Step) -> str:
 
 
 def plan(name: str, recipe: Recipe, capabilities: Capabilities = ARDUINO, lock: int = 0xFF, **fuses: int) -> Plan:
-    part = PARTS.get(name)
+    part = PARTS.avr(name)
     return plan_unit(recipe, part, capabilities, TargetState(fuses=factory(part, **fuses), lock=lock))
 
 

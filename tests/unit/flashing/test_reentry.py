@@ -41,7 +41,7 @@ class Shaky(DirectProgrammer):
 
 
 def board(*faults: Fault, name: str = "atmega32u4", **options: object) -> AvrTarget:
-    return soil(AvrTarget(PARTS.get(name), faults=faults, **options))  # type: ignore[arg-type]  # options of AvrTarget
+    return soil(AvrTarget(PARTS.avr(name), faults=faults, **options))  # type: ignore[arg-type]  # options of AvrTarget
 
 
 def recipe(**changes: object) -> Recipe:

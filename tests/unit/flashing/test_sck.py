@@ -94,7 +94,7 @@ def test_what_fuses_allow(
     name: str, fuses: dict[str, int], least_hz: int, most_hz: int, safe_hz: int, best_hz: int
 ) -> None:
     """Crystal ranges by CKSEL (and CKOPT), divided by CKDIV8; a fifth below 12 MHz, a sixth from there on."""
-    part = PARTS.get(name)
+    part = PARTS.avr(name)
     found = clock_range(part, factory(part, **fuses))
     assert found == ClockRange(least_hz, most_hz)
     assert (found.safe_sck_hz, found.best_sck_hz) == (safe_hz, best_hz)
@@ -102,7 +102,7 @@ def test_what_fuses_allow(
 
 def test_reserved_clock_tells_nothing() -> None:
     """No promise, no guess; it counts as reachable, since refusing is the fuse guard's business."""
-    part = PARTS.get("atmega32u4")
+    part = PARTS.avr("atmega32u4")
     fuses = factory(part, lfuse=0xD1)
     assert clock_range(part, fuses) is None
     assert can_follow(part, fuses, 125_000)
@@ -115,7 +115,7 @@ def test_reserved_clock_tells_nothing() -> None:
 )
 def test_reach(fuses: int, slowest_hz: int, follows: bool) -> None:
     """A fourth of the target's clock is the end, strictly."""
-    part = PARTS.get("attiny85")
+    part = PARTS.avr("attiny85")
     assert can_follow(part, factory(part, lfuse=fuses), slowest_hz) is follows
 
 

@@ -20,7 +20,7 @@ from vbench.target import AvrTarget
 from vbench.virtual_time import run_virtual, virtual
 
 L, H, E = MemoryKind.LFUSE, MemoryKind.HFUSE, MemoryKind.EFUSE
-PART = PARTS.get("attiny85")
+PART = PARTS.avr("attiny85")
 JOB = Recipe(
     flash=image((0, pattern(150)), (0x1FC0, pattern(20, 3))),
     eeprom=image((1, b"\x10\x20\xff\x30\x40")),
@@ -35,7 +35,7 @@ class Station:
 
     def __init__(self, flavour: Flavour, *faults: ProgrammerFault, part: str = "attiny85") -> None:
         self.hardware = BenchHardware()
-        self.board = soil(AvrTarget(PARTS.get(part), lock=0xFC))
+        self.board = soil(AvrTarget(PARTS.avr(part), lock=0xFC))
         self.emulator = SerialProgrammer(flavour, target=self.board, faults=faults)
         self.hardware.add("P1", self.emulator)
         self._usb = usb_identity_of(flavour)

@@ -30,7 +30,7 @@ class Unwatched:
 
 
 def board(*faults: Fault, name: str = "atmega32u4", lock: int = 0xFF) -> AvrTarget:
-    return soil(AvrTarget(PARTS.get(name), faults=faults, lock=lock, unimplemented=0x00))
+    return soil(AvrTarget(PARTS.avr(name), faults=faults, lock=lock, unimplemented=0x00))
 
 
 @pytest.mark.parametrize(

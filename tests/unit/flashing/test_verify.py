@@ -8,7 +8,7 @@ from ispd.flashing.verify import Mismatch, bits_error, bits_note, cells_error, c
 from ispd.model.image import Segment
 from ispd.model.part import MemoryKind
 
-PART = PARTS.get("at90usb1286")
+PART = PARTS.avr("at90usb1286")
 WANTED = pattern(1024)
 
 

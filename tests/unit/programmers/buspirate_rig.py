@@ -37,7 +37,7 @@ __all__ = [
 
 V3, V4 = BusPirateHardware.V3, BusPirateHardware.V4
 PARTS = load_parts()
-U4 = PARTS.get("atmega32u4")
+U4 = PARTS.avr("atmega32u4")
 PORT = "A1"
 FAST_FUSES = {MemoryKind.LFUSE: 0xDE}
 """A 16 MHz crystal without division: SCK up to 2.67 MHz."""

@@ -20,7 +20,7 @@ from vbench.target import AvrTarget
 
 __all__ = ["CODE", "PAGES", "PORT", "U4", "Rig", "rig"]
 
-U4 = load_parts().get("atmega32u4")
+U4 = load_parts().avr("atmega32u4")
 CODE = random.Random(1).randbytes(8 * 128)
 PAGES = [Segment(at, CODE[at : at + 128]) for at in range(0, len(CODE), 128)]
 PORT = "A1"

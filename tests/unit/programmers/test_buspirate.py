@@ -88,9 +88,9 @@ def test_the_rate_follows_the_clock_where_bytes_pass_straight_on(firmware: str) 
 
 @virtual
 async def test_entering_again_latches_new_clock_fuses() -> None:
-    place = rig(target=AvrTarget(PARTS.get("atmega328p")))
+    place = rig(target=AvrTarget(PARTS.avr("atmega328p")))
     programmer = await place.open()
-    part = PARTS.get("atmega328p")
+    part = PARTS.avr("atmega328p")
     await programmer.enter(part, 200_000)
     await programmer.transfer([avr_isp.write_fuse(MemoryKind.LFUSE, 0xE2)])
     await anyio.sleep(0.01)

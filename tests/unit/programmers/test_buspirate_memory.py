@@ -107,7 +107,7 @@ def test_no_command_that_moves_reset_or_goes_unanswered_is_ever_sent(firmware: s
 @pytest.mark.parametrize("name", ["at90usb1286", "atmega2560", "atmega1284p"])
 @pytest.mark.parametrize("hardware", BusPirateHardware)
 def test_flash_above_64_kib_is_written_and_read_where_it_belongs(name: str, hardware: BusPirateHardware) -> None:
-    part = PARTS.get(name)
+    part = PARTS.avr(name)
     size, page = part.flash.size_bytes, part.flash.page_bytes
 
     async def session() -> None:
@@ -137,7 +137,7 @@ def test_flash_above_64_kib_is_written_and_read_where_it_belongs(name: str, hard
 
 @pytest.mark.parametrize("firmware", ["6.1", "8.0"])
 def test_a_part_without_a_busy_bit_is_given_its_time(firmware: str) -> None:
-    part = PARTS.get("atmega32a")
+    part = PARTS.avr("atmega32a")
 
     async def session() -> None:
         target = AvrTarget(part, fuses={MemoryKind.LFUSE: 0xE4})

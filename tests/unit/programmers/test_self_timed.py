@@ -10,14 +10,14 @@ from tests.conformance.beds import Watch
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, LocalProtocolError, TargetError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.programmers.self_timed import SelfTimedWrites
 from ispd.wire import avr_isp
 from ispd.wire.avr_isp import WordAddress
 from vbench.virtual_time import virtual
 
-PAGED = load_parts().get("atmega32u4")
-BLIND = load_parts().get("atmega8")
+PAGED = load_parts().avr("atmega32u4")
+BLIND = load_parts().avr("atmega8")
 
 
 class BusyTarget:
@@ -110,7 +110,7 @@ async def test_a_cancelled_task_goes_only_when_the_target_is_ready() -> None:
     ],
 )
 @virtual
-async def test_eeprom_goes_by_pages_where_they_are_whole(part: Part, segment: Segment, instructions: str) -> None:
+async def test_eeprom_goes_by_pages_where_they_are_whole(part: AvrPart, segment: Segment, instructions: str) -> None:
     target = BusyTarget(0.004)
     watch = Watch()
     assert await SelfTimedWrites(part, target.send).write_eeprom([segment], watch) == 1

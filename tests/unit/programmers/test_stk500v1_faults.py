@@ -101,7 +101,7 @@ async def test_misuse_is_refused_before_a_byte_is_sent() -> None:
         await programmer.write(U4, MemoryKind.FLASH, PAGES, Watch())
     await programmer.enter(U4, None)
     received = place.board.mcu.received
-    other = load_parts().get("atmega328p")
+    other = load_parts().avr("atmega328p")
     for part, memory, pages in (
         (other, MemoryKind.FLASH, PAGES),
         (U4, MemoryKind.FLASH, [Segment(2, bytes(128))]),

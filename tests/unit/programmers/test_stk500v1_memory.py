@@ -95,7 +95,7 @@ async def test_one_port_serves_board_after_board_without_resetting_the_programme
 @pytest.mark.parametrize(("flavour", "baud"), [(Flavour.UART, 19200), (Flavour.UART, 1_000_000)])
 @pytest.mark.parametrize("name", ["atmega2560", "attiny85", "at90usb1286", "atmega328p"])
 def test_parts_of_all_sizes_by_blocks_and_by_loads(name: str, flavour: Flavour, baud: int) -> None:
-    part = load_parts().get(name)
+    part = load_parts().avr(name)
 
     @virtual
     async def session() -> None:
@@ -124,7 +124,7 @@ def test_parts_of_all_sizes_by_blocks_and_by_loads(name: str, flavour: Flavour, 
 
 @virtual
 async def test_an_extended_address_set_by_the_caller_is_not_mistaken_for_ours() -> None:
-    part = load_parts().get("atmega2560")
+    part = load_parts().avr("atmega2560")
     target = AvrTarget(part)
     bench = BenchHardware()
     bench.add(PORT, SerialProgrammer(Flavour.UART, target=target))

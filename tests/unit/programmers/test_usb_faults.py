@@ -23,7 +23,7 @@ from vbench.usbasp_firmware import UsbAspFirmware
 from vbench.usbtiny import UsbTiny
 from vbench.virtual_time import run_virtual
 
-PART = load_parts().get("atmega32u4")
+PART = load_parts().avr("atmega32u4")
 PAGES = [Segment(at, bytes(at % 251 ^ index for index in range(128))) for at in (0x0000, 0x0080, 0x7F80)]
 SETTINGS = Segment(6, b"\x01\x02\x03\x04\x05\x06\x07\x08")
 SPI_REQUESTS = {usbtiny.DRIVER.kind: 7, usbasp.DRIVER.kind: 3}

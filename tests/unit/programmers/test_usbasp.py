@@ -156,7 +156,7 @@ async def test_a_keyboard_in_usbasploader_is_found_out_and_neither_written_nor_s
 @virtual
 async def test_the_emulated_loader_is_found_out_too() -> None:
     bench = BenchHardware()
-    loader = UsbAspLoader(PARTS.get("atmega32a"))
+    loader = UsbAspLoader(PARTS.avr("atmega32a"))
     bench.add("A1", loader)
     assert DRIVER.claims(loader.usb)
     with pytest.raises(ProgrammerError) as refused:

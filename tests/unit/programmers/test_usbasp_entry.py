@@ -130,7 +130,7 @@ async def test_3_mhz_is_believed_only_when_it_is_faster(is_true: bool) -> None:
     assert isinstance(place.board, UsbAsp)
     release = replace(place.board.release, has_3_mhz=is_true)
     place.board._release = place.board.isp._release = release
-    fast = AvrTarget(PARTS.get("atmega32u4"), fuses=FAST_CLOCK, circuit=Circuit(crystal_hz=20e6))
+    fast = AvrTarget(PARTS.avr("atmega32u4"), fuses=FAST_CLOCK, circuit=Circuit(crystal_hz=20e6))
     place.bench.remove("A1")
     place.bench.insert("A1", fast)
     programmer = await place.open()

@@ -162,6 +162,6 @@ async def test_pages_and_memories_that_do_not_exist_are_refused() -> None:
     with pytest.raises(LocalProtocolError):
         await programmer.read(MemoryKind.LFUSE, Span(0, 1), Watch())
     with pytest.raises(LocalProtocolError):
-        await programmer.write(PARTS.get("atmega8"), MemoryKind.FLASH, [], Watch())
+        await programmer.write(PARTS.avr("atmega8"), MemoryKind.FLASH, [], Watch())
     await programmer.leave()
     place.check()

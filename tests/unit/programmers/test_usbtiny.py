@@ -10,7 +10,7 @@ from tests.unit.programmers.usb_rig import Rig
 from ispd.catalog.parts import load_parts
 from ispd.errors import ErrorCode, LocalProtocolError, ProgrammerError, RemoteProtocolError, TargetError
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import IspProgrammer
 from ispd.programmers.usbtiny import DRIVER
@@ -27,17 +27,17 @@ FAST_CLOCK = {MemoryKind.LFUSE: 0xFF}
 
 
 def rig(name: str = "atmega32u4", *faults: Fault) -> Rig:
-    part = load_parts().get(name)
+    part = load_parts().avr(name)
     target = AvrTarget(part, fuses=FAST_CLOCK, faults=faults)
     return Rig(DRIVER, UsbTiny(target=target, tau_s=0.0002, stretch=1.0), target)
 
 
-async def erase(programmer: IspProgrammer, part: Part) -> None:
+async def erase(programmer: IspProgrammer, part: AvrPart) -> None:
     await programmer.transfer([avr_isp.chip_erase()])
     await anyio.sleep(part.times.erase_s)
 
 
-def pages_of(part: Part, data: bytes, start: int = 0) -> list[Segment]:
+def pages_of(part: AvrPart, data: bytes, start: int = 0) -> list[Segment]:
     size = part.flash.page_bytes
     return [Segment(start + at, data[at : at + size]) for at in range(0, len(data), size)]
 
@@ -69,7 +69,7 @@ def test_bootloaders_that_borrow_the_protocol_are_not_claimed(
 
 @virtual
 async def test_a_board_in_its_bootloader_is_refused_though_it_was_configured() -> None:
-    target = AvrTarget(load_parts().get("atmega32u4"))
+    target = AvrTarget(load_parts().avr("atmega32u4"))
     trinket = UsbIdentity(vendor_id=0x1781, product_id=0x0C9F, product="Adafruit Trinket")
     place = Rig(DRIVER, UsbTiny(target=target), target, usb=trinket)
     with pytest.raises(ProgrammerError) as refused:
@@ -94,7 +94,7 @@ async def test_opening_releases_a_target_that_an_earlier_run_left_in_reset() -> 
 @pytest.mark.parametrize("model", UsbTinyModel)
 @virtual
 async def test_every_make_is_opened_and_entered(model: UsbTinyModel) -> None:
-    target = AvrTarget(load_parts().get("atmega32u4"), fuses=FAST_CLOCK)
+    target = AvrTarget(load_parts().avr("atmega32u4"), fuses=FAST_CLOCK)
     board = UsbTiny(model, target=target)
     place = Rig(DRIVER, board, target)
     assert DRIVER.claims(board.usb)
@@ -306,6 +306,6 @@ async def test_pages_and_memories_that_do_not_exist_are_refused() -> None:
     with pytest.raises(LocalProtocolError):
         await programmer.read(MemoryKind.LFUSE, Span(0, 1), Watch())
     with pytest.raises(LocalProtocolError):
-        await programmer.write(load_parts().get("atmega8"), MemoryKind.FLASH, [], Watch())
+        await programmer.write(load_parts().avr("atmega8"), MemoryKind.FLASH, [], Watch())
     await programmer.leave()
     place.check()

@@ -5,7 +5,7 @@ from tests.unit.programmers.usb_rig import Rig
 
 from ispd.catalog.parts import load_parts
 from ispd.model.image import Segment
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.programmers.contract import IspProgrammer
 from ispd.programmers.usbasp import DRIVER
 from ispd.wire import avr_isp
@@ -51,16 +51,16 @@ def rig(
     fuses: dict[MemoryKind, int] = FAST_CLOCK,
     slow_jumper: bool = False,
 ) -> Rig:
-    target = AvrTarget(PARTS.get(name), fuses=fuses, faults=faults)
+    target = AvrTarget(PARTS.avr(name), fuses=fuses, faults=faults)
     return Rig(DRIVER, UsbAsp(firmware, target=target, slow_jumper=slow_jumper), target)
 
 
-async def erase(programmer: IspProgrammer, part: Part) -> None:
+async def erase(programmer: IspProgrammer, part: AvrPart) -> None:
     await programmer.transfer([avr_isp.chip_erase()])
     await anyio.sleep(part.times.erase_s)
 
 
-def pages_of(part: Part, data: bytes, start: int = 0) -> list[Segment]:
+def pages_of(part: AvrPart, data: bytes, start: int = 0) -> list[Segment]:
     size = part.flash.page_bytes
     return [Segment(start + at, data[at : at + size]) for at in range(0, len(data), size)]
 

@@ -28,7 +28,7 @@ SLOWED = Recipe(flash=RECIPE.flash, fuses={L: 0xE4}, accept_fuses=True)
 
 def board(*faults: Fault, name: str = "atmega32u4", lfuse: int | None = None, crystal_hz: float = 16e6) -> AvrTarget:
     fuses = {} if lfuse is None else {L: lfuse}
-    return AvrTarget(PARTS.get(name), faults=faults, fuses=fuses, circuit=Circuit(crystal_hz=crystal_hz))
+    return AvrTarget(PARTS.avr(name), faults=faults, fuses=fuses, circuit=Circuit(crystal_hz=crystal_hz))
 
 
 def notes(unit: Unit) -> str:

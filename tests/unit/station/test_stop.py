@@ -34,7 +34,7 @@ class SlowDriver(UsbTinyDriver):
 @virtual
 async def test_a_board_that_was_cut_short_is_flashed_again_by_the_next_daemon(tmp_path: Path, kind: str) -> None:
     """Also for a job without count: it is not through with a slot whose board it left half written."""
-    target = AvrTarget(PARTS.get("atmega32u4"))
+    target = AvrTarget(PARTS.avr("atmega32u4"))
     async with workbench(tmp_path, kind, target=target) as bench:
         job = await bench.enqueue(RECIPE)
         async for event in bench.events:
@@ -43,7 +43,7 @@ async def test_a_board_that_was_cut_short_is_flashed_again_by_the_next_daemon(tm
     assert not target.in_reset
     assert bytes(target.flash[: len(CONTENT)]) != CONTENT, "stopped before it was through"
 
-    again = AvrTarget(PARTS.get("atmega32u4"))  # the same board; a target keeps the time of its bench
+    again = AvrTarget(PARTS.avr("atmega32u4"))  # the same board; a target keeps the time of its bench
     again.flash[:] = target.flash
     async with workbench(tmp_path, kind, target=again) as bench:
         ended = await bench.ended(job)

@@ -10,7 +10,7 @@ from tests.unit.station.workbench import PARTS, Workbench, programmer, workbench
 from ispd.errors import ErrorCode
 from ispd.model.image import Image, Segment
 from ispd.model.job import JobState, Verdict
-from ispd.model.part import MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.recipe import Recipe
 from ispd.model.station import SlotAction, SlotState
 from ispd.programmers.contract import IspProgrammer, Monitor
@@ -30,7 +30,7 @@ class Faulty(UsbTinyProgrammer):
 
     has_written = False
 
-    async def write(self, part: Part, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
+    async def write(self, part: AvrPart, memory: MemoryKind, pages: Sequence[Segment], monitor: Monitor) -> int:
         if not Faulty.has_written:
             Faulty.has_written = True
             raise ZeroDivisionError
@@ -62,7 +62,7 @@ class HangingDriver(UsbTinyDriver):
 @virtual
 async def test_a_bug_during_a_unit_is_its_verdict_and_the_slot_works_on(tmp_path: Path) -> None:
     """The record is closed, its job ends, the board is let go, and the next board is flashed."""
-    target = AvrTarget(PARTS.get("atmega32u4"))
+    target = AvrTarget(PARTS.avr("atmega32u4"))
     Faulty.has_written = False
     async with workbench(tmp_path, "usbtiny", drivers={"usbtiny": FaultyDriver()}) as bench:
         unit = await bench.once(target, RECIPE)
@@ -93,7 +93,7 @@ async def test_a_device_that_hangs_when_it_is_pulled_holds_up_no_other_slot(tmp_
 
 @virtual
 async def test_a_caller_that_leaves_while_a_programmer_blinks_leaves_no_board_in_reset(tmp_path: Path) -> None:
-    target = AvrTarget(PARTS.get("atmega32u4"))
+    target = AvrTarget(PARTS.avr("atmega32u4"))
     async with workbench(tmp_path, "usbtiny", target=target) as bench:
         await become(bench, {"A1": SlotState.IDLE}, within_s=2)
         async with anyio.create_task_group() as caller:
@@ -112,7 +112,7 @@ async def test_a_slot_that_was_switched_off_and_on_again_while_it_waited_flashes
         await become(bench, {"A1": SlotState.WAITING}, within_s=2)
         for action in (SlotAction.DISABLE, SlotAction.ENABLE):  # both before the slot takes note of either
             await bench.station.set_slot("A1", action)
-        bench.insert(AvrTarget(PARTS.get("atmega32u4")))
+        bench.insert(AvrTarget(PARTS.avr("atmega32u4")))
         assert (await bench.next_unit()).verdict is Verdict.PASSED
         assert (await bench.ended(job)).state is JobState.DONE
 
@@ -123,7 +123,7 @@ async def test_a_slot_that_is_switched_off_as_its_board_is_taken_out_has_no_trou
     async with workbench(tmp_path, "stk500v1") as bench:
         await bench.enqueue(RECIPE, count=1000)
         for at_ms in range(0, 400, 10):
-            bench.insert(AvrTarget(PARTS.get("atmega32u4")))
+            bench.insert(AvrTarget(PARTS.avr("atmega32u4")))
             await bench.next_unit()
             bench.remove()
             await anyio.sleep(at_ms / 1000)

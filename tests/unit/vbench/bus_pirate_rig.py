@@ -78,7 +78,7 @@ class Pirate(SerialEnd[BusPirate]):
 
 def make_target(part: str = "atmega32u4", **options: object) -> AvrTarget:
     """Return a factory-fresh target."""
-    return AvrTarget(PARTS.get(part), **options)  # type: ignore[arg-type]  # passed through
+    return AvrTarget(PARTS.avr(part), **options)  # type: ignore[arg-type]  # passed through
 
 
 def make_pirate(hardware: BusPirateHardware = V3, firmware: str | None = None, **options: object) -> Pirate:

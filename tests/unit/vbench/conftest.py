@@ -17,7 +17,7 @@ def parts() -> Parts:
 @pytest.fixture
 def make_bus(parts: Parts) -> Callable[..., Bus]:
     def make(part: str = "atmega32u4", *, sck_hz: float = SCK_HZ, entered: bool = True, **options: object) -> Bus:
-        bus = Bus(AvrTarget(parts.get(part), **options), sck_hz=sck_hz)  # type: ignore[arg-type]  # passed through
+        bus = Bus(AvrTarget(parts.avr(part), **options), sck_hz=sck_hz)  # type: ignore[arg-type]  # passed through
         if entered:
             assert bus.enter()
         return bus

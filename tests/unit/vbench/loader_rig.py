@@ -18,7 +18,7 @@ def make_chip(
     parts: Parts, part: str = "atmega32u4", *, section_bytes: int = 4096, lock: int = 0x2F, application: bytes = b""
 ) -> Chip:
     """Make a chip whose boot section is full and locked, as vendors do it."""
-    target = AvrTarget(parts.get(part), lock=lock)
+    target = AvrTarget(parts.avr(part), lock=lock)
     size = len(target.flash)
     section = Span(size - section_bytes, size)
     target.flash[section.start :] = bytes([LOADER_BYTE]) * section_bytes

@@ -16,7 +16,7 @@ MakeHost = Callable[..., Host]
 @pytest.fixture
 def make_host(parts: Parts) -> MakeHost:
     def make(part: str | None = "atmega32u4", **options: object) -> Host:
-        target = AvrTarget(parts.get(part), **options) if part else None  # type: ignore[arg-type]  # passed through
+        target = AvrTarget(parts.avr(part), **options) if part else None  # type: ignore[arg-type]  # passed through
         return Host(SerialProgrammer(target=target))
 
     return make

@@ -44,7 +44,7 @@ class Maker:
     """Boards with an ATmega32U4."""
 
     def __init__(self, parts: Parts, bootloaders: Bootloaders) -> None:
-        self.part = parts.get("atmega32u4")
+        self.part = parts.avr("atmega32u4")
         self.bootloaders = bootloaders
         self.application = application_image(self.part, APP_BYTES, seed=1, usb=APP)
 

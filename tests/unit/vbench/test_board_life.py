@@ -12,7 +12,7 @@ from vbench.target import AvrTarget
 
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
-CHIP = PARTS.get("atmega32u4")
+CHIP = PARTS.avr("atmega32u4")
 LOADERS = ["atmel-dfu-32u4", "qmk-dfu-32u4", "caterina-promicro16", "caterina-leonardo", "halfkay-32u4"]
 APPLICATION = application_image(CHIP, 1000, usb="1209:0001")
 

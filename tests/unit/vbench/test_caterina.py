@@ -207,7 +207,7 @@ def test_builds_are_told_by_their_ids(parts: Parts) -> None:
 def test_on_a_board_from_a_blank_chip_to_its_application(parts: Parts) -> None:
     """After ISP a single reset leads a blank SparkFun board into its loader, 750 ms later than an Arduino one."""
     bootloader = load_bootloaders(parts).get("caterina-promicro16")
-    part = parts.get("atmega32u4")
+    part = parts.avr("atmega32u4")
     target = AvrTarget(part, fuses=dict(bootloader.fuses), lock=0x2F)
     for segment in bootloader_image(bootloader, part).segments:
         target.flash[segment.start : segment.span.stop] = segment.data

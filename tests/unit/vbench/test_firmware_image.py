@@ -9,22 +9,22 @@ from ispd.catalog.lint import boot_starts, check_image, check_pair, find_bootloa
 from ispd.catalog.parts import load_parts
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from vbench.firmware_image import FirmwareKind, application_image, bootloader_image, find_firmware
 
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
 ALL = [
-    pytest.param(bootloader, PARTS.get(name), id=f"{bootloader.id}-{name}")
+    pytest.param(bootloader, PARTS.avr(name), id=f"{bootloader.id}-{name}")
     for bootloader in BOOTLOADERS
     if not bootloader.is_any
     for name in bootloader.parts
-    if bootloader.section is not None and bootloader.section.start in boot_starts(PARTS.get(name))
+    if bootloader.section is not None and bootloader.section.start in boot_starts(PARTS.avr(name))
 ]
 """LUFA's mass storage loader is larger than any boot section."""
 
 
-def cells(part: Part, *images: Image) -> bytearray:
+def cells(part: AvrPart, *images: Image) -> bytearray:
     flash = bytearray(b"\xff" * part.flash.size_bytes)
     for segment in (segment for image in images for segment in image.segments):
         flash[segment.start : segment.span.stop] = segment.data
@@ -32,7 +32,7 @@ def cells(part: Part, *images: Image) -> bytearray:
 
 
 @pytest.mark.parametrize(("bootloader", "part"), ALL)
-def test_the_catalog_recognises_every_bootloader(bootloader: Bootloader, part: Part) -> None:
+def test_the_catalog_recognises_every_bootloader(bootloader: Bootloader, part: AvrPart) -> None:
     image = bootloader_image(bootloader, part)
     assert bootloader.section is not None
     assert image.span in bootloader.section
@@ -48,7 +48,7 @@ def test_the_catalog_recognises_every_bootloader(bootloader: Bootloader, part: P
 
 
 @pytest.mark.parametrize(("bootloader", "part"), ALL)
-def test_a_firmware_below_a_bootloader_passes_the_checks(bootloader: Bootloader, part: Part) -> None:
+def test_a_firmware_below_a_bootloader_passes_the_checks(bootloader: Bootloader, part: AvrPart) -> None:
     firmware = application_image(part, 5000 if part.flash.size_bytes > 8192 else 1500, usb="1209:BEEF")
     both = Image.of([*firmware.segments, *bootloader_image(bootloader, part).segments])
     assert check_image(part, both, bootloader.fuses) == ()
@@ -60,7 +60,7 @@ def test_a_firmware_below_a_bootloader_passes_the_checks(bootloader: Bootloader,
 
 @given(address=st.integers(0, 1999), mask=st.integers(1, 255))
 def test_one_wrong_bit_is_noticed(address: int, mask: int) -> None:
-    part = PARTS.get("atmega32u4")
+    part = PARTS.avr("atmega32u4")
     flash = cells(part, application_image(part, 2000, seed=7))
     flash[address] ^= mask
     facts = find_firmware(flash, 0)
@@ -68,7 +68,7 @@ def test_one_wrong_bit_is_noticed(address: int, mask: int) -> None:
 
 
 def test_seeds_make_other_images_of_the_same_shape() -> None:
-    part = PARTS.get("atmega32u4")
+    part = PARTS.avr("atmega32u4")
     one, other = (application_image(part, 4000, seed=seed).segments[0].data for seed in (1, 2))
     assert sum(a != b for a, b in zip(one[200:], other[200:], strict=True)) > 3700
     assert one == application_image(part, 4000, seed=1).segments[0].data
@@ -76,7 +76,7 @@ def test_seeds_make_other_images_of_the_same_shape() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    part, other = PARTS.get("atmega32u4"), PARTS.get("atmega328p")
+    part, other = PARTS.avr("atmega32u4"), PARTS.avr("atmega328p")
     loader = BOOTLOADERS.get("atmel-dfu-32u4")
     with pytest.raises(ValueError, match="no bootloader"):
         bootloader_image(loader, other)

@@ -34,7 +34,7 @@ def start(parts: Parts) -> Start:
         name: str, *, old: bytes = b"", lock: int = 0xFF, fuses: dict[MemoryKind, int] | None = None
     ) -> AsyncIterator[tuple[BenchHardware, AvrTarget, FlipHost]]:
         loader = bootloaders.get(name)
-        part = parts.get(loader.parts[0])
+        part = parts.avr(loader.parts[0])
         target = AvrTarget(part, fuses={**loader.fuses, **(fuses or {})}, lock=lock)
         for segment in bootloader_image(loader, part).segments:
             target.flash[segment.start : segment.span.stop] = segment.data
@@ -120,7 +120,7 @@ async def test_blank_checks_answer_in_another_byte_order(start: Start) -> None:
 
 @virtual
 async def test_pages_above_64_kib(start: Start, parts: Parts) -> None:
-    image = application_image(parts.get("at90usb1286"), 0x11000, seed=2).segments[0].data
+    image = application_image(parts.avr("at90usb1286"), 0x11000, seed=2).segments[0].data
     async with start(LARGE) as (_, target, flip):
         await flip.erase()
         await flip.write_all(image)
@@ -153,7 +153,7 @@ async def test_eeprom_and_parts_of_pages(start: Start) -> None:
 
 @virtual
 async def test_ways_to_start(start: Start, parts: Parts) -> None:
-    image = application_image(parts.get("atmega32u4"), 2000, usb="FEED:0002").segments[0].data
+    image = application_image(parts.avr("atmega32u4"), 2000, usb="FEED:0002").segments[0].data
     for name, command, app_s in (
         (ATMEL, b"\x04\x03\x00", 0.26),
         (ATMEL, b"\x04\x03\x01\0\0", 0.26),

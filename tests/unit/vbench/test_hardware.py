@@ -23,7 +23,7 @@ MakeTarget = Callable[[], AvrTarget]
 
 @pytest.fixture
 def make_target(parts: Parts) -> MakeTarget:
-    return lambda: AvrTarget(parts.get("atmega32u4"))
+    return lambda: AvrTarget(parts.avr("atmega32u4"))
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ PAGE = bytes(range(128))
 @pytest.fixture
 def make_host(parts: Parts) -> Callable[..., Host]:
     def make(flavour: Flavour = Flavour.UART, **options: object) -> Host:
-        target = AvrTarget(parts.get("atmega32u4"))
+        target = AvrTarget(parts.avr("atmega32u4"))
         return Host(SerialProgrammer(flavour, target=target, **options))  # type: ignore[arg-type]
 
     return make
@@ -224,7 +224,7 @@ SCRIPT = (
 
 def outcome(chunks: list[tuple[bytes, float]], looks: list[float], flavour: Flavour) -> tuple[object, ...]:
     """Feed chunks at their times, looking at the board in between; return all that can be observed afterwards."""
-    target = AvrTarget(load_parts().get("atmega32u4"), seed=9)
+    target = AvrTarget(load_parts().avr("atmega32u4"), seed=9)
     programmer = SerialProgrammer(flavour, target=target, auto_reset=False)
     programmer.opened(0.0, baud=19200)
     replies = bytearray()

@@ -52,7 +52,7 @@ def ask(descriptor: int, data: bytes, count: int) -> bytes:
 
 
 def test_survives_being_closed_and_opened_again(parts: Parts) -> None:
-    target = AvrTarget(parts.get("atmega32u4"))
+    target = AvrTarget(parts.avr("atmega32u4"))
     with PtyBoard(SerialProgrammer(target=target), time_scale=FAST) as board:
         for _ in range(3):
             with terminal(board.path) as port:
@@ -62,14 +62,14 @@ def test_survives_being_closed_and_opened_again(parts: Parts) -> None:
         assert removed is target
         with terminal(board.path) as port:
             assert ask(port, b"u ", 5) == b"\x14\xff\xff\xff\x10"
-        board.insert(AvrTarget(parts.get("atmega8a")))
+        board.insert(AvrTarget(parts.avr("atmega8a")))
         with terminal(board.path) as port:
             ask(port, b"Q P ", 4)
             assert ask(port, b"u ", 5) == b"\x14\x1e\x93\x07\x10"
 
 
 def test_keeps_the_pace_of_the_line(parts: Parts) -> None:
-    with PtyBoard(SerialProgrammer(target=AvrTarget(parts.get("atmega32u4")))) as board, terminal(board.path) as port:
+    with PtyBoard(SerialProgrammer(target=AvrTarget(parts.avr("atmega32u4")))) as board, terminal(board.path) as port:
         ask(port, b"P ", 2)
         began = time.monotonic()
         ask(port, b"U\x00\x00 t\x01\x00F ", 260)
@@ -111,7 +111,7 @@ def test_many_boards_share_a_thread_and_keep_real_time(parts: Parts) -> None:
 
     with PtyServer() as server, ExitStack() as stack:
         boards = [
-            stack.enter_context(PtyBoard(SerialProgrammer(target=AvrTarget(parts.get("atmega32u4"))), server=server))
+            stack.enter_context(PtyBoard(SerialProgrammer(target=AvrTarget(parts.avr("atmega32u4"))), server=server))
             for _ in range(16)
         ]
         ports = [stack.enter_context(terminal(board.path)) for board in boards]

@@ -77,7 +77,7 @@ def test_byte_by_byte_and_frame_by_frame_are_the_same(parts: Parts) -> None:
     script = "30000000 30000100 40000011 48000022 40000133 4C000000 F0000000 20000000 AC530000 58000000 A0000100"
     replies = []
     for fast in (True, False):
-        bus = Bus(AvrTarget(parts.get("atmega32u4")))
+        bus = Bus(AvrTarget(parts.avr("atmega32u4")))
         bus.enter()
         got = []
         for frame in script.split():

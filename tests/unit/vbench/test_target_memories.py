@@ -75,7 +75,7 @@ def test_writes_beyond_the_memory_are_refused(make_bus: MakeBus) -> None:
 
 @pytest.mark.parametrize("part", ["atmega32u4", "atmega328p", "atmega1284p", "attiny85", "at90usb1286"])
 def test_busy_times_come_from_the_data_sheet(make_bus: MakeBus, parts: Parts, part: str) -> None:
-    times = parts.get(part).times
+    times = parts.avr(part).times
     for instruction, seconds in (
         ("AC 80 00 00", times.erase_s),
         ("C0 00 00 12", times.eeprom_s),
@@ -221,7 +221,7 @@ def test_fuses_keep_spien_and_show_what_does_not_exist_as_told(make_bus: MakeBus
 def test_spien_cannot_be_lost_on_any_family(make_bus: MakeBus, parts: Parts, part: str) -> None:
     bus = make_bus(part)
     bus.put("AC A8 00 FF")
-    bits = parts.get(part).bits["spien"]
+    bits = parts.avr(part).bits["spien"]
     assert bits.is_programmed(bus.target.fuses[bits.memory])
     assert bus.enter()
 

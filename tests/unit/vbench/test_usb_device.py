@@ -60,7 +60,7 @@ def test_descriptors_tell_the_identity() -> None:
     ],
 )
 def test_faults_strike_the_transfer_they_name(parts: Parts, fault: UsbFault, answers: str) -> None:
-    programmer = UsbTiny(target=AvrTarget(parts.get("atmega32u4")), faults=[fault])
+    programmer = UsbTiny(target=AvrTarget(parts.avr("atmega32u4")), faults=[fault])
     programmer.control(vendor(POWERUP, 4), 0.0)
     programmer.transfers = 0
     host = UsbHost(programmer)
@@ -78,7 +78,7 @@ def test_faults_strike_the_transfer_they_name(parts: Parts, fault: UsbFault, ans
 @virtual
 async def test_a_link_carries_transfers_in_their_time(parts: Parts) -> None:
     bench = BenchHardware()
-    bench.add("P1", UsbTiny(target=AvrTarget(parts.get("atmega32u4"))), path="1-1.4")
+    bench.add("P1", UsbTiny(target=AvrTarget(parts.avr("atmega32u4"))), path="1-1.4")
     link = await bench.open_usb("usb:1-1.4")
     assert link.identity == UsbIdentity(vendor_id=0x1781, product_id=0x0C9F, product="USBtinyISP")
     begun = bench.now()
@@ -107,7 +107,7 @@ def test_losing_the_supply_takes_the_device_away(parts: Parts, fault: UsbFault) 
 
     @virtual
     async def check() -> None:
-        target = AvrTarget(parts.get("atmega32u4"))
+        target = AvrTarget(parts.avr("atmega32u4"))
         bench = BenchHardware()
         bench.add("P1", UsbTiny(target=target, faults=[fault]))
         async with bench.hotplug() as events:

@@ -70,7 +70,7 @@ def make_rig(parts: Parts) -> MakeRig:
         fuses: dict[MemoryKind, int] | None = None,
         **options: object,
     ) -> Rig:
-        return Rig(UsbAsp(firmware, target=AvrTarget(parts.get(part), fuses=fuses), **options))  # type: ignore[arg-type]  # passed through
+        return Rig(UsbAsp(firmware, target=AvrTarget(parts.avr(part), fuses=fuses), **options))  # type: ignore[arg-type]  # passed through
 
     return make
 
@@ -235,7 +235,7 @@ def test_any_cut_into_blocks_gives_the_same_flash(
     parts: Parts, part: str, pages: int, rest: int, cuts: list[int]
 ) -> None:
     """One SETLONGADDRESS, FIRST on the first block and LAST on the last, and the firmware finds the pages by itself."""
-    target = AvrTarget(parts.get(part))
+    target = AvrTarget(parts.avr(part))
     rig = Rig(UsbAsp(target=target))
     page_bytes = target.part.flash.page_bytes
     data = DATA[: pages * page_bytes + rest % page_bytes or 1]

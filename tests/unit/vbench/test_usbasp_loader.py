@@ -19,7 +19,7 @@ PAGE = bytes(range(1, 129))
 
 @pytest.fixture
 def host(parts: Parts) -> UsbHost:
-    return UsbHost(UsbAspLoader(parts.get("atmega32a")))
+    return UsbHost(UsbAspLoader(parts.avr("atmega32a")))
 
 
 def loader_of(host: UsbHost) -> UsbAspLoader:

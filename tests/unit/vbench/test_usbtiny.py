@@ -54,7 +54,7 @@ def make_rig(parts: Parts) -> MakeRig:
         stretch: float = 1.0,
         **board: object,
     ) -> Rig:
-        target = AvrTarget(parts.get(part), **board)  # type: ignore[arg-type]  # passed through
+        target = AvrTarget(parts.avr(part), **board)  # type: ignore[arg-type]  # passed through
         return Rig(UsbTiny(model, target=target, stretch=stretch))
 
     return make

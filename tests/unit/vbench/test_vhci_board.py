@@ -94,7 +94,7 @@ def kernel() -> Iterator[Kernel]:
 
 def test_what_a_board_shows_is_plugged_in_and_out(parts: Parts, kernel: Kernel) -> None:
     loader = load_bootloaders(parts).get("qmk-dfu-32u4")
-    part = parts.get("atmega32u4")
+    part = parts.avr("atmega32u4")
     target = AvrTarget(part, fuses=loader.fuses)
     for segment in bootloader_image(loader, part).segments:
         target.flash[segment.start : segment.span.stop] = segment.data
@@ -125,7 +125,7 @@ def test_what_a_board_shows_is_plugged_in_and_out(parts: Parts, kernel: Kernel) 
 def test_a_transfer_under_way_ends_at_once_when_the_board_leaves(parts: Parts, kernel: Kernel) -> None:
     """The driver would wait for its time-out, five seconds for a descriptor, and nothing on that hub goes on meanwhile."""
     loader = load_bootloaders(parts).get("qmk-hid-32u4")
-    target = AvrTarget(parts.get("atmega32u4"))
+    target = AvrTarget(parts.avr("atmega32u4"))
     image = bootloader_image(loader, target.part)
     target.flash[image.span.start : image.span.stop] = image.bytes_in(image.span)
     with VhciBoard(kernel, Board(target), 4):

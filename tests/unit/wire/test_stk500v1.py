@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from ispd.catalog.parts import load_parts
 from ispd.errors import LocalProtocolError, RemoteProtocolError
+from ispd.model.part import AvrPart
 from ispd.wire import stk500v1
 from ispd.wire.avr_isp import WordAddress
 from ispd.wire.engine import Chain, Request
@@ -80,12 +81,12 @@ def test_dialogue(request_: Request[object], sent: str, reply: str, meaning: obj
 
 
 def test_set_device_of_the_atmega32u4_is_the_block_avrdude_sends() -> None:
-    block = SetDevice.of(load_parts().get("atmega32u4")).encode()
+    block = SetDevice.of(load_parts().avr("atmega32u4")).encode()
     assert block == bytes.fromhex("42 00 00 00 01 01 01 01 03 00 00 00 00 00 80 04 00 00 00 80 00 20")
 
 
 def test_every_part_fits_the_set_device_block_and_keeps_reset_active_low() -> None:
-    for part in load_parts():
+    for part in load_parts().of(AvrPart):
         block = SetDevice.of(part).encode()
         assert len(block) == 22
         assert block[1] < 0xE0, "ArduinoISP drives reset active high from device code E0 on"

@@ -15,7 +15,7 @@ from ispd.catalog.hexwriter import write_hex
 from ispd.catalog.parts import load_parts
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
-from ispd.model.part import Part
+from ispd.model.part import AvrPart
 from vbench.board import Board
 from vbench.board_faults import BoardFault
 from vbench.emulated import EmulatedBoard
@@ -43,9 +43,9 @@ FIRMWARE_USB = "FEED:6060"
 _DEVICES = Path("/sys/bus/usb/devices")
 
 
-def part_of(loader: Bootloader) -> Part:
+def part_of(loader: Bootloader) -> AvrPart:
     """Return the part that boards with this bootloader have here."""
-    return PARTS.get(loader.parts[0])
+    return PARTS.avr(loader.parts[0])
 
 
 def firmware(loader: Bootloader, size_bytes: int, *, seed: int) -> Image:

@@ -28,7 +28,7 @@ _DEADLINE_S = 60.0
 def board_with(name: str) -> Board:
     """Return a board with a bootloader and its fuses, and nothing else in it."""
     loader = BOOTLOADERS.get(name)
-    target = AvrTarget(PARTS.get("atmega32u4"), fuses=loader.fuses, seed=1)
+    target = AvrTarget(PARTS.avr("atmega32u4"), fuses=loader.fuses, seed=1)
     put(target, bootloader_image(loader, target.part))
     return Board(target)
 

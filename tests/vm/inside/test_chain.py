@@ -298,7 +298,7 @@ def test_a_pulled_cable_and_a_cancelled_job_end_their_units_only_and_leave_no_pr
 def test_a_running_sketch_is_asked_for_its_bootloader_by_1200_baud(station: BoardStation) -> None:
     """The kernel sets the line's rate, and lets DTR go when the port is closed."""
     caterina = BOOTLOADERS.get("caterina-micro")
-    part = PARTS.get("atmega32u4")
+    part = PARTS.avr("atmega32u4")
     sketch = application_image(part, 2_000, seed=60, usb="2341:8037", has_serial_port=True)
     path = station.connect(loaded_board(caterina, sketch), NEW_CABLES[0])
     station.wait_for(lambda: shown(path) == "2341:8037")

@@ -68,7 +68,7 @@ def programmer(kind: str, target: AvrTarget, *faults: PowerLoss) -> EmulatedUsb 
 
 def fresh() -> AvrTarget:
     """Return a factory-fresh ATmega32U4."""
-    return AvrTarget(PARTS.get("atmega32u4"))
+    return AvrTarget(PARTS.avr("atmega32u4"))
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ KINDS = {
 
 def fresh(part: str = "atmega32u4") -> AvrTarget:
     """Return a factory-fresh board."""
-    return AvrTarget(PARTS.get(part), seed=1)
+    return AvrTarget(PARTS.avr(part), seed=1)
 
 
 def plug(bus: VhciBus, devices: Mapping[int, EmulatedUsb]) -> None:
@@ -140,7 +140,7 @@ def test_the_daemon_flashes_each_board_its_own_leaves_a_bootloader_alone_and_avr
             }
             wanted = {(path, "idle") for path in paths.values()}
             station.wait_for(lambda: {(slot["name"], slot["state"]) for slot in client.call("slot.list")} == wanted)
-            keyboard = UsbAspLoader(PARTS.get("atmega32a"))
+            keyboard = UsbAspLoader(PARTS.avr("atmega32a"))
             closed = station.plug(keyboard, len(KINDS))
             station.wait_for(lambda: failure_of(client, closed) == "programmer-is-bootloader")
             jobs = {}

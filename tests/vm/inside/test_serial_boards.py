@@ -70,7 +70,7 @@ KINDS = {
 
 def fresh() -> AvrTarget:
     """Return a factory-fresh ATmega16U2."""
-    return AvrTarget(PARTS.get("atmega16u2"), seed=1)
+    return AvrTarget(PARTS.avr("atmega16u2"), seed=1)
 
 
 def avrdude(kind: Kind, port: str, *operations: str) -> "subprocess.CompletedProcess[str]":

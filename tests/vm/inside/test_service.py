@@ -52,7 +52,7 @@ def before() -> set[str]:
 @pytest.fixture(scope="module")
 def board(before: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, AvrTarget]]:
     """Plug a programmer with a board in; return the slot's name and the board."""
-    target = AvrTarget(load_parts().get("atmega32u4"))
+    target = AvrTarget(load_parts().avr("atmega32u4"))
     with Workstation(tmp_path_factory.mktemp("station")) as station:
         path = station.plug(UsbTiny(target=target), 0)
         assert must("stat", "-c", "%G %a", node_of(path)).split() == ["plugdev", "660"]

@@ -48,7 +48,7 @@ async def list_parts(call: Call, _params: PartList) -> list[PartReport]:
 @handles(PART_GET)
 async def get_part(call: Call, params: PartGet) -> ExplainedPart:
     """Answer ``part.get``."""
-    part = call.station.parts.get(params.id)
+    part = call.station.parts.avr(params.id)
     options = RecipeOptions(
         bootloader=params.bootloader, lfuse=params.lfuse, hfuse=params.hfuse, efuse=params.efuse, lock=params.lock
     )

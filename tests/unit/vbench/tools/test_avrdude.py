@@ -97,7 +97,7 @@ def test_another_chip_is_not_touched(parts: Parts) -> None:
 
 
 def test_a_page_that_was_not_written(parts: Parts) -> None:
-    target = AvrTarget(parts.get("atmega32u4"), faults=[LostPage(0x100)])
+    target = AvrTarget(parts.avr("atmega32u4"), faults=[LostPage(0x100)])
     target.power_on(0.0, reset_active=False)
     section = Span(0x7000, 0x8000)
     chip = Chip(target, section=section, start=section.start, ram={})

@@ -26,7 +26,7 @@ class Shop:
     """A bench with boards in their bootloaders."""
 
     def __init__(self, parts: Parts, bootloaders: Bootloaders, tools: Mapping[str, str] | None = None) -> None:
-        self.part = parts.get("atmega32u4")
+        self.part = parts.avr("atmega32u4")
         self._bootloaders = bootloaders
         self.bench = BenchHardware()
         self.bench.tools = tools or {}

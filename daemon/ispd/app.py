@@ -16,8 +16,7 @@ from ispd.chain.registry import load_tools
 from ispd.config import Config
 from ispd.errors import ConfigError
 from ispd.model import station as model
-from ispd.programmers.contract import Driver
-from ispd.programmers.registry import load_drivers
+from ispd.programmers.registry import Driver, load_drivers
 from ispd.service import ServiceManager, inherited_socket
 from ispd.station.journal import Journal
 from ispd.station.station import Knowledge, Station

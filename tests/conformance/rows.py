@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ispd.programmers import buspirate, stk500v1, usbasp, usbtiny
-from ispd.programmers.contract import Driver
+from ispd.programmers.contract import IspDriver
 from vbench.bus_pirate import BusPirate, BusPirateHardware
 from vbench.emulated import EmulatedSerial, EmulatedUsb
 from vbench.line import Flavour
@@ -46,7 +46,7 @@ class Row:
     :param is_quick: false for what would take too long in real time; it only runs on virtual time then.
     """
 
-    driver: Driver
+    driver: IspDriver
     build: Callable[[AvrTarget], Board]
     firmware: str
     default_hz: int

@@ -1,8 +1,10 @@
 """What a client may ask of a job, before anything of it was checked."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from ispd.model.recipe import PlanKind, VerifyScope
+from ispd.model.part import MemoryKind
+from ispd.model.recipe import ClonePolicy, PlanKind, VerifyScope
 
 __all__ = ["NamedBytes", "RecipeOptions"]
 
@@ -22,8 +24,9 @@ class RecipeOptions:
 
     :param files: flash images; several are joined by the merge rules.
     :param plan: which way the firmware takes; not said: everything goes on by ISP.
-    :param part: part id, name or avrdude id.
-    :param erase: chip erase first; it takes place only where flash is written.
+    :param part: any name of a part.
+    :param erase: erase first; it takes place only where flash is written.
+    :param option_bytes: option bytes of an STM32 to write, which ``lock`` is one of.
     :param bootloader: bootloader id or QMK name; sets its fuse bytes, and its lock byte where its vendor has one. A fuse or
         lock option beside it wins, with a warning.
     :param strip_sketch: of a combined file (bootloader and sketch) that is in another's way, take the bootloader only.
@@ -39,7 +42,11 @@ class RecipeOptions:
     hfuse: int | None = None
     efuse: int | None = None
     lock: int | None = None
+    option_bytes: Mapping[MemoryKind, int] = field(default_factory=dict)
     erase: bool = True
+    keeps_rest: bool = False
+    unlock: bool = False
+    clones: ClonePolicy | None = None
     verify: VerifyScope | None = None
     strip_sketch: bool = False
     force_fuses: bool = False

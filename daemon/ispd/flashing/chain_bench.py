@@ -19,7 +19,6 @@ __all__ = [
     "ChainBench",
     "ChainObserver",
     "ChainOutcome",
-    "ChainStep",
     "ToolTurns",
     "unless_stopped",
     "verdict_of",
@@ -28,17 +27,10 @@ __all__ = [
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class ChainStep:
-    """A step over the board's own USB port, as the record names it."""
-
-    name: str
-
-
 class ChainObserver(Protocol):
     """Told what happens to the unit over USB. What a coroutine raises ends the attempt."""
 
-    async def step_started(self, step: ChainStep) -> None:
+    async def step_started(self, name: str) -> None:
         """A step begins."""
 
     async def step_finished(self, record: StepRecord) -> None:

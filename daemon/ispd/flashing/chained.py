@@ -10,7 +10,7 @@ from ispd.chain.contract import ChainTool, ChainWork
 from ispd.chain.registry import tool_for
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
 from ispd.flashing import chain_faults as faults
-from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainOutcome, ChainStep, unless_stopped, verdict_of
+from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainOutcome, unless_stopped, verdict_of
 from ispd.flashing.desk import BoardDesk, shows, wait_for_board
 from ispd.flashing.pace import UsbPace
 from ispd.flashing.session import failure_of
@@ -241,7 +241,7 @@ class _ChainRun:
     async def _step(self, name: str, work: Callable[[], Awaitable[str]]) -> None:
         """Carry out one step with its record around it, also where it fails: what a tool printed then matters most."""
         await self._observer.checkpoint()
-        await self._observer.step_started(ChainStep(name))
+        await self._observer.step_started(name)
         started, started_s = self._clock.wall(), self._clock.monotonic()
         done_bytes = self._done_bytes
 

@@ -12,7 +12,7 @@ from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
 from ispd.catalog.recipe import admit
 from ispd.errors import ErrorCode, Facts, IspdError, LinkClosedError, LocalProtocolError, TargetError
-from ispd.flashing.observer import UnitObserver, UnitOutcome
+from ispd.flashing.observer import Identified, UnitObserver, UnitOutcome
 from ispd.flashing.plan import plan_unit
 from ispd.flashing.readback import Readback, Tally
 from ispd.flashing.reentry import reenter
@@ -120,12 +120,12 @@ class _UnitRun:
         capabilities = self._programmer.capabilities
         plan = plan_unit(self._recipe, part, capabilities, before, entry_hz=self.outcome.sck_hz, sck=self._sck)
         await self._observer.checkpoint()
-        await self._observer.about_to_write(before, plan, tuple(self.warnings))
+        await self._observer.about_to_write(before, tuple(self.warnings))
         tally = Tally(self._observer, plan.total_bytes)
         readback = Readback(self.session, part, self._observer.checkpoint, tally, self.warnings)
         for step in plan.steps:
             await self._observer.checkpoint()
-            await self._observer.step_started(step)
+            await self._observer.step_started(step.name)
             started, started_s = self._clock.wall(), self._clock.monotonic()
             note = await self._do(step, part, readback, tally)
             record = StepRecord(
@@ -162,7 +162,7 @@ class _UnitRun:
             sck_hz = await self.session.enter(part, sck_hz)
             self._expect_signature(await self.session.confirm_signature())
         self.outcome = replace(self.outcome, part=part.id, sck_hz=sck_hz)
-        await self._observer.identified(self._signature, part, sck_hz)
+        await self._observer.identified(Identified(signature=self._signature, part=part, clock_hz=sck_hz))
         return part
 
     async def _enter_first(self, part: AvrPart | None) -> int:

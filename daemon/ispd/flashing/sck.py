@@ -154,21 +154,21 @@ class LookTurns:
         self._home_hz: int | None = None
         self._turn = 0
 
-    def take(self, capabilities: Capabilities, fixed_hz: int | None = None) -> tuple[int | None, ...]:
-        """Return the one or two rungs of the next look."""
-        home, others = self._split(capabilities, fixed_hz)
+    def take(self, rungs: Sequence[int | None]) -> tuple[int | None, ...]:
+        """Return the one or two of ``rungs`` that the next look tries."""
+        home, others = self._split(rungs)
         if not others:
             return (home,)
         turn, self._turn = self._turn, self._turn + 1
         return (home, others[turn % len(others)])
 
-    def round_looks(self, capabilities: Capabilities, fixed_hz: int | None = None) -> int:
+    def round_looks(self, rungs: Sequence[int | None]) -> int:
         """Return how many looks it takes until each rung was tried."""
-        return max(1, len(self._split(capabilities, fixed_hz)[1]))
+        return max(1, len(self._split(rungs)[1]))
 
-    def settle(self, capabilities: Capabilities, sck_hz: int) -> None:
+    def settle(self, rungs: Sequence[int | None], sck_hz: int) -> None:
         """Take note that the board on the slot was worked on at ``sck_hz``: it may follow no faster one from now on."""
-        home, others = self._split(capabilities, None)
+        home, others = self._split(rungs)
         if home is not None and home > sck_hz:
             self._home_hz = max((hz for hz in others if hz is not None and hz <= sck_hz), default=sck_hz)
 
@@ -176,10 +176,10 @@ class LookTurns:
         """Take note of the rung at which a board answered."""
         self._home_hz = rung_hz
 
-    def _split(self, capabilities: Capabilities, fixed_hz: int | None) -> tuple[int | None, list[int | None]]:
-        rungs = entry_rungs(capabilities, fixed_hz=fixed_hz)
+    def _split(self, rungs: Sequence[int | None]) -> tuple[int | None, list[int | None]]:
         home = rungs[0]
-        if home is not None and fixed_hz is None and self._home_hz in capabilities.sck_hz:
+        # a single rung is the programmer's only one, or fixed by a recipe
+        if len(rungs) > 1 and self._home_hz is not None:
             home = self._home_hz
         return home, [hz for hz in rungs if hz != home]
 

@@ -50,7 +50,7 @@ class Stm32Observer(Protocol):
     async def about_to_write(self, plan: Stm32Plan, warnings: tuple[str, ...]) -> None:
         """Everything was checked and nothing was changed yet: commit the intent now. Twice where a protection is removed."""
 
-    async def step_started(self, step: Stm32Step) -> None:
+    async def step_started(self, name: str) -> None:
         """A step begins."""
 
     async def step_finished(self, record: StepRecord) -> None:
@@ -188,7 +188,7 @@ class _Run:
         await self._flash.open()
         for step in plan.steps:
             await self._observer.checkpoint()
-            await self._observer.step_started(step)
+            await self._observer.step_started(step.name)
             started, started_s = self._clock.wall(), self._clock.monotonic()
             note = await self._do(step)
             record = StepRecord(

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ispd.errors import ErrorCode, Facts, TargetError
+from ispd.model.recipe import ClonePolicy
 from ispd.programmers.contract import Monitor
-from ispd.programmers.swd_contract import ClonePolicy, SwdProgrammer
+from ispd.programmers.swd_contract import SwdProgrammer
 from ispd.wire.stm32f1 import (
     DBGMCU_IDCODE,
     FAMILIES,

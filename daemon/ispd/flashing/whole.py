@@ -11,18 +11,16 @@ from ispd.catalog.rescue import as_rescue
 from ispd.chain.registry import tool_for
 from ispd.errors import IspdError, LocalProtocolError, RefusedError
 from ispd.flashing import chain_faults as faults
-from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainStep, unless_stopped, verdict_of
+from ispd.flashing.chain_bench import ChainBench, ChainObserver, unless_stopped, verdict_of
 from ispd.flashing.chained import chain_board
-from ispd.flashing.execute import flash_unit
+from ispd.flashing.interface import TargetInterface
 from ispd.flashing.observer import UnitObserver, UnitOutcome
 from ispd.flashing.sck import SckStart
 from ispd.flashing.session import failure_of
-from ispd.flashing.steps import Step
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
 from ispd.model.job import Failure, Verdict
 from ispd.model.recipe import PlanKind, Recipe
-from ispd.programmers.contract import IspProgrammer
 from ispd.transport.clock import Clock
 from ispd.transport.contract import UsbDeviceAt
 
@@ -81,9 +79,6 @@ def _isp_half(recipe: Recipe) -> Recipe:
 class WholeObserver(UnitObserver, ChainObserver, Protocol):
     """Told what happens on either way."""
 
-    async def step_started(self, step: Step | ChainStep) -> None:
-        """A step begins."""
-
     def firmware_begins(self) -> None:
         """What ISP had to do is done; progress goes on with the firmware's bytes."""
 
@@ -95,11 +90,12 @@ class WholeObserver(UnitObserver, ChainObserver, Protocol):
 class Equipment:
     """What a unit is worked on with.
 
-    :param programmer: the slot's, opened when asked for; None where it has none. What ISP cannot reach then ends ``needs-rescue``.
+    :param target: what is behind the slot's programmer, which is opened when asked for; None where it has none. What only ISP cures then ends
+        ``needs-rescue``.
     :param bench: where the firmware goes on; None for ways without.
     """
 
-    programmer: Callable[[], Awaitable[IspProgrammer]] | None
+    target: Callable[[], Awaitable[TargetInterface]] | None
     parts: Parts
     bootloaders: Bootloaders
     clock: Clock
@@ -137,10 +133,10 @@ class _WholeRun:
         outcome = await self._attempt(self._way.isp)
         if outcome.verdict is not Verdict.NEEDS_RESCUE or outcome.failure is None:
             return outcome
-        if self._way.rescue is None or self._with.programmer is None:
+        if self._way.rescue is None or self._with.target is None:
             return _needing_rescue(outcome)
         try:
-            await self._with.programmer()
+            await self._with.target()
         except IspdError as error:
             return _needing_rescue(outcome, f"the slot's programmer could not be used: {error.message}")
         await self._observer.begin_again(outcome.failure)
@@ -175,16 +171,16 @@ class _WholeRun:
         return None if self._way.firmware is None or self._with.bench is None else await self._with.bench.port.look()
 
     async def _by_isp(self, recipe: Recipe) -> UnitOutcome:
-        if self._with.programmer is None:
+        if self._with.target is None:
             raise LocalProtocolError("a slot without programmer cannot flash by ISP")
-        return await flash_unit(
-            await self._with.programmer(),
+        target = await self._with.target()
+        return await target.flash(
             recipe,
             parts=self._with.parts,
             bootloaders=self._with.bootloaders,
             clock=self._with.clock,
             observer=self._observer,
-            sck=self._sck,
+            start=self._sck,
         )
 
 

@@ -85,7 +85,8 @@ class Unit:
 
     Fuse maps are keyed by memory name (``lfuse`` ..) and hold raw bytes as read. ``image_sha256`` is the digest of the
     canonical image written to flash, empty where none was; ``sources`` are the files it was made of. ``plan`` is the way that
-    was taken (never ``auto``); ``target_usb`` is where the board's own USB port is, ``application_usb`` what it showed there at last.
+    was taken (never ``auto``); ``chip`` is what the chip told of itself besides its signature, in words, ``unique_id`` its serial number in
+    hexadecimal, where it has one; ``target_usb`` is where the board's own USB port is, ``application_usb`` what it showed there at last.
     """
 
     id: int
@@ -94,6 +95,8 @@ class Unit:
     started: str
     part: str | None = None
     signature: str | None = None
+    chip: str = ""
+    unique_id: str | None = None
     plan: PlanKind | None = None
     target_usb: str | None = None
     application_usb: str | None = None

@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import StrEnum, unique
 
 from ispd.model.image import Image
 from ispd.model.part import MemoryKind
 
-__all__ = ["PlanKind", "Recipe", "SourceFile", "VerifyScope"]
+__all__ = ["ClonePolicy", "PlanKind", "Recipe", "SourceFile", "VerifyScope"]
 
 
 class PlanKind(StrEnum):
     """Which way the firmware takes."""
 
     ISP_ONLY = "isp-only"
-    """Everything there is goes on by ISP; the board's own USB port is not looked at."""
+    """Everything there is goes on through the programmer (by ISP or SWD); the board's own USB port is not looked at."""
     MERGED = "merged"
     """Bootloader and firmware go on by ISP as one production image."""
     CHAINED = "chained"
@@ -30,6 +30,15 @@ class VerifyScope(StrEnum):
 
     WRITTEN = "written"
     FULL = "full"
+
+
+@unique
+class ClonePolicy(StrEnum):
+    """What is done with a chip whose ids betray that it is not from whom it says. It is in the record in any case."""
+
+    ALLOW = "allow"
+    WARN = "warn"
+    REJECT = "reject"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +59,17 @@ class Recipe:
     :param plan: which way the firmware takes.
     :param firmware: what goes on through the bootloader; None for ``isp-only`` and ``merged``, whose ``flash`` holds it.
     :param eeprom: what EEPROM must hold, or None.
-    :param fuses: bytes to write, by memory; only those named are touched.
-    :param lock: lock byte to write last, or None.
-    :param erase: chip erase first. Without it only blank or equal cells can be written.
+    :param fuses: fuse or option bytes to write, by memory; only those named are touched.
+    :param lock: lock byte to write last (an STM32's RDP), or None.
+    :param erase: erase first. Without it only blank or equal cells can be written.
+    :param keeps_rest: erase just the pages that hold a byte of ``flash``, which SWD can and ISP cannot; else the whole chip.
+    :param unlock: an STM32's protection against reading or writing may be removed, which erases all of its flash. An AVR's lock bits
+        need no consent: each erase opens them.
+    :param clones: what is done with a chip that is not from whom it says.
     :param verify: how much of flash is read back; everything the recipe names always is.
     :param force_fuses: accept what the fuse guard refuses.
     :param accept_fuses: accept what the fuse guard would ask.
-    :param sck_hz: fixed SCK, or None for the programmer's choice.
+    :param sck_hz: fixed clock of ISP (SCK) or SWD, or None for the best that works.
     :param supply_mv: supply of the boards in millivolts, or None where unknown; only the fuse guard uses it.
     :param warnings: findings that do not stop the job, shown with its result.
     """
@@ -70,6 +83,9 @@ class Recipe:
     lock: int | None = None
     bootloader: str | None = None
     erase: bool = True
+    keeps_rest: bool = False
+    unlock: bool = False
+    clones: ClonePolicy = ClonePolicy.WARN
     verify: VerifyScope = VerifyScope.WRITTEN
     force_fuses: bool = False
     accept_fuses: bool = False

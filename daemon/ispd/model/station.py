@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ispd.model.job import Failure
+from ispd.model.part import Interface
 
 __all__ = ["Probe", "Programmer", "Slot", "SlotAction", "SlotState", "Station"]
 
@@ -32,7 +33,10 @@ class SlotAction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Programmer:
-    """A programmer on the station. ``port`` is where it is reached now; ``path`` is its USB topology path, if any."""
+    """A programmer on the station. ``port`` is where it is reached now; ``path`` is its USB topology path, if any.
+
+    ``serial`` is shown and never relied on: clones share them. ``interface`` is None while nobody knows what it is.
+    """
 
     kind: str
     port: str
@@ -40,6 +44,8 @@ class Programmer:
     path: str | None = None
     usb_id: str | None = None
     firmware: str | None = None
+    serial: str | None = None
+    interface: Interface | None = None
     is_open: bool = False
 
 
@@ -73,11 +79,25 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """What a slot's target answered. ``signature`` None with a ``failure`` where nothing sensible answered."""
+    """What a slot's target answered, and who asked. ``signature`` None with a ``failure`` where nothing sensible answered.
+
+    ``flash_bytes`` is what the chip says of its flash, right or not, where it says anything; else the part's. ``sck_hz`` is the clock of ISP or
+    SWD. ``chip`` and ``unique_id`` as in a unit.
+    """
 
     slot: str
     signature: str | None
+    programmer: str | None = None
+    firmware: str | None = None
+    serial: str | None = None
     parts: tuple[str, ...] = ()
+    chip: str = ""
+    unique_id: str | None = None
+    flash_bytes: int | None = None
+    flash_page_bytes: int | None = None
+    ram_bytes: int | None = None
+    voltage_mv: int | None = None
+    warnings: tuple[str, ...] = ()
     fuses: dict[str, int] | None = None
     lock: int | None = None
     calibration: int | None = None

@@ -7,13 +7,13 @@ between jobs is then without current and can be taken off and put on safely; whe
 
 import contextlib
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 
 from ispd.errors import IspdError, LocalProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import AvrPart, MemoryKind
+from ispd.model.part import AvrPart, Interface, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.buspirate_memory import TargetMemory
 from ispd.programmers.buspirate_spi import Mode, Pirate
@@ -198,6 +198,7 @@ class BusPirateDriver:
     """See :class:`~ispd.programmers.contract.Driver`."""
 
     kind: str = KIND
+    interface: Literal[Interface.ISP] = Interface.ISP
     port_kind: PortKind = PortKind.SERIAL
     default_baud: int | None = DEFAULT_BAUD
 

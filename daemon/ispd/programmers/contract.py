@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ispd.model.image import Segment
-from ispd.model.part import AvrPart, MemoryKind
+from ispd.model.part import AvrPart, Interface, MemoryKind
 from ispd.model.span import Span
 from ispd.transport.contract import Opener, PortKind, UsbIdentity
 
-__all__ = ["Capabilities", "Driver", "IspProgrammer", "Monitor", "ProgrammerIdentity"]
+__all__ = ["AnyDriver", "Capabilities", "IspDriver", "IspProgrammer", "Monitor", "ProgrammerIdentity"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +92,8 @@ class IspProgrammer(Protocol):
         """Close the link; never raises. Call :meth:`leave` first where the target may be in reset."""
 
 
-class Driver(Protocol):
-    """One kind of programmer; each module of this package holds one as ``DRIVER``."""
+class AnyDriver(Protocol):
+    """What all drivers tell of their kind of programmer; each module of this package holds one as ``DRIVER``."""
 
     kind: str
     port_kind: PortKind
@@ -101,6 +101,12 @@ class Driver(Protocol):
 
     def claims(self, usb: UsbIdentity) -> bool:
         """Tell whether a hotplugged port of ``port_kind`` with this identity is certainly this kind of programmer."""
+
+
+class IspDriver(AnyDriver, Protocol):
+    """One kind of programmer that speaks ISP."""
+
+    interface: Literal[Interface.ISP]
 
     async def open(
         self, hardware: Opener, port: str, *, baud: int | None = None, usb: UsbIdentity | None = None

@@ -7,10 +7,13 @@ from types import MappingProxyType
 
 import ispd.programmers
 from ispd.errors import LocalProtocolError
-from ispd.programmers.contract import Driver
+from ispd.programmers.contract import IspDriver
 from ispd.transport.contract import PortKind, UsbIdentity
 
-__all__ = ["claimant", "load_drivers"]
+__all__ = ["Driver", "claimant", "load_drivers"]
+
+Driver = IspDriver
+"""What it drives is told by ``interface``."""
 
 
 def load_drivers() -> Mapping[str, Driver]:

@@ -6,13 +6,13 @@ already on, so that every entering leaves first.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 
 from ispd.errors import LocalProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import AvrPart, MemoryKind
+from ispd.model.part import AvrPart, Interface, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
 from ispd.programmers.stk500v1_memory import TargetMemory
@@ -158,6 +158,7 @@ class Stk500v1Driver:
     """See :class:`~ispd.programmers.contract.Driver`."""
 
     kind: str = KIND
+    interface: Literal[Interface.ISP] = Interface.ISP
     port_kind: PortKind = PortKind.SERIAL
     default_baud: int | None = _DEFAULT_BAUD
 

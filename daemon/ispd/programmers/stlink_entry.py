@@ -13,8 +13,9 @@ from ispd.errors import (
     RemoteProtocolError,
     TargetError,
 )
+from ispd.model.recipe import ClonePolicy
 from ispd.programmers.stlink_channel import StlinkChannel
-from ispd.programmers.swd_contract import ClonePolicy, SwdCapabilities, SwdConnection, SwdSettings
+from ispd.programmers.swd_contract import SwdCapabilities, SwdConnection, SwdSettings
 from ispd.transport.clock import Clock
 from ispd.wire.cortex_m import CPUID, DEMCR, DEMCR_CATCH_RESET, DEMCR_TRACE, DHCSR, Dhcsr, core_name, dhcsr
 from ispd.wire.stlink import (

@@ -1,23 +1,16 @@
 """What a programmer that speaks SWD to an ARM core offers to the floors above, whatever its bytes look like."""
 
 from dataclasses import dataclass
-from enum import StrEnum, unique
-from typing import Protocol
+from typing import Literal, Protocol
 
+from ispd.model.part import Interface
+from ispd.model.recipe import ClonePolicy
 from ispd.model.span import Span
-from ispd.programmers.contract import Monitor, ProgrammerIdentity
+from ispd.programmers.contract import AnyDriver, Monitor, ProgrammerIdentity
+from ispd.transport.contract import Opener, UsbIdentity
 from ispd.wire.cortex_m import CoreRegister
 
-__all__ = ["ClonePolicy", "SwdCapabilities", "SwdConnection", "SwdProgrammer", "SwdSettings"]
-
-
-@unique
-class ClonePolicy(StrEnum):
-    """What is done where an id betrays that a chip is not from whom it says."""
-
-    ALLOW = "allow"
-    WARN = "warn"
-    REJECT = "reject"
+__all__ = ["SwdCapabilities", "SwdConnection", "SwdDriver", "SwdProgrammer", "SwdSettings"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,3 +112,18 @@ class SwdProgrammer(Protocol):
 
     async def aclose(self) -> None:
         """Close the link; never raises. Call :meth:`disconnect` first where the target may be held."""
+
+
+class SwdDriver(AnyDriver, Protocol):
+    """One kind of programmer that speaks SWD."""
+
+    interface: Literal[Interface.SWD]
+
+    async def open(
+        self, hardware: Opener, port: str, *, baud: int | None = None, usb: UsbIdentity | None = None
+    ) -> SwdProgrammer:
+        """Open the port, make sure who answers, and return the programmer.
+
+        Raises ``TransportError``, or ``ProgrammerError`` with ``programmer-cannot`` for one that is too old, or
+        ``programmer-is-bootloader``.
+        """

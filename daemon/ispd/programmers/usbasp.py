@@ -5,13 +5,13 @@ is never used.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 
 from ispd.errors import ErrorCode, LocalProtocolError, ProgrammerError
 from ispd.model.image import Segment
-from ispd.model.part import AvrPart, MemoryKind
+from ispd.model.part import AvrPart, Interface, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
 from ispd.programmers.control import ControlChannel
@@ -137,6 +137,7 @@ class UsbAspDriver:
     """See :class:`~ispd.programmers.contract.Driver`."""
 
     kind: str = KIND
+    interface: Literal[Interface.ISP] = Interface.ISP
     port_kind: PortKind = PortKind.USB
     default_baud: int | None = None
 

@@ -5,13 +5,13 @@ without a serial number is normal: the place in the USB tree tells two of them a
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Literal
 
 import anyio
 
 from ispd.errors import ErrorCode, LocalProtocolError, ProgrammerError, RemoteProtocolError
 from ispd.model.image import Segment
-from ispd.model.part import AvrPart, MemoryKind
+from ispd.model.part import AvrPart, Interface, MemoryKind
 from ispd.model.span import Span
 from ispd.programmers.contract import Capabilities, IspProgrammer, Monitor, ProgrammerIdentity
 from ispd.programmers.control import ControlChannel
@@ -125,6 +125,7 @@ class UsbTinyDriver:
     """See :class:`~ispd.programmers.contract.Driver`."""
 
     kind: str = KIND
+    interface: Literal[Interface.ISP] = Interface.ISP
     port_kind: PortKind = PortKind.USB
     default_baud: int | None = None
 

@@ -22,8 +22,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from ispd.catalog.bootloaders import Bootloaders
-from ispd.programmers.contract import Driver
-from ispd.programmers.registry import claimant
+from ispd.programmers.registry import Driver, claimant
 from ispd.station.spec import SlotSpec
 from ispd.transport.contract import PortEvent
 

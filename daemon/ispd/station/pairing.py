@@ -5,8 +5,8 @@ from collections.abc import Collection, Mapping
 import anyio
 
 from ispd.errors import ErrorCode, JobError
+from ispd.flashing.interface import TargetInterface
 from ispd.model.station import SlotState
-from ispd.programmers.contract import IspProgrammer
 from ispd.station.board_port import UsbTree
 from ispd.station.floor import Floor
 from ispd.station.slot_runner import SlotRunner
@@ -24,7 +24,7 @@ SETTLE_S = 0.5
 _ROUNDS = 2
 
 
-async def learn_port(programmer: IspProgrammer, tree: UsbTree, clock: Clock, ignored: Collection[str]) -> str:
+async def learn_port(target: TargetInterface, tree: UsbTree, clock: Clock, ignored: Collection[str]) -> str:
     """Return the topology path of the port that goes quiet while the board is held in reset, and comes back after it, twice.
 
     :param ignored: places that cannot be it: programmers, and boards that other slots are working on.
@@ -33,7 +33,7 @@ async def learn_port(programmer: IspProgrammer, tree: UsbTree, clock: Clock, ign
     before = dict(tree.present)
     found: set[str] = set(before) - set(ignored)
     for _ in range(_ROUNDS):
-        found &= await _one_round(programmer, tree, clock, found)
+        found &= await _one_round(target, tree, clock, found)
     match sorted(found):
         case [path]:
             return path
@@ -47,18 +47,14 @@ async def learn_port(programmer: IspProgrammer, tree: UsbTree, clock: Clock, ign
             )
 
 
-async def _one_round(programmer: IspProgrammer, tree: UsbTree, clock: Clock, candidates: set[str]) -> set[str]:
+async def _one_round(target: TargetInterface, tree: UsbTree, clock: Clock, candidates: set[str]) -> set[str]:
     there = candidates & set(tree.present)
-    try:
-        await programmer.enter(None, None)
+    async with target.held():
         with anyio.move_on_after(QUIET_DEADLINE_S):
             while there <= set(tree.present):
                 await tree.changed.wait()  # nothing was awaited since they were looked up
             await clock.sleep(SETTLE_S)
         gone = there - set(tree.present)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await programmer.leave()
     with anyio.move_on_after(RETURN_DEADLINE_S):
         while not gone <= set(tree.present):
             await tree.changed.wait()  # as above
@@ -117,7 +113,7 @@ class Pairings:
     async def _learn(self, runner: SlotRunner) -> None:
         name, floor = runner.spec.name, self._floor
         path = await runner.use_programmer(
-            lambda programmer: learn_port(programmer, floor.tree, floor.clock, self._not_boards(name))
+            lambda target: learn_port(target, floor.tree, floor.clock, self._not_boards(name))
         )
         if name in self._configured:
             self._compare(runner.spec, path)

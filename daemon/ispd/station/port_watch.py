@@ -6,7 +6,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from ispd.catalog.bootloaders import Bootloaders
-from ispd.programmers.contract import Driver
+from ispd.programmers.registry import Driver
 from ispd.station.floor import Floor
 from ispd.station.hotplug import Role, meaning_of, own_bootloaders
 from ispd.station.slot_runner import SlotRunner

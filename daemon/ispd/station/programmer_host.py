@@ -6,9 +6,10 @@ from dataclasses import replace
 import anyio
 
 from ispd.errors import ErrorCode, ProgrammerError, TransportError
+from ispd.flashing.interface import TargetInterface
+from ispd.flashing.open_target import open_target
 from ispd.model.station import Programmer
-from ispd.programmers.contract import Driver, IspProgrammer
-from ispd.programmers.registry import claimant
+from ispd.programmers.registry import Driver, claimant
 from ispd.station.spec import SlotSpec
 from ispd.transport.contract import BytePort, Hardware, Opener, PortEvent, SerialSettings, UsbIdentity, UsbLink
 
@@ -46,8 +47,8 @@ class ProgrammerHost:
         self._hardware = hardware
         self._seen: PortEvent | None = None
         self._loader: tuple[PortEvent, str] | None = None
-        self._open: IspProgrammer | None = None
-        self._retired: list[IspProgrammer] = []
+        self._open: TargetInterface | None = None
+        self._retired: list[TargetInterface] = []
         """To be closed: they may still hold the port."""
         self._closing = anyio.Lock()
         self.port = spec.port
@@ -104,8 +105,8 @@ class ProgrammerHost:
             self._retired.append(self._open)
             self._open = None
 
-    async def programmer(self) -> IspProgrammer:
-        """Return the open programmer, opening it first where needed.
+    async def target(self) -> TargetInterface:
+        """Return what is behind the programmer, opening that first where needed.
 
         Raises ``TransportError`` or ``ProgrammerError`` when nothing suitable answers, or may not even be asked.
         """
@@ -128,11 +129,11 @@ class ProgrammerHost:
                     "together",
                 )
             hardware = self._hardware if self._spec.path is None else _Placed(self._hardware, self._spec.path)
-            self._open = await self._driver().open(hardware, self.port, baud=self._spec.baud, usb=self._usb)
+            self._open = await open_target(self._driver(), hardware, self.port, baud=self._spec.baud, usb=self._usb)
         return self._open
 
     async def drop(self) -> None:
-        """Close the programmer, if open; the next :meth:`programmer` opens it anew, once this one let go of the port."""
+        """Close the programmer, if open; the next :meth:`target` opens it anew, once this one let go of the port."""
         self._retire()
         while self._retired:
             async with self._closing:
@@ -144,13 +145,16 @@ class ProgrammerHost:
         """Return the programmer for the clients, None while there is none."""
         if self.port is None or self._loader is not None:
             return None
+        kind, identity = self._driver_kind(), self._open.identity if self._open else None
         return Programmer(
-            kind=self._driver_kind() or "unknown",
+            kind=kind or "unknown",
             port=self.port,
             slot=self._spec.name,
             path=self._spec.path,
             usb_id=str(self._usb) if self._usb else None,
-            firmware=self._open.identity.firmware if self._open else None,
+            firmware=identity.firmware if identity else None,
+            serial=identity.serial or None if identity else None,
+            interface=self._drivers[kind].interface if kind is not None and kind in self._drivers else None,
             is_open=self.is_open,
         )
 

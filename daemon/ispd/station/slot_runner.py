@@ -7,10 +7,10 @@ from typing import TypeVar
 import anyio
 
 from ispd.errors import ErrorCode, IspdError, JobError, LinkClosedError
+from ispd.flashing.interface import TargetInterface
 from ispd.flashing.session import failure_of
 from ispd.model.recipe import PlanKind
 from ispd.model.station import Slot, SlotState
-from ispd.programmers.contract import IspProgrammer
 from ispd.station.chain_work import ChainSlotWork
 from ispd.station.floor import LISTING_S, Floor
 from ispd.station.programmer_host import ProgrammerHost
@@ -146,7 +146,7 @@ class SlotRunner:
         self._troubles = 0
         self._floor.queue.changed.fire()
 
-    async def use_programmer(self, use: Callable[[IspProgrammer], Awaitable[T]]) -> T:
+    async def use_programmer(self, use: Callable[[TargetInterface], Awaitable[T]]) -> T:
         """Run ``use`` on the open programmer while no board is being flashed.
 
         Raises ``JobError`` slot-busy during a unit, and whatever opening the programmer or ``use`` raises.
@@ -157,7 +157,7 @@ class SlotRunner:
             )
         async with self._programmer_lock:
             try:
-                return await use(await self.host.programmer())
+                return await use(await self.host.target())
             except LinkClosedError:
                 await self.host.drop()
                 raise
@@ -199,7 +199,7 @@ class SlotRunner:
         """Open the programmer where it is not open; false where that was given up."""
         with anyio.CancelScope() as self._opening:
             async with self._programmer_lock:
-                self._opened(await self.host.programmer())
+                self._opened(await self.host.target())
         return not self._opening.cancelled_caught
 
     async def _stand_by(self) -> None:
@@ -212,9 +212,9 @@ class SlotRunner:
         else:
             await self._floor.wait_for_change()
 
-    def _opened(self, programmer: IspProgrammer) -> None:
+    def _opened(self, target: TargetInterface) -> None:
         self.settled.set()
-        identity = programmer.identity
+        identity = target.identity
         if self.view.state in (SlotState.VACANT, SlotState.QUARANTINED, SlotState.DISABLED):
             self._display.to(SlotState.IDLE, programmer=identity.kind, port=identity.port, failure=None, note="")
 

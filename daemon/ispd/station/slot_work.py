@@ -6,14 +6,13 @@ import anyio
 
 from ispd.catalog.split import VIA_BOOTLOADER
 from ispd.errors import ErrorCode, IspdError, LinkClosedError
+from ispd.flashing.interface import Sighting, TargetInterface
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.sck import LookTurns
 from ispd.flashing.signature import fixed_sck_hint
-from ispd.flashing.target import Sighting, look
 from ispd.model.job import Unit, Verdict
 from ispd.model.part import Signature
 from ispd.model.station import SlotState
-from ispd.programmers.contract import Capabilities, IspProgrammer
 from ispd.station.floor import Floor
 from ispd.station.presence import Presence, PresenceChange
 from ispd.station.programmer_host import ProgrammerHost
@@ -84,11 +83,11 @@ class SlotWork:
 
     async def _looks(self, entry: OpenJob) -> int:
         """Return how many looks a slot deserves before it counts as empty: each rung once, and one to confirm."""
-        return max(_LOOKS_ONCE, self._turns.round_looks(await self._capabilities(), entry.recipe.sck_hz) + 1)
+        return max(_LOOKS_ONCE, self._turns.round_looks(await self._rungs(entry.recipe.sck_hz)) + 1)
 
-    async def _capabilities(self) -> Capabilities:
+    async def _rungs(self, fixed_hz: int | None = None) -> tuple[int | None, ...]:
         async with self._programmer_lock:
-            return (await self._host.programmer()).capabilities
+            return (await self._host.target()).rungs(fixed_hz)
 
     async def _serve_count(self, entry: OpenJob) -> None:
         """Meet board after board until the job is through or the slot is taken away from it.
@@ -99,7 +98,7 @@ class SlotWork:
         presence = Presence(board=board_of(last))
         is_held = presence.board is not None
         if is_held and last is not None and last.sck_hz is not None:
-            self._turns.settle(await self._capabilities(), last.sck_hz)
+            self._turns.settle(await self._rungs(), last.sck_hz)
         if not is_held:
             self._display.arm(entry.record.id)
         while entry.wants(self._slot) and not self._is_disabled() and not self._floor.is_stopping():
@@ -128,9 +127,8 @@ class SlotWork:
 
     async def _look(self, entry: OpenJob) -> Sighting:
         async with self._programmer_lock:
-            programmer = await self._host.programmer()
-            rungs = self._turns.take(programmer.capabilities, entry.recipe.sck_hz)
-            sighting = await look(programmer, rungs)
+            target = await self._host.target()
+            sighting = await target.look(self._turns.take(target.rungs(entry.recipe.sck_hz)))
         if sighting.signature is not None and entry.recipe.sck_hz is None:
             self._turns.answered(sighting.rung_hz)
         return sighting
@@ -141,32 +139,32 @@ class SlotWork:
         """Flash one reserved board, with its record around it."""
         self._display.begin(entry.record.id, signature=str(signature))
         async with self._programmer_lock:
-            programmer = await self._programmer_for(entry)
+            target = await self._target_for(entry)
             flashed = await self._flasher.flash(entry, signature=signature, rung_hz=sighting.rung_hz)
         unit = flashed.unit
-        await self._learn(entry, programmer, unit, flashed.outcome)
+        await self._learn(entry, target, unit, flashed.outcome)
         if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:
             raise LinkClosedError(self._host.port or self._slot)
         if unit.failure is not None and unit.failure.code == ErrorCode.INTERNAL:
             raise IspdError(ErrorCode.INTERNAL, unit.failure.message, hint=unit.failure.hint)
 
-    async def _programmer_for(self, entry: OpenJob) -> IspProgrammer:
+    async def _target_for(self, entry: OpenJob) -> TargetInterface:
         """Make sure of the programmer before the intent is recorded; give the reservation back where there is none."""
         try:
-            return await self._host.programmer()
+            return await self._host.target()
         except BaseException:  # also what nobody foresaw: a reservation that stays keeps its job open for ever
             self._floor.queue.abandon(entry, self._slot)
             raise
 
-    async def _learn(self, entry: OpenJob, programmer: IspProgrammer, unit: Unit, outcome: UnitOutcome) -> None:
+    async def _learn(self, entry: OpenJob, target: TargetInterface, unit: Unit, outcome: UnitOutcome) -> None:
         """Keep what the board showed about SCK: for the next look at it, and for the next boards."""
         if unit.sck_hz is not None and entry.recipe.sck_hz is None:
-            self._turns.settle(programmer.capabilities, unit.sck_hz)
+            self._turns.settle(target.rungs(), unit.sck_hz)
         if unit.verdict is not Verdict.PASSED:
             return
         journal = self._floor.journal
         if outcome.found_sck is not None:
-            await journal.remember_sck(self._slot, programmer.identity.kind, outcome.found_sck)
+            await journal.remember_sck(self._slot, target.identity.kind, outcome.found_sck)
         elif entry.recipe.sck_hz is not None and unit.part is not None:
             await journal.forget_sck(self._slot, unit.part)
 
@@ -180,11 +178,11 @@ def describe(sighting: Sighting, fixed_hz: int | None) -> str:
     if sighting.failure is not None:
         fixed = "" if fixed_hz is None else f"{fixed_sck_hint(fixed_hz)}; "
         return f"{sighting.failure.message}; {fixed}{sighting.failure.hint}"
-    return f"signature reads {sighting.raw.hex(' ').upper()}"
+    return sighting.words
 
 
 def board_of(unit: Unit | None) -> Signature | None:
     """Return the signature of a board that has its verdict and may still be there; None where the slot is free."""
     if unit is None or unit.signature is None or unit.verdict in (None, Verdict.INTERRUPTED):
         return None
-    return Signature(bytes.fromhex(unit.signature))
+    return Signature.parse(unit.signature)

@@ -12,13 +12,14 @@ from ispd.catalog.parts import Parts
 from ispd.catalog.plans import image_digest
 from ispd.chain.contract import ChainTool
 from ispd.errors import ErrorCode, JobError
-from ispd.flashing.target import probe, read_memory
+from ispd.flashing.interface import ProbeFacts, TargetInterface
 from ispd.model import station as model
 from ispd.model.job import Job, JobState, Unit, Verdict
 from ispd.model.part import MemoryKind
 from ispd.model.recipe import Recipe
 from ispd.model.station import Probe, Programmer, Slot, SlotAction
-from ispd.programmers.contract import Driver, IspProgrammer
+from ispd.programmers.contract import ProgrammerIdentity
+from ispd.programmers.registry import Driver
 from ispd.station.board_port import UsbTree
 from ispd.station.events import EventHub
 from ispd.station.floor import LISTING_S, Floor
@@ -302,9 +303,12 @@ class Station:
 
     async def probe(self, name: str) -> Probe:
         """Look at a slot's target: signature, fuses, lock, clock. A silent target is an answer, not an error."""
-        facts = await self._use(name, lambda programmer: probe(programmer, self.parts))
+        identity, facts = await self._use(name, self._ask)
         return Probe(
             slot=name,
+            programmer=identity.kind,
+            firmware=identity.firmware,
+            serial=identity.serial or None,
             signature=str(facts.signature) if facts.signature is not None else None,
             parts=tuple(part.id for part in facts.parts),
             fuses={memory.value: value for memory, value in facts.fuses.items()} if facts.parts else None,
@@ -312,12 +316,22 @@ class Station:
             calibration=facts.calibration,
             clock=facts.clock,
             sck_hz=facts.sck_hz,
+            chip=facts.chip,
+            unique_id=facts.unique_id,
+            flash_bytes=facts.flash_bytes,
+            flash_page_bytes=facts.flash_page_bytes,
+            ram_bytes=facts.ram_bytes,
+            voltage_mv=facts.voltage_mv,
+            warnings=facts.warnings,
             failure=facts.failure,
         )
 
+    async def _ask(self, target: TargetInterface) -> tuple[ProgrammerIdentity, ProbeFacts]:
+        return target.identity, await target.probe(self.parts)
+
     async def read(self, name: str, memory: MemoryKind) -> bytes:
         """Read a whole memory of a slot's target."""
-        return await self._use(name, lambda programmer: read_memory(programmer, self.parts, memory, _NoMonitor()))
+        return await self._use(name, lambda target: target.read(self.parts, memory, _NoMonitor()))
 
     async def learn(self, name: str) -> Slot:
         """Find out which USB port a slot's board is on, and keep it; the board starts anew twice.
@@ -343,17 +357,14 @@ class Station:
         """Return what the daemon says about itself."""
         return replace(self._about, slots=len(self._runners), jobs_open=len(self._floor.queue.open_jobs))
 
-    async def _use(self, name: str, use: Callable[[IspProgrammer], Awaitable[T]]) -> T:
+    async def _use(self, name: str, use: Callable[[TargetInterface], Awaitable[T]]) -> T:
         return await self._runner(name).use_programmer(use)
 
-    async def _blink(self, programmer: IspProgrammer) -> None:
+    async def _blink(self, target: TargetInterface) -> None:
         """Show which programmer this is: its programming light goes on and off."""
         for _ in range(_IDENTIFY_BLINKS):
-            try:
-                await programmer.enter(None, None)
+            async with target.held():
                 await self._floor.clock.sleep(_BLINK_S)
-            finally:
-                await programmer.leave()
             await self._floor.clock.sleep(_BLINK_S)
 
     def _runner(self, name: str) -> SlotRunner:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from ispd.catalog.split import VIA_BOOTLOADER
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
 from ispd.flashing.chain_bench import ChainBench
+from ispd.flashing.interface import TargetInterface
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.pace import choose_plan, isp_pace
 from ispd.flashing.sck import SckStart
@@ -13,7 +14,6 @@ from ispd.flashing.whole import Equipment, Way, flash_whole, way_of
 from ispd.model.job import Unit, Verdict
 from ispd.model.part import Signature
 from ispd.model.recipe import PlanKind, Recipe
-from ispd.programmers.contract import IspProgrammer
 from ispd.station.board_port import SlotPort
 from ispd.station.floor import Floor
 from ispd.station.programmer_host import ProgrammerHost
@@ -64,7 +64,7 @@ class UnitFlasher:
             way = await self._way(entry.recipe)
             if is_rescue and way.rescue is not None:
                 way = replace(way, isp=way.rescue)
-            programmer = None if way.isp is None else await self._host.programmer()
+            target = None if way.isp is None else await self._host.target()
             unit = await floor.queue.begin(entry, self._intent(entry, way, signature))
         except BaseException:  # also what nobody foresaw: a reservation that stays keeps its job open for ever
             floor.queue.abandon(entry, self._slot)
@@ -72,7 +72,7 @@ class UnitFlasher:
         self._display.show(unit=unit.id, part=way.part)
         firmware_bytes = 0 if way.firmware is None else len(way.firmware)
         run = UnitRun(unit, entry, floor, show=self._display.show, firmware_bytes=firmware_bytes)
-        outcome = await self._attempts(way, run, await self._sck(programmer, rung_hz))
+        outcome = await self._attempts(way, run, await self._sck(target, rung_hz))
         unit = run.close(outcome, floor.now())
         await floor.queue.finish(entry, unit)
         await self._remember_pace(entry.recipe, unit, outcome)
@@ -106,17 +106,17 @@ class UnitFlasher:
             warnings=entry.record.warnings,
         )
 
-    async def _sck(self, programmer: IspProgrammer | None, rung_hz: int | None) -> SckStart:
-        if programmer is None:
+    async def _sck(self, target: TargetInterface | None, rung_hz: int | None) -> SckStart:
+        if target is None:
             return SckStart()
-        found = await self._floor.journal.found_sck(self._slot, programmer.identity.kind)
+        found = await self._floor.journal.found_sck(self._slot, target.identity.kind)
         return SckStart(rung_hz=rung_hz, found=found)
 
     async def _attempts(self, way: Way, run: UnitRun, sck: SckStart) -> UnitOutcome:
         """Flash the board. What nobody foresaw is a verdict, too: an open record would keep its job open for ever."""
         floor = self._floor
         equipment = Equipment(
-            programmer=self._host.programmer if self._host.has_place else None,
+            target=self._host.target if self._host.has_place else None,
             parts=floor.parts,
             bootloaders=floor.bootloaders,
             clock=floor.clock,

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ispd.errors import ErrorCode, JobError
-from ispd.flashing.chain_bench import ChainStep
-from ispd.flashing.observer import UnitOutcome
-from ispd.flashing.steps import Plan, Step
-from ispd.flashing.target import TargetState
+from ispd.flashing.observer import Identified, UnitOutcome
+from ispd.flashing.session import TargetState
 from ispd.model.job import Failure, JobState, StepRecord, Unit, Verdict
-from ispd.model.part import Part, Signature
 from ispd.station.floor import Floor
 from ispd.station.queue import OpenJob
 
@@ -37,17 +34,20 @@ class UnitRun:
         self._told_bytes = 0
         self._shown_at = floor.clock.monotonic() - _PROGRESS_INTERVAL_S
 
-    async def identified(self, signature: Signature, part: Part, sck_hz: int) -> None:
+    async def identified(self, found: Identified) -> None:
         """Both looks agreed on a known part."""
-        self.unit = replace(self.unit, signature=str(signature), part=part.id, sck_hz=sck_hz)
-        self._show(part=part.id, signature=str(signature), sck_hz=sck_hz)
+        signature, part = str(found.signature), found.part.id
+        self.unit = replace(
+            self.unit,
+            signature=signature,
+            part=part,
+            chip=found.chip,
+            unique_id=found.unique_id,
+            sck_hz=found.clock_hz,
+        )
+        self._show(part=part, signature=signature, sck_hz=found.clock_hz)
 
-    async def about_to_write(
-        self,
-        before: TargetState,
-        plan: Plan,  # noqa: ARG002 - the record holds what was done, step by step
-        warnings: tuple[str, ...],
-    ) -> None:
+    async def about_to_write(self, before: TargetState, warnings: tuple[str, ...]) -> None:
         """Commit everything known about the board before its first byte changes."""
         self.unit = replace(self.unit, warnings=(*self.unit.warnings, *warnings))
         if not (self._is_rescue and self.unit.fuses_before):  # else how the board came is in the record already
@@ -55,9 +55,9 @@ class UnitRun:
             self.unit = replace(self.unit, fuses_before=fuses, lock_before=before.lock)
         await self._floor.journal.save_unit(self.unit)
 
-    async def step_started(self, step: Step | ChainStep) -> None:
+    async def step_started(self, name: str) -> None:
         """Show what is going on."""
-        self._show(step=step.name)
+        self._show(step=name)
 
     async def step_finished(self, record: StepRecord) -> None:
         """Commit a step's result before the next one begins."""
@@ -135,6 +135,8 @@ class UnitRun:
             self.unit,
             part=outcome.part or self.unit.part,
             signature=outcome.signature or self.unit.signature,
+            chip=outcome.chip or self.unit.chip,
+            unique_id=outcome.unique_id or self.unit.unique_id,
             application_usb=outcome.application_usb,
             sck_hz=outcome.sck_hz if outcome.sck_hz is not None else self.unit.sck_hz,
             verdict=verdict,

@@ -3,10 +3,9 @@
 from collections.abc import Awaitable, Callable
 
 from ispd.errors import ErrorCode, JobError
+from ispd.flashing.observer import Identified
 from ispd.flashing.session import TargetState
-from ispd.flashing.steps import Plan, Step
 from ispd.model.job import StepRecord
-from ispd.model.part import Part, Signature
 
 
 def cancelled() -> JobError:
@@ -22,10 +21,9 @@ class RecordingObserver:
         stop_at: int | None = None,
         reason: Callable[[], JobError] = cancelled,
         every_page: bool = False,
-        on_step: Callable[[Step], Awaitable[None]] | None = None,
+        on_step: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self.events: list[str] = []
-        self.plan: Plan | None = None
         self.before: TargetState | None = None
         self.warnings: tuple[str, ...] = ()
         self.records: list[StepRecord] = []
@@ -37,17 +35,17 @@ class RecordingObserver:
         self._on_step = on_step
         self._has_moved = False
 
-    async def identified(self, signature: Signature, part: Part, sck_hz: int) -> None:
-        self.events.append(f"identified {part.id} {signature} {sck_hz}")
+    async def identified(self, found: Identified) -> None:
+        self.events.append(f"identified {found.part.id} {found.signature} {found.clock_hz}")
 
-    async def about_to_write(self, before: TargetState, plan: Plan, warnings: tuple[str, ...]) -> None:
+    async def about_to_write(self, before: TargetState, warnings: tuple[str, ...]) -> None:
         self.events.append("intent")
-        self.before, self.plan, self.warnings = before, plan, warnings
+        self.before, self.warnings = before, warnings
 
-    async def step_started(self, step: Step) -> None:
-        self.events.append(f"begin {step.name}")
+    async def step_started(self, name: str) -> None:
+        self.events.append(f"begin {name}")
         if self._on_step is not None:
-            await self._on_step(step)
+            await self._on_step(name)
 
     async def step_finished(self, record: StepRecord) -> None:
         self.events.append(f"end {record.name}")

@@ -9,7 +9,7 @@ from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
 from ispd.chain.contract import ChainTool, ChainWork, Desk
 from ispd.errors import ErrorCode, JobError, TargetError
-from ispd.flashing.chain_bench import ChainBench, ChainStep
+from ispd.flashing.chain_bench import ChainBench
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.job import StepRecord
@@ -186,9 +186,9 @@ class Watcher:
         self.may_go_on = anyio.Event()
         self.may_go_on.set()
 
-    async def step_started(self, step: ChainStep) -> None:
-        self.begun.append(step.name)
-        if step.name == self._stop_in:
+    async def step_started(self, name: str) -> None:
+        self.begun.append(name)
+        if name == self._stop_in:
             self._stopping.set()
 
     async def step_finished(self, record: StepRecord) -> None:

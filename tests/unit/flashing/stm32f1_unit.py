@@ -8,7 +8,7 @@ from tests.unit.programmers.stlink_rig import Rig
 from ispd.errors import JobError
 from ispd.flashing.stm32f1_execute import Stm32Outcome, flash_stm32f1
 from ispd.flashing.stm32f1_identify import Stm32Facts
-from ispd.flashing.stm32f1_plan import Stm32Plan, Stm32Step, Stm32Wish
+from ispd.flashing.stm32f1_plan import Stm32Plan, Stm32Wish
 from ispd.model.image import Image, Segment
 from ispd.model.job import StepRecord
 from ispd.programmers.swd_contract import SwdConnection
@@ -45,8 +45,8 @@ class Recorder:
         self.plans.append(plan)
         self.events.append("intent")
 
-    async def step_started(self, step: Stm32Step) -> None:
-        self.events.append(f"begin {step.name}")
+    async def step_started(self, name: str) -> None:
+        self.events.append(f"begin {name}")
 
     async def step_finished(self, record: StepRecord) -> None:
         self.events.append(f"end {record.name}")

@@ -209,31 +209,31 @@ def test_looks_take_turns_and_come_home() -> None:
     """Each look tries at most two rungs; after a round each was tried; a board's rung is tried first from then on."""
     turns = LookTurns()
     rungs = entry_rungs(USBASP)
-    seen = [turns.take(USBASP) for _ in range(turns.round_looks(USBASP))]
+    seen = [turns.take(rungs) for _ in range(turns.round_looks(rungs))]
     assert {look[0] for look in seen} == {187_500}
     assert [look[1] for look in seen] == list(rungs[1:])
     turns.answered(8000)
-    again = [turns.take(USBASP) for _ in range(turns.round_looks(USBASP))]
+    again = [turns.take(rungs) for _ in range(turns.round_looks(rungs))]
     assert {look[0] for look in again} == {8000}
     assert {look[1] for look in again} == set(rungs) - {8000}
-    assert turns.take(USBASP, fixed_hz=93_750) == (93_750,)
-    assert turns.take(ARDUINO) == (None,)  # another programmer on the same slot
-    assert (turns.round_looks(ARDUINO), turns.round_looks(BUS_PIRATE)) == (1, 1)
-    assert turns.take(BUS_PIRATE) == (125_000, 30_000)
+    assert turns.take(entry_rungs(USBASP, fixed_hz=93_750)) == (93_750,)
+    assert turns.take(entry_rungs(ARDUINO)) == (None,)
+    assert [turns.round_looks(entry_rungs(one)) for one in (ARDUINO, BUS_PIRATE)] == [1, 2]
+    assert LookTurns().take(entry_rungs(BUS_PIRATE)) == (125_000, 30_000)
 
 
 def test_looks_follow_a_board_that_was_slowed_down() -> None:
     """A board whose new fuses slow it down must not count as taken out: it is looked for where it answers now."""
+    turns, rungs = LookTurns(), entry_rungs(USBASP)
+    turns.settle(rungs, 1_500_000)
+    assert turns.take(rungs)[0] == 187_500
+    turns.settle(rungs, 16_000)
+    assert turns.take(rungs)[0] == 16_000
+    turns.settle(rungs, 187_500)
+    assert turns.take(rungs)[0] == 16_000  # slower than needed is no harm
     turns = LookTurns()
-    turns.settle(USBASP, 1_500_000)
-    assert turns.take(USBASP)[0] == 187_500
-    turns.settle(USBASP, 16_000)
-    assert turns.take(USBASP)[0] == 16_000
-    turns.settle(USBASP, 187_500)
-    assert turns.take(USBASP)[0] == 16_000  # slower than needed is no harm
-    turns = LookTurns()
-    turns.settle(ARDUINO, 62_500)
-    assert turns.take(ARDUINO) == (None,)
+    turns.settle(entry_rungs(ARDUINO), 62_500)
+    assert turns.take(entry_rungs(ARDUINO)) == (None,)
 
 
 # remembering

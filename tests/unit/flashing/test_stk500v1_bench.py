@@ -5,8 +5,8 @@ import pytest
 from tests.unit.flashing.bench_unit import PARTS, check_honest, check_left_alone, flash, holds, image, pattern, soil
 from tests.unit.flashing.recording_observer import RecordingObserver
 
+from ispd.flashing.isp_interface import IspInterface
 from ispd.flashing.observer import UnitOutcome
-from ispd.flashing.target import look
 from ispd.model.job import Verdict
 from ispd.model.part import MemoryKind
 from ispd.model.recipe import Recipe
@@ -73,13 +73,13 @@ async def test_whole_unit_over_the_line(flavour: Flavour, name: str) -> None:
         lock=0xFE if part.lock_mask == 0x03 else 0xEF,
         accept_fuses=True,
     )
-    assert (await look(programmer)).signature == part.signature
+    assert (await IspInterface(programmer).look()).signature == part.signature
     outcome = await flash(programmer, job, RecordingObserver(every_page=True))
     assert (outcome.verdict, outcome.failure) == (Verdict.PASSED, None)
     target = await station.settled()
     assert holds(target, job)
     check_left_alone(target)
-    assert (await look(programmer)).signature == part.signature
+    assert (await IspInterface(programmer).look()).signature == part.signature
 
 
 async def healthy(flavour: Flavour) -> tuple[int, int, float]:

@@ -14,8 +14,9 @@ from ispd.flashing.stm32f1_plan import Stm32Erase, Stm32Wish
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
 from ispd.model.part import MemoryKind
+from ispd.model.recipe import ClonePolicy
 from ispd.model.span import Span
-from ispd.programmers.swd_contract import ClonePolicy, SwdSettings
+from ispd.programmers.swd_contract import SwdSettings
 from ispd.wire.stm32f1 import OptionBytes
 from vbench.faults import BusyForever, GoesSilent, LostPage, ReadFlips, SlowWrites, StuckBits
 from vbench.stlink_firmware import StLinkFirmware

@@ -20,8 +20,9 @@ from ispd.errors import (
     RemoteProtocolError,
     TargetError,
 )
+from ispd.model.recipe import ClonePolicy
 from ispd.model.span import Span
-from ispd.programmers.swd_contract import ClonePolicy, SwdProgrammer, SwdSettings
+from ispd.programmers.swd_contract import SwdProgrammer, SwdSettings
 from ispd.transport.contract import BulkTransfer
 from ispd.wire.cortex_m import DHCSR, CoreRegister
 from vbench.stlink_firmware import Mode, StLinkFirmware, odd_serial

@@ -6,7 +6,7 @@ from enum import Enum
 import anyio
 
 from ispd.errors import LinkTimeoutError, RemoteProtocolError
-from ispd.programmers.contract import Driver, IspProgrammer
+from ispd.programmers.contract import IspDriver, IspProgrammer
 from ispd.transport.contract import ControlTransfer, UsbIdentity, UsbLink, UsbTransfer
 from vbench.emulated import EmulatedUsb
 from vbench.hardware import BenchHardware
@@ -86,7 +86,9 @@ class _MeddledBench(BenchHardware):
 class Rig:
     """A bench with one USB programmer, not yet opened. ``log`` holds every transfer the driver began."""
 
-    def __init__(self, driver: Driver, board: EmulatedUsb, target: AvrTarget, usb: UsbIdentity | None = None) -> None:
+    def __init__(
+        self, driver: IspDriver, board: EmulatedUsb, target: AvrTarget, usb: UsbIdentity | None = None
+    ) -> None:
         self.log: list[ControlTransfer] = []
         self.meddler: Meddler = leave_alone
         self.lag: Callable[[], float] = float

@@ -1,14 +1,16 @@
 """Which device means what for which slot: the rules, one by one and against each other."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
 from ispd.errors import LocalProtocolError
-from ispd.programmers.contract import Driver, IspProgrammer
-from ispd.programmers.registry import load_drivers
+from ispd.model.part import Interface
+from ispd.programmers.contract import IspProgrammer
+from ispd.programmers.registry import Driver, load_drivers
 from ispd.station.hotplug import Meaning, Role, meaning_of, own_bootloaders
 from ispd.station.spec import SlotSpec
 from ispd.transport.contract import PortChange, PortEvent, PortKind, UsbIdentity
@@ -20,6 +22,7 @@ class UsbDriver:
     """Claims what calls itself a USBasp."""
 
     kind = "usbish"
+    interface: Literal[Interface.ISP] = Interface.ISP
     port_kind = PortKind.USB
     default_baud: int | None = None
 

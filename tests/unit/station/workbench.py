@@ -12,8 +12,7 @@ from ispd.catalog.parts import load_parts
 from ispd.model.job import Job, Unit
 from ispd.model.recipe import Recipe
 from ispd.model.station import Station as About
-from ispd.programmers.contract import Driver
-from ispd.programmers.registry import load_drivers
+from ispd.programmers.registry import Driver, load_drivers
 from ispd.station.events import Subscription
 from ispd.station.journal import Journal
 from ispd.station.spec import SlotSpec

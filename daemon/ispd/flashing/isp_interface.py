@@ -1,49 +1,95 @@
-"""Visits to the target on a slot: look, probe, read. Each enters programming mode, reads, and always releases reset."""
+"""The target behind an ISP programmer: looked at, probed, read, flashed. Each visit releases reset in the end."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 
+import anyio
+
+from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.fuses import clock_of
 from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, Facts, ProgrammerError, TargetError
-from ispd.flashing.sck import entry_rungs
+from ispd.flashing.execute import flash_unit
+from ispd.flashing.interface import ProbeFacts, Sighting
+from ispd.flashing.observer import UnitObserver, UnitOutcome
+from ispd.flashing.sck import SckStart, entry_rungs
 from ispd.flashing.session import TargetSession, TargetState, failure_of, unknown_part
-from ispd.model.job import Failure
-from ispd.model.part import AvrPart, MemoryKind, Signature
-from ispd.programmers.contract import IspProgrammer, Monitor
-from ispd.transport.clock import SystemClock
+from ispd.model.part import AvrPart, Interface, MemoryKind, Signature
+from ispd.model.recipe import Recipe
+from ispd.programmers.contract import IspProgrammer, Monitor, ProgrammerIdentity
+from ispd.transport.clock import Clock, SystemClock
 
-__all__ = ["ProbeFacts", "Sighting", "TargetSession", "TargetState", "look", "probe", "read_memory"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
-    """One look at a slot: the signature bytes as they came, the signature where they make sense, the failure if not.
-
-    ``rung_hz`` is the SCK that was asked for when the signature answered.
-    """
-
-    raw: bytes
-    signature: Signature | None
-    failure: Failure | None
-    rung_hz: int | None = None
+__all__ = ["IspInterface"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeFacts:
-    """All that a target tells about itself. Without a ``signature``, ``failure`` says why; a signature that no part
-    has leaves ``parts`` empty and sets ``failure`` too."""
+class IspInterface:
+    """See :class:`~ispd.flashing.interface.TargetInterface`."""
 
-    raw: bytes
-    sck_hz: int
-    signature: Signature | None = None
-    parts: tuple[AvrPart, ...] = ()
-    fuses: Mapping[MemoryKind, int] = field(default_factory=dict)
-    lock: int | None = None
-    calibration: int | None = None
-    clock: str | None = None
-    failure: Failure | None = None
+    kind = Interface.ISP
+
+    def __init__(self, programmer: IspProgrammer) -> None:
+        self._programmer = programmer
+
+    @property
+    def identity(self) -> ProgrammerIdentity:
+        """Who answered when the port was opened."""
+        return self._programmer.identity
+
+    @property
+    def clocks_hz(self) -> tuple[int, ...]:
+        """SCKs that the programmer can be set to."""
+        return self._programmer.capabilities.sck_hz
+
+    def rungs(self, fixed_hz: int | None = None) -> tuple[int | None, ...]:
+        """Return the ladder: an AVR's own clock is not known before it answers."""
+        return entry_rungs(self._programmer.capabilities, fixed_hz=fixed_hz)
+
+    async def look(self, rungs: Sequence[int | None] | None = None) -> Sighting:
+        """Look once what is there; the target is reset."""
+        return await _look(self._programmer, rungs)
+
+    async def probe(self, parts: Parts) -> ProbeFacts:
+        """Ask the target for everything it tells."""
+        return await _probe(self._programmer, parts)
+
+    async def read(self, parts: Parts, memory: MemoryKind, monitor: Monitor) -> bytes:
+        """Return a whole memory."""
+        return await _read(self._programmer, parts, memory, monitor)
+
+    async def flash(
+        self,
+        recipe: Recipe,
+        *,
+        parts: Parts,
+        bootloaders: Bootloaders,
+        clock: Clock,
+        observer: UnitObserver,
+        start: SckStart,
+    ) -> UnitOutcome:
+        """Carry out ``recipe``."""
+        return await flash_unit(
+            self._programmer,
+            recipe,
+            parts=parts,
+            bootloaders=bootloaders,
+            clock=clock,
+            observer=observer,
+            sck=start,
+        )
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold the target in reset."""
+        try:
+            await self._programmer.enter(None, None)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._programmer.leave()
+
+    async def aclose(self) -> None:
+        """Close the programmer."""
+        await self._programmer.aclose()
 
 
 @asynccontextmanager
@@ -58,7 +104,7 @@ async def _visit(programmer: IspProgrammer) -> AsyncIterator[TargetSession]:
         raise stuck
 
 
-async def look(programmer: IspProgrammer, rungs: Sequence[int | None] | None = None) -> Sighting:
+async def _look(programmer: IspProgrammer, rungs: Sequence[int | None] | None = None) -> Sighting:
     """Look once what is on the slot; the target runs again afterwards.
 
     :param rungs: SCKs to try, in order; None: all down the ladder, which takes its time where nobody answers.
@@ -76,12 +122,16 @@ async def look(programmer: IspProgrammer, rungs: Sequence[int | None] | None = N
             except TargetError as error:
                 wrong = error
             if wrong is None:
-                return Sighting(raw=raw, signature=Signature(raw), failure=None, rung_hz=rung_hz)
-            failed = failed or Sighting(raw=raw, signature=None, failure=failure_of(wrong))
-    return failed or Sighting(raw=b"", signature=None, failure=None)
+                return Sighting(words=_words(raw), signature=Signature(raw), failure=None, rung_hz=rung_hz)
+            failed = failed or Sighting(words=_words(raw), signature=None, failure=failure_of(wrong))
+    return failed or Sighting(words="", signature=None, failure=None)
 
 
-async def probe(programmer: IspProgrammer, parts: Parts) -> ProbeFacts:
+def _words(raw: bytes) -> str:
+    return f"signature reads {raw.hex(' ').upper()}"
+
+
+async def _probe(programmer: IspProgrammer, parts: Parts) -> ProbeFacts:
     """Ask a target for everything it tells; it runs again afterwards.
 
     A silent or unknown target is an answer. Raises only what concerns the programmer or its link.
@@ -94,21 +144,18 @@ async def probe(programmer: IspProgrammer, parts: Parts) -> ProbeFacts:
                 sck_hz = await session.enter(None, wanted_hz)
                 signature = await session.confirm_signature()
             except TargetError as error:
-                failed = failed or ProbeFacts(raw=b"", sck_hz=sck_hz, failure=failure_of(error))
+                failed = failed or ProbeFacts(sck_hz=sck_hz, failure=failure_of(error))
                 continue
             return await _probe_known(session, signature, parts, sck_hz)
-    return failed or ProbeFacts(raw=b"", sck_hz=0)
+    return failed or ProbeFacts(sck_hz=0)
 
 
 async def _probe_known(session: TargetSession, signature: Signature, parts: Parts, sck_hz: int) -> ProbeFacts:
     found = parts.by_signature(signature, AvrPart)
     if not found:
-        return ProbeFacts(
-            raw=signature.value, sck_hz=sck_hz, signature=signature, failure=failure_of(unknown_part(signature))
-        )
+        return ProbeFacts(sck_hz=sck_hz, signature=signature, failure=failure_of(unknown_part(signature)))
     state = await session.read_state(found[0])
     return ProbeFacts(
-        raw=signature.value,
         sck_hz=sck_hz,
         signature=signature,
         parts=found,
@@ -116,10 +163,12 @@ async def _probe_known(session: TargetSession, signature: Signature, parts: Part
         lock=state.lock,
         calibration=await session.read_calibration(),
         clock=clock_of(found[0], state.fuses).words,
+        flash_bytes=found[0].flash.size_bytes,
+        flash_page_bytes=found[0].flash.page_bytes,
     )
 
 
-async def read_memory(programmer: IspProgrammer, parts: Parts, memory: MemoryKind, monitor: Monitor) -> bytes:
+async def _read(programmer: IspProgrammer, parts: Parts, memory: MemoryKind, monitor: Monitor) -> bytes:
     """Return a whole memory of the target on the slot, which runs again afterwards.
 
     Shorter only when ``monitor`` stopped it. Raises ``TargetError`` (what is wrong with the signature; target-locked

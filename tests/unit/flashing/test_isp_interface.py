@@ -7,7 +7,7 @@ from tests.unit.flashing.bench_unit import PARTS, check_left_alone, soil
 from tests.unit.flashing.direct_programmer import DirectProgrammer, silent, unplugged
 
 from ispd.errors import ErrorCode, LinkClosedError, LinkTimeoutError, ProgrammerError, TargetError
-from ispd.flashing.target import look, probe, read_memory
+from ispd.flashing.isp_interface import IspInterface
 from ispd.model.part import MemoryKind, Signature
 from vbench.faults import Fault, MosiMisoShort, NoisyReplies, SckCeiling, Silent, WrongSignature
 from vbench.target import AvrTarget
@@ -50,8 +50,8 @@ async def test_look(faults: Sequence[Fault], raw: str, code: ErrorCode | None) -
     """A look tells what is there, or why nothing sensible answers; the target runs again."""
     target = board(*faults)
     programmer = DirectProgrammer(target)
-    sighting = await look(programmer)
-    assert sighting.raw.hex() == raw
+    sighting = await IspInterface(programmer).look()
+    assert sighting.words.split()[2:] == bytes.fromhex(raw).hex(" ").upper().split()
     if code is None:
         assert (sighting.signature, sighting.failure) == (Signature(bytes.fromhex(raw)), None)
     else:
@@ -66,21 +66,21 @@ async def test_look(faults: Sequence[Fault], raw: str, code: ErrorCode | None) -
 @virtual
 async def test_look_slows_down_for_bad_wires() -> None:
     """A programmer with several clocks tries its slowest before it says that nobody is there."""
-    sighting = await look(DirectProgrammer(board(SckCeiling(hz=10_000)), sck_hz=(8_000, 125_000)))
+    sighting = await IspInterface(DirectProgrammer(board(SckCeiling(hz=10_000)), sck_hz=(8_000, 125_000))).look()
     assert sighting.failure is None
 
 
 @virtual
 async def test_probe_tells_everything() -> None:
     """Fuses, lock, calibration and the clock in words; twins are all named."""
-    facts = await probe(DirectProgrammer(board(lock=0xEC)), PARTS)
+    facts = await IspInterface(DirectProgrammer(board(lock=0xEC))).probe(PARTS)
     assert str(facts.signature) == "1E 95 87"
     assert [part.id for part in facts.parts] == ["atmega32u4"]
     assert facts.fuses == {MemoryKind.LFUSE: 0x5E, MemoryKind.HFUSE: 0x99, MemoryKind.EFUSE: 0x03}
     assert (facts.lock, facts.sck_hz, facts.failure) == (0x2C, 125_000, None)
     assert facts.calibration is not None
     assert facts.clock == "crystal or resonator, divided by 8"
-    twins = await probe(DirectProgrammer(board(name="at90usb1287")), PARTS)
+    twins = await IspInterface(DirectProgrammer(board(name="at90usb1287"))).probe(PARTS)
     assert [part.id for part in twins.parts] == ["at90usb1286", "at90usb1287"]
 
 
@@ -98,7 +98,7 @@ async def test_probe_of_a_bad_target_is_an_answer(
 ) -> None:
     """What is wrong is told as a failure; a sound but unknown signature is shown beside it."""
     target = board(*faults)
-    facts = await probe(DirectProgrammer(target), PARTS)
+    facts = await IspInterface(DirectProgrammer(target)).probe(PARTS)
     assert facts.failure is not None
     assert facts.failure.code == code
     assert (facts.signature and str(facts.signature)) == signature
@@ -121,13 +121,13 @@ async def test_read_every_memory() -> None:
         MemoryKind.SIGNATURE: b"\x1e\x95\x87",
     }
     for memory, content in expected.items():
-        assert await read_memory(programmer, PARTS, memory, Unwatched()) == content
-    assert len(await read_memory(programmer, PARTS, MemoryKind.CALIBRATION, Unwatched())) == 1
+        assert await IspInterface(programmer).read(PARTS, memory, Unwatched()) == content
+    assert len(await IspInterface(programmer).read(PARTS, MemoryKind.CALIBRATION, Unwatched())) == 1
     check_left_alone(target)
     for bulk in (frozenset({MemoryKind.FLASH}), frozenset[MemoryKind]()):
         big = board(name="atmega2560")
         big.flash[0x20000:0x20004] = b"over"
-        content = await read_memory(DirectProgrammer(big, bulk=bulk), PARTS, MemoryKind.FLASH, Unwatched())
+        content = await IspInterface(DirectProgrammer(big, bulk=bulk)).read(PARTS, MemoryKind.FLASH, Unwatched())
         assert content == bytes(big.flash)
 
 
@@ -136,7 +136,7 @@ async def test_read_every_memory() -> None:
 async def test_read_stops_early(bulk: frozenset[MemoryKind]) -> None:
     """A stopped dump returns what it has."""
     target = board()
-    content = await read_memory(DirectProgrammer(target, bulk=bulk), PARTS, MemoryKind.FLASH, Unwatched(1000))
+    content = await IspInterface(DirectProgrammer(target, bulk=bulk)).read(PARTS, MemoryKind.FLASH, Unwatched(1000))
     assert 1000 <= len(content) <= 1280
     assert content == bytes(target.flash[: len(content)])
     check_left_alone(target)
@@ -147,16 +147,16 @@ async def test_read_refuses_what_would_be_wrong() -> None:
     """A locked part would answer an echo, a short-sighted programmer the wrong cells: neither is shown as contents."""
     locked = board(lock=0xFC)
     with pytest.raises(TargetError) as error:
-        await read_memory(DirectProgrammer(locked), PARTS, MemoryKind.FLASH, Unwatched())
+        await IspInterface(DirectProgrammer(locked)).read(PARTS, MemoryKind.FLASH, Unwatched())
     assert error.value.code is ErrorCode.TARGET_LOCKED
     check_left_alone(locked)
     with pytest.raises(ProgrammerError):
-        await read_memory(DirectProgrammer(board(), max_flash_bytes=0x4000), PARTS, MemoryKind.FLASH, Unwatched())
+        await IspInterface(DirectProgrammer(board(), max_flash_bytes=0x4000)).read(PARTS, MemoryKind.FLASH, Unwatched())
     with pytest.raises(ProgrammerError):
-        await read_memory(DirectProgrammer(board(name="atmega8")), PARTS, MemoryKind.EFUSE, Unwatched())
+        await IspInterface(DirectProgrammer(board(name="atmega8"))).read(PARTS, MemoryKind.EFUSE, Unwatched())
     with pytest.raises(TargetError) as unknown:
-        await read_memory(
-            DirectProgrammer(board(WrongSignature(b"\x1e\x42\x42"))), PARTS, MemoryKind.FLASH, Unwatched()
+        await IspInterface(DirectProgrammer(board(WrongSignature(b"\x1e\x42\x42")))).read(
+            PARTS, MemoryKind.FLASH, Unwatched()
         )
     assert unknown.value.code is ErrorCode.SIGNATURE_UNKNOWN
 
@@ -167,10 +167,10 @@ async def test_link_errors_come_out_and_the_target_is_released() -> None:
     for number in range(2):
         target = board()
         with pytest.raises(LinkTimeoutError):
-            await look(DirectProgrammer(target, faults={number: silent}))
+            await IspInterface(DirectProgrammer(target, faults={number: silent})).look()
         assert not target.in_reset
         with pytest.raises(LinkClosedError):
-            await probe(DirectProgrammer(board(), faults={number: unplugged}), PARTS)
+            await IspInterface(DirectProgrammer(board(), faults={number: unplugged})).probe(PARTS)
     gone = DirectProgrammer(board(), faults={2: unplugged})
     with pytest.raises(LinkClosedError):
-        await look(gone)
+        await IspInterface(gone).look()

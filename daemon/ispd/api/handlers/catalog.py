@@ -7,21 +7,19 @@ from anyio import to_thread
 
 from ispd.api.call import Call, StationPort
 from ispd.api.handlers import handles
-from ispd.api.methods import (
+from ispd.api.methods.catalog import (
     BOOTLOADER_LIST,
     IMAGE_INSPECT,
     IMAGE_MERGE,
     PART_GET,
     PART_LIST,
-    BinaryFile,
     BootloaderList,
-    ExplainedPart,
     ImageInspect,
     ImageMerge,
-    Merged,
     PartGet,
     PartList,
 )
+from ispd.api.values import BinaryFile, ExplainedPart, Merged
 from ispd.catalog.choice import check_bootloader, check_linked, choose_bootloader, choose_fuses, choose_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.hexwriter import write_hex

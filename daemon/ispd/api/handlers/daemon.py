@@ -4,19 +4,18 @@ from typing import Any
 
 from ispd.api.call import Call
 from ispd.api.handlers import handles
-from ispd.api.methods import (
+from ispd.api.methods.daemon import (
     EVENTS_SUBSCRIBE,
     EVENTS_UNSUBSCRIBE,
     RPC_DISCOVER,
     STATION_GET,
     EventsSubscribe,
     EventsUnsubscribe,
-    Nothing,
     RpcDiscover,
     StationGet,
-    Subscribed,
 )
 from ispd.api.spec import described_api
+from ispd.api.values import Nothing, Subscribed
 from ispd.model.station import Station
 
 __all__ = ["describe", "discover", "subscribe", "unsubscribe"]

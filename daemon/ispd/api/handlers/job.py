@@ -7,14 +7,13 @@ from anyio import to_thread
 
 from ispd.api.call import Call, StationPort
 from ispd.api.handlers import handles
-from ispd.api.methods import (
+from ispd.api.methods.job import (
     JOB_CANCEL,
     JOB_ENQUEUE,
     JOB_GET,
     JOB_LIST,
     JOB_PAUSE,
     JOB_RESUME,
-    BinaryFile,
     JobCancel,
     JobEnqueue,
     JobGet,
@@ -22,6 +21,7 @@ from ispd.api.methods import (
     JobPause,
     JobResume,
 )
+from ispd.api.values import BinaryFile
 from ispd.catalog.keyboard import Keyboard, read_keyboard
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.recipe import build_recipe

@@ -7,7 +7,7 @@ from anyio import to_thread
 
 from ispd.api.call import Call
 from ispd.api.handlers import handles
-from ispd.api.methods import (
+from ispd.api.methods.slot import (
     PROGRAMMER_LIST,
     SLOT_GET,
     SLOT_LEARN,
@@ -16,7 +16,6 @@ from ispd.api.methods import (
     SLOT_READ,
     SLOT_RESCUE,
     SLOT_SET,
-    Dump,
     ProgrammerList,
     SlotGet,
     SlotLearn,
@@ -26,6 +25,7 @@ from ispd.api.methods import (
     SlotRescue,
     SlotSet,
 )
+from ispd.api.values import Dump
 from ispd.catalog.options import NamedBytes
 from ispd.catalog.rescue import as_rescue
 from ispd.model.job import Job

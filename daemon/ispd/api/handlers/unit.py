@@ -2,7 +2,7 @@
 
 from ispd.api.call import Call
 from ispd.api.handlers import handles
-from ispd.api.methods import UNIT_GET, UNIT_LIST, UnitGet, UnitList
+from ispd.api.methods.unit import UNIT_GET, UNIT_LIST, UnitGet, UnitList
 from ispd.model.job import Unit
 
 __all__ = ["get", "list_units"]

@@ -8,11 +8,12 @@ from types import MappingProxyType
 import ispd.programmers
 from ispd.errors import LocalProtocolError
 from ispd.programmers.contract import IspDriver
+from ispd.programmers.swd_contract import SwdDriver
 from ispd.transport.contract import PortKind, UsbIdentity
 
 __all__ = ["Driver", "claimant", "load_drivers"]
 
-Driver = IspDriver
+Driver = IspDriver | SwdDriver
 """What it drives is told by ``interface``."""
 
 

@@ -22,13 +22,15 @@ __all__ = ["ProbeFacts", "Sighting", "TargetInterface"]
 class Sighting:
     """One look at a slot: what the signature read in words, the signature where it makes sense, the failure if not.
 
-    ``rung_hz`` is the clock that was asked for when the signature answered.
+    ``rung_hz`` is the clock that was asked for when the signature answered. ``unique_id`` is the chip's serial number in hexadecimal,
+    None where it has none, or did not tell it.
     """
 
     words: str
     signature: Signature | None
     failure: Failure | None
     rung_hz: int | None = None
+    unique_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,6 +117,13 @@ class TargetInterface(Protocol):
         come out.
 
         :param start: what the slot knows about the clock.
+        """
+
+    async def identify(self, clock: Clock) -> None:
+        """Make the programmer show which one it is, for a few seconds.
+
+        Raises ``ProgrammerError`` (programmer-cannot), and leaves the target alone, where the programmer has no light that it can be told
+        to switch.
         """
 
     def held(self) -> AbstractAsyncContextManager[None]:

@@ -21,6 +21,9 @@ from ispd.transport.clock import Clock, SystemClock
 
 __all__ = ["IspInterface"]
 
+_IDENTIFY_BLINKS = 5
+_BLINK_S = 0.25
+
 
 class IspInterface:
     """See :class:`~ispd.flashing.interface.TargetInterface`."""
@@ -76,6 +79,13 @@ class IspInterface:
             observer=observer,
             sck=start,
         )
+
+    async def identify(self, clock: Clock) -> None:
+        """Blink: a programmer's light is on while its target is held in reset."""
+        for _ in range(_IDENTIFY_BLINKS):
+            async with self.held():
+                await clock.sleep(_BLINK_S)
+            await clock.sleep(_BLINK_S)
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:

@@ -41,8 +41,6 @@ T = TypeVar("T")
 
 _STOP_DEADLINE_S = 20.0  # the longest page plus leaving programming mode, generously
 _SETTLE_DEADLINE_S = 5.0  # an Uno that was reset by opening its port answers after 1.7 s
-_IDENTIFY_BLINKS = 5
-_BLINK_S = 0.25
 _SILENT_TURNS = 3  # a watch of ports that missed so many hangs
 
 
@@ -290,7 +288,7 @@ class Station:
         return self._runner(name).view
 
     async def set_slot(self, name: str, action: SlotAction) -> Slot:
-        """Switch a slot on or off, or make its programmer blink."""
+        """Switch a slot on or off, or make its programmer show itself."""
         runner = self._runner(name)
         match action:
             case SlotAction.ENABLE:
@@ -298,7 +296,7 @@ class Station:
             case SlotAction.DISABLE:
                 runner.disable()
             case SlotAction.IDENTIFY:
-                await self._use(name, self._blink)
+                await self._use(name, lambda target: target.identify(self._floor.clock))
         return runner.view
 
     async def probe(self, name: str) -> Probe:
@@ -359,13 +357,6 @@ class Station:
 
     async def _use(self, name: str, use: Callable[[TargetInterface], Awaitable[T]]) -> T:
         return await self._runner(name).use_programmer(use)
-
-    async def _blink(self, target: TargetInterface) -> None:
-        """Show which programmer this is: its programming light goes on and off."""
-        for _ in range(_IDENTIFY_BLINKS):
-            async with target.held():
-                await self._floor.clock.sleep(_BLINK_S)
-            await self._floor.clock.sleep(_BLINK_S)
 
     def _runner(self, name: str) -> SlotRunner:
         if name not in self._runners:

@@ -18,7 +18,9 @@ from ispd.transport.contract import (
 )
 from vbench.bench_port import BenchPort
 from vbench.bench_usb import BenchUsbLink
-from vbench.emulated import EmulatedSerial, EmulatedUsb
+from vbench.emulated import EmulatedBoard, EmulatedProgrammer
+from vbench.swd import SwdSocket, SwdTarget
+from vbench.target import AvrTarget
 
 __all__ = ["Place", "free_place", "turning"]
 
@@ -28,7 +30,7 @@ class Place:
     """A port of the bench: the programmer plugged in there, and how the host sees it."""
 
     name: str
-    programmer: EmulatedSerial | EmulatedUsb
+    programmer: EmulatedProgrammer
     path: str
     usb: UsbIdentity
     plugged: bool
@@ -47,6 +49,35 @@ class Place:
     def address(self) -> str:
         """What opens it: its device node, or its place in the USB tree."""
         return self.node if self.programmer.port_kind is PortKind.SERIAL else USB_PORT_PREFIX + self.path
+
+    @property
+    def chip(self) -> AvrTarget | SwdTarget | None:
+        """The chip on its header, None for none."""
+        return self.programmer.socket.target
+
+    @property
+    def holds_reset(self) -> bool:
+        """Whether the programmer drives the reset line of what is on its header."""
+        socket = self.programmer.socket
+        return socket.nrst_low and socket.wiring.has_nrst if isinstance(socket, SwdSocket) else socket.reset_active
+
+    def put(self, board: AvrTarget | EmulatedBoard, at: float) -> None:
+        """Put a board on the header. Raises ``ValueError`` where one is, and for a board with another kind of header."""
+        socket = self.programmer.socket
+        if isinstance(socket, SwdSocket):
+            chip = None if isinstance(board, AvrTarget) else board.swd
+            if chip is None:
+                raise ValueError(f"{self.name} is a debug probe, and this board has no SWD header")
+            socket.insert(chip, at)
+            return
+        target = board if isinstance(board, AvrTarget) else board.target
+        if target is None:
+            raise ValueError(f"{self.name} is an ISP programmer, and this board has no ISP header")
+        socket.insert(target, at)
+
+    def take(self, at: float) -> AvrTarget | SwdTarget:
+        """Take the board off the header and return its chip; raises ``ValueError`` where there is none."""
+        return self.programmer.socket.remove(at)
 
     def device(self) -> UsbDeviceAt:
         """Describe what is at this place."""

@@ -30,7 +30,7 @@ _ANY_FIRMWARE = "FEED:0000"
 
 
 class Board(BoardPresence):
-    """One board; see :class:`~vbench.emulated.EmulatedBoard`. All times are bench seconds.
+    """One board with an AVR; see :class:`~vbench.emulated.EmulatedBoard`. All times are bench seconds.
 
     :param target: its chip.
     :param loader: which bootloader an image in the boot section is that carries no marker.
@@ -39,6 +39,8 @@ class Board(BoardPresence):
     :param faults: see :mod:`vbench.board_faults`.
     :param enumeration_s: from the start of a program until the host knows the device.
     """
+
+    swd: None = None
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 from ispd.transport.contract import ControlTransfer, PortKind, UsbIdentity
 from vbench.isp_socket import IspSocket
+from vbench.stm32f1 import Stm32F1
 from vbench.swd import SwdSocket
 from vbench.target import AvrTarget
 from vbench.usb_descriptors import Descriptors
@@ -21,6 +22,7 @@ __all__ = [
     "EmulatedBoard",
     "EmulatedBulk",
     "EmulatedFace",
+    "EmulatedProgrammer",
     "EmulatedSerial",
     "EmulatedUsb",
     "SerialEnd",
@@ -161,6 +163,10 @@ class EmulatedBulk(UsbEnd, BulkEnd, Protocol):
         """Pull the plug."""
 
 
+EmulatedProgrammer = EmulatedSerial | EmulatedUsb | EmulatedBulk
+"""Whatever a board can be put on; its ``socket`` says what it speaks to it."""
+
+
 class EmulatedFace(Protocol):
     """What a board shows on its port: a bootloader, or its firmware. By its ``port_kind`` it is a :class:`UsbEnd` too, or a
     :class:`SerialEnd`. A face that has left the bus has ``power_lost_at`` set, for good."""
@@ -184,7 +190,11 @@ class EmulatedBoard(Protocol):
 
     @property
     def target(self) -> AvrTarget | None:
-        """The chip that the programmer's header sees; None for a board without one (STM32)."""
+        """The AVR that the programmer's header sees; None for a board without one."""
+
+    @property
+    def swd(self) -> Stm32F1 | None:
+        """The STM32 that the probe's header sees; None for a board without one."""
 
     def attach(self, at: float) -> None:
         """Plug its USB cable in: it has its supply from there, and starts."""

@@ -37,7 +37,9 @@ from vbench.bench_port import BenchPort, BenchTime
 from vbench.bench_usb import BenchUsbLink
 from vbench.benchfile import EventTable, read_bench
 from vbench.board import Board
-from vbench.emulated import EmulatedBoard, EmulatedFace, EmulatedSerial, EmulatedUsb
+from vbench.emulated import EmulatedBoard, EmulatedFace, EmulatedProgrammer
+from vbench.stm32f1 import Stm32F1
+from vbench.swd import SwdTarget
 from vbench.target import AvrTarget
 from vbench.tools import run_emulated
 
@@ -119,7 +121,7 @@ class BenchHardware:
     def add(  # noqa: PLR0913 - all but two are keywords that seldom occur
         self,
         name: str,
-        programmer: EmulatedSerial | EmulatedUsb,
+        programmer: EmulatedProgrammer,
         *,
         path: str | None = None,
         usb: UsbIdentity | None = None,
@@ -132,10 +134,11 @@ class BenchHardware:
 
         :param path: its USB topology path; made up where None.
         :param board_usb: path of the port for the own USB cable of boards on this programmer, None where they get none.
-        :param board: USB side of the board that is on the programmer already; a :class:`~vbench.board.Board` where None.
+        :param board: the board that is on the programmer from the start; where None, and the programmer has an AVR on it
+            already, a :class:`~vbench.board.Board` with that. Raises ``ValueError`` for a board with another kind of header.
         """
         self._check_new(name)
-        self._places[name] = Place(
+        place = Place(
             name=name,
             programmer=programmer,
             path=path or f"1-1.{len(self._places) + 1}",
@@ -146,13 +149,16 @@ class BenchHardware:
             number=self._next_number(),
             board_usb=board_usb,
         )
+        if board is not None and place.chip is None:
+            place.put(board, 0.0)
+        self._places[name] = place
         if not plugged:
             programmer.power_off(0.0)
         if board_usb is not None:
             self._boards.add(board_usb)
-            target = programmer.socket.target
-            if target is not None:
-                self._boards.attach(board_usb, board or _with_usb(target), 0.0)
+            board = board or (_with_usb(place.chip) if isinstance(place.chip, AvrTarget) else None)
+            if board is not None:
+                self._boards.attach(board_usb, board, 0.0)
 
     def add_port(
         self, name: str, path: str, board: EmulatedBoard | None = None, *, refusal: ErrorCode | None = None
@@ -181,15 +187,29 @@ class BenchHardware:
         """Names of all ports, plugged or not."""
         return tuple(self._places)
 
-    def programmer(self, name: str) -> EmulatedSerial | EmulatedUsb:
+    def programmer(self, name: str) -> EmulatedProgrammer:
         """Return the emulated programmer on a port, to look inside."""
         return self._place(name).programmer
 
     def target(self, name: str) -> AvrTarget | None:
-        """Return the board on a programmer, or None; it has caught up with the clock."""
-        programmer = self._place(name).programmer
-        programmer.run(self.now())
-        return programmer.socket.target
+        """Return the AVR on a programmer, or None; it has caught up with the clock.
+
+        Raises ``ValueError`` for a debug probe, whose boards have no AVR: see :meth:`chip`.
+        """
+        found = self._chip_on(self._place(name))
+        if found is not None and not isinstance(found, AvrTarget):
+            raise ValueError(f"{name} is a debug probe: its board has no AVR")
+        return found
+
+    def chip(self, name: str) -> Stm32F1 | None:
+        """Return the STM32 on a debug probe, or in a port, None where there is none; it has caught up with the clock."""
+        board = self.board(name) if name in self._named_ports else None
+        found = self._chip_on(self._places[name]) if name in self._places else None if board is None else board.swd
+        return found if isinstance(found, Stm32F1) else None
+
+    def _chip_on(self, place: Place) -> AvrTarget | SwdTarget | None:
+        place.programmer.run(self.now())
+        return place.chip
 
     def plug(self, name: str, *, node: str | None = None, path: str | None = None) -> None:
         """Plug a programmer in; harmless where it is.
@@ -225,50 +245,55 @@ class BenchHardware:
             self._boards.attach(self._named_ports[name], _with_usb(board), now)
             return
         place = self._place(name)
-        target = board if isinstance(board, AvrTarget) else board.target
-        if target is None:
-            raise ValueError(f"this board has no header for {name}")
         place.programmer.run(now)
-        place.programmer.socket.insert(target, now)
+        place.put(board, now)
         if place.board_usb is not None:
             self._boards.attach(place.board_usb, _with_usb(board), now)
 
-    def remove(self, name: str) -> AvrTarget:
-        """Take the board off a programmer, or out of a port, and return its chip; raises ``ValueError`` where there is none."""
+    def remove(self, name: str) -> AvrTarget | SwdTarget | None:
+        """Take the board off a programmer, or out of a port, and return its chip; None where no header leads to that.
+
+        Raises ``ValueError`` where there is no board.
+        """
         now = self.now()
         if name in self._named_ports:
             board = self._boards.detach(self._named_ports[name], now)
-            if board is None or board.target is None:
+            if board is None:
                 raise ValueError(f"no board is in {name}")
-            return board.target
+            return board.target or board.swd
         place = self._place(name)
         place.programmer.run(now)
         if place.board_usb is not None:
             self._boards.detach(place.board_usb, now)
-        return place.programmer.socket.remove(now)
+        return place.take(now)
 
     def press(self, name: str) -> None:
         """Press the reset button of a board on a programmer, or in a port, for a tenth of a second; harmless where none is.
 
         While the programmer holds the reset line itself, the button changes nothing.
         """
-        target = self._target_in(name)
-        if target is not None and target.powered and not target.in_reset:
-            target.set_reset(True, self.now())
-            asyncio.get_running_loop().call_later(_PRESS_S / self._time.scale, self._let_go, name, target)
+        target = self._chip_in(name)
+        if isinstance(target, AvrTarget):
+            if target.powered and not target.in_reset:
+                target.set_reset(True, self.now())
+                asyncio.get_running_loop().call_later(_PRESS_S / self._time.scale, self._let_go, name, target)
+        elif target is not None:
+            target.press_reset(self.now())
 
     def _let_go(self, name: str, target: AvrTarget) -> None:
-        is_held = name in self._places and self._places[name].programmer.socket.reset_active
-        if self._target_in(name) is target and not is_held:
+        is_held = name in self._places and self._places[name].holds_reset
+        if self._chip_in(name) is target and not is_held:
             target.set_reset(False, self.now())
 
-    def _target_in(self, name: str) -> AvrTarget | None:
+    def _chip_in(self, name: str) -> AvrTarget | SwdTarget | None:
+        if name in self._places:
+            return self._chip_on(self._places[name])
         board = self.board(name) if name in self._named_ports else None
-        return self.target(name) if name in self._places else None if board is None else board.target
+        return None if board is None else board.target or board.swd
 
     def holds_board(self, name: str) -> bool:
         """Tell whether a board is on a programmer, or in a port."""
-        return (self.board(name) if name in self._named_ports else self.target(name)) is not None
+        return (self.board(name) if name in self._named_ports else self._chip_on(self._place(name))) is not None
 
     def board(self, name: str) -> EmulatedBoard | None:
         """Return the USB side of the board on a programmer, or in a port; None where there is none."""

@@ -217,12 +217,14 @@ def _model_of(flash_bytes: int) -> Stm32F1Model:
 
 
 class DfuSeBoard(_UsbBoard):
-    """A board with an STM32F303; see :class:`~vbench.emulated.EmulatedBoard`.
+    """A board with an STM32F303; see :class:`~vbench.emulated.EmulatedBoard`. No probe of the bench reaches it.
 
     :param boot0_high: whether each reset enters the ROM; the operator's button.
     :param application: what was at 0x0800_0000 before.
     :param serial: the ROM shows a serial number made of the chip's unique id.
     """
+
+    swd: None = None
 
     def __init__(
         self,

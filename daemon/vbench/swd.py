@@ -38,6 +38,9 @@ class SwdTarget(Protocol):
     def set_nrst(self, low: bool, at: float) -> None:
         """Drive its reset pin."""
 
+    def press_reset(self, at: float) -> None:
+        """Press the reset button of its board shortly."""
+
     def supply_mv(self) -> int:
         """Return its supply, 0 without."""
 

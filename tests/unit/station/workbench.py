@@ -65,7 +65,9 @@ class Workbench:
 
     def remove(self) -> AvrTarget:
         """Take the board off."""
-        return self.hardware.remove(_SLOT)
+        target = self.hardware.remove(_SLOT)
+        assert isinstance(target, AvrTarget)
+        return target
 
     async def enqueue(self, recipe: Recipe, *, count: int | None = None) -> Job:
         """Create a job for the slot."""

@@ -183,6 +183,7 @@ async def test_boards_come_and_go_under_an_open_port(bench: BenchHardware, make_
     await ask(port, b"P ", 2)
     assert await ask(port, b"u ", 5) == b"\x14\x1e\x95\x87\x10"
     target = bench.remove("P1")
+    assert isinstance(target, AvrTarget)
     assert not target.powered
     assert await ask(port, b"u ", 5) == b"\x14\xff\xff\xff\x10"
     assert bench.target("P1") is None

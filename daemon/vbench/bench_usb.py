@@ -62,6 +62,8 @@ class BenchUsbLink:
                 await anyio.lowlevel.checkpoint_if_cancelled()
                 with anyio.CancelScope(shield=True):
                     found.append(await self._transfer(transfer))
+                if isinstance(transfer, BulkTransfer) and transfer.ends_batch(found[-1]):
+                    break
             await anyio.lowlevel.checkpoint_if_cancelled()
             return found
 

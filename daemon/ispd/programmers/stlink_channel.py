@@ -7,13 +7,13 @@ from typing import Final, TypeVar
 import anyio
 import anyio.lowlevel
 
-from ispd.errors import ErrorCode, LinkTimeoutError, ProtocolError, RemoteProtocolError, TargetError
+from ispd.errors import ErrorCode, IspdError, LinkTimeoutError, ProtocolError, RemoteProtocolError, TargetError
 from ispd.transport.clock import Clock
 from ispd.transport.contract import BulkTransfer, UsbIdentity, UsbLink
 from ispd.wire.stlink import GetMode
 from ispd.wire.stlink_firmware import MAX_BLOCK_BYTES, Model
-from ispd.wire.stlink_packet import StlinkCommand
-from ispd.wire.stlink_status import SwdWaitError
+from ispd.wire.stlink_packet import Packet, StlinkCommand
+from ispd.wire.stlink_status import HARMLESS, SwdWaitError
 
 __all__ = ["StlinkChannel"]
 
@@ -65,33 +65,38 @@ class StlinkChannel:
         return (await self.ask_all([command]))[-1]
 
     async def ask_all(self, commands: Sequence[StlinkCommand[R]]) -> list[R]:
-        """Carry out commands that belong together in one batch, and all of them again where the target asks to wait."""
-        pause_s = _FIRST_PAUSE_S
-        for _ in range(_TRIES):
-            replies = await self._submit(commands)
-            try:
-                return [command.decode(reply) for command, reply in zip(commands, replies, strict=True)]
-            except SwdWaitError:
+        """Carry out commands in one batch, and return what their answers mean.
+
+        The first one that fails ends it: those after it were not sent. Where the target asks to wait all goes on from there; what
+        was done is not done again. Commands without a status belong to the next one that has one, and are repeated with it.
+        """
+        meanings: list[R] = []
+        tries, pause_s = 0, _FIRST_PAUSE_S
+        while len(meanings) < len(commands):
+            packets = [command.encode() for command in commands[len(meanings) :]]
+            done, error = _decode(commands[len(meanings) :], packets, await self._submit(packets))
+            if done:
+                meanings += done
+                tries, pause_s = 0, _FIRST_PAUSE_S
+            if isinstance(error, SwdWaitError):
+                tries += 1
+                if tries == _TRIES:
+                    raise _still_waits() from error
                 await self._clock.sleep(pause_s)
                 pause_s *= 2
-            except ProtocolError:
-                self._has_lost_place = True
-                raise
-        raise TargetError(
-            ErrorCode.TARGET_BUSY,
-            f"the target still asks to wait after {_TRIES} tries",
-            hint="lower the SWD clock, check the board's supply, then flash it again",
-        )
+            elif error is not None:
+                self._has_lost_place = isinstance(error, ProtocolError)
+                raise error
+        return meanings
 
     async def aclose(self) -> None:
         """Close the device; never raises."""
         await self._link.aclose()
 
-    async def _submit(self, commands: Sequence[StlinkCommand[R]]) -> list[bytes]:
-        """Carry out the commands' transfers in one batch, and return the answer of each."""
+    async def _submit(self, packets: Sequence[Packet]) -> list[bytes]:
+        """Carry out the commands' transfers in one batch, and return the answer of each, up to the first that is no success."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         await self._find_place()
-        packets = [command.encode() for command in commands]
         # for each alike: while it is busy with one the ST-Link takes the next one not
         timeout_s = self._timeout_s(sum(len(packet.data) + packet.reply_bytes for packet in packets))
         transfers: list[BulkTransfer] = []
@@ -102,15 +107,13 @@ class StlinkChannel:
                 transfers.append(self._out(packet.data, timeout_s))
             answers.append(len(transfers) if packet.reply_bytes else None)
             if packet.reply_bytes:
-                transfers.append(
-                    BulkTransfer(endpoint=self._model.in_endpoint, length=packet.reply_bytes, timeout_s=timeout_s)
-                )
+                transfers.append(self._in(packet, timeout_s))
         self._has_lost_place = True
         # half a command would leave an ST-Link that takes the next one for data
         with anyio.CancelScope(shield=True):
             replies = await self._link.submit(transfers)
         self._has_lost_place = False
-        return [b"" if index is None else replies[index] for index in answers]
+        return [b"" if index is None else replies[index] for index in answers if (index or 0) < len(replies)]
 
     async def _find_place(self) -> None:
         """Make sure that the next bytes are taken for a command, and the next answer is that command's.
@@ -131,5 +134,36 @@ class StlinkChannel:
     def _out(self, data: bytes, timeout_s: float) -> BulkTransfer:
         return BulkTransfer(endpoint=self._model.out_endpoint, data=data, timeout_s=timeout_s)
 
+    def _in(self, packet: Packet, timeout_s: float) -> BulkTransfer:
+        return BulkTransfer(
+            endpoint=self._model.in_endpoint,
+            length=packet.reply_bytes,
+            timeout_s=timeout_s,
+            good_heads=HARMLESS if packet.has_status else None,
+        )
+
     def _timeout_s(self, moved_bytes: int) -> float:
         return _COMMAND_S + moved_bytes * _CLOCKS_PER_BYTE / self.clock_hz
+
+
+def _decode(
+    commands: Sequence[StlinkCommand[R]], packets: Sequence[Packet], replies: Sequence[bytes]
+) -> tuple[list[R], IspdError | None]:
+    """Return the meanings of the answers up to the last good status, and what is wrong behind it."""
+    meanings: list[R] = []
+    good = 0
+    for command, packet, reply in zip(commands, packets, replies, strict=False):
+        try:
+            meanings.append(command.decode(reply))
+        except (TargetError, ProtocolError) as error:
+            return meanings[:good], error
+        good = len(meanings) if packet.has_status else good
+    return meanings, None
+
+
+def _still_waits() -> TargetError:
+    return TargetError(
+        ErrorCode.TARGET_BUSY,
+        f"the target still asks to wait after {_TRIES} tries",
+        hint="lower the SWD clock, check the board's supply, then flash it again",
+    )

@@ -8,7 +8,7 @@ from ispd.model.span import Span
 from ispd.programmers.contract import Monitor, ProgrammerIdentity
 from ispd.programmers.stlink_channel import StlinkChannel
 from ispd.programmers.stlink_entry import Entry, leave, read_version
-from ispd.programmers.swd_contract import SwdCapabilities, SwdConnection, SwdSettings
+from ispd.programmers.swd_contract import Place, SwdCapabilities, SwdConnection, SwdSettings
 from ispd.transport.clock import Clock
 from ispd.transport.contract import Opener, UsbIdentity, UsbLink
 from ispd.wire.cortex_m import CoreRegister, core_name
@@ -43,6 +43,9 @@ __all__ = ["KIND", "StlinkProbe", "open_stlink"]
 KIND: Final = "stlink"
 
 C = TypeVar("C", bound=StlinkCommand[Any])
+
+_BATCH_BYTES: Final = 4096
+"""Pieces of memory are written in batches up to this, a block for a chip's RAM: a longer one could not be cancelled for long."""
 
 _WIDE_CORES: Final = frozenset({"Cortex-M3", "Cortex-M4"})
 
@@ -120,10 +123,18 @@ class StlinkProbe:
     async def write(self, address: int, data: bytes) -> None:
         """Write any bytes of memory."""
         self._check_connected()
+        batch: list[StlinkCommand[None]] = []
+        size = 0
         for piece in self._pieces(Span(address, address + len(data))):
+            if batch and size + len(piece.span) > _BATCH_BYTES:
+                await self._channel.ask_all(batch)
+                batch, size = [], 0
             part = data[piece.span.start - address : piece.span.stop - address]
             writing = WriteMemory(piece.width, piece.span.start, part, self._firmware.byte_limit)
-            await self._channel.ask_all([writing, self._status("writing memory", piece)])
+            batch += [writing, self._status("writing memory", piece)]
+            size += len(part)
+        if batch:
+            await self._channel.ask_all(batch)
 
     async def read_word(self, address: int) -> int:
         """Read a word of 32 bits."""
@@ -140,6 +151,16 @@ class StlinkProbe:
     async def write_register(self, register: CoreRegister, value: int) -> None:
         """Write a register of the halted core."""
         await self._channel.ask(self._connected(WriteRegister(register, value)))
+
+    async def read_all(self, places: Sequence[Place]) -> tuple[int, ...]:
+        """Read registers and words in one batch."""
+        self._check_connected()
+        return tuple(await self._channel.ask_all([_reading(place) for place in places]))
+
+    async def write_all(self, values: Sequence[tuple[Place, int]]) -> None:
+        """Write registers and words in one batch, which ends with the first that fails."""
+        self._check_connected()
+        await self._channel.ask_all([_writing(place, value) for place, value in values])
 
     async def hold_reset(self, *, is_held: bool) -> None:
         """Move NRST."""
@@ -163,6 +184,14 @@ class StlinkProbe:
     def _check_connected(self) -> None:
         if not self._is_connected:
             raise LocalProtocolError("no target is connected")
+
+
+def _reading(place: Place) -> StlinkCommand[int]:
+    return ReadRegister(place) if isinstance(place, CoreRegister) else ReadWord(place)
+
+
+def _writing(place: Place, value: int) -> StlinkCommand[None]:
+    return WriteRegister(place, value) if isinstance(place, CoreRegister) else WriteWord(place, value)
 
 
 async def open_stlink(hardware: Opener, port: str, clock: Clock) -> StlinkProbe:

@@ -1,5 +1,6 @@
 """What a programmer that speaks SWD to an ARM core offers to the floors above, whatever its bytes look like."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -10,7 +11,10 @@ from ispd.programmers.contract import AnyDriver, Monitor, ProgrammerIdentity
 from ispd.transport.contract import Opener, UsbIdentity
 from ispd.wire.cortex_m import CoreRegister
 
-__all__ = ["SwdCapabilities", "SwdConnection", "SwdDriver", "SwdProgrammer", "SwdSettings"]
+__all__ = ["Place", "SwdCapabilities", "SwdConnection", "SwdDriver", "SwdProgrammer", "SwdSettings"]
+
+Place = CoreRegister | int
+"""A register of the halted core, or the address of a word of 32 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,16 @@ class SwdProgrammer(Protocol):
 
     async def write_register(self, register: CoreRegister, value: int) -> None:
         """Write a register of the halted core."""
+
+    async def read_all(self, places: Sequence[Place]) -> tuple[int, ...]:
+        """Read registers and words in this order, at the cost of one; the first that fails is the last that is tried."""
+
+    async def write_all(self, values: Sequence[tuple[Place, int]]) -> None:
+        """Write registers and words in this order, at the cost of one.
+
+        The first that the target refuses is the last that is tried, and none is written twice: what comes out is its error, and
+        nothing behind it was sent.
+        """
 
     async def hold_reset(self, *, is_held: bool) -> None:
         """Pull NRST low, or let it go."""

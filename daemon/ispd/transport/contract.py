@@ -110,17 +110,24 @@ class BulkTransfer:
     :param data: bytes for the device, where bit 7 is clear.
     :param length: most bytes to take from the device, where bit 7 is set; a short packet ends the transfer earlier.
     :param timeout_s: how long the device may hold it up, by NAK.
+    :param good_heads: for an answer that begins with a status: the first bytes after which the rest of a batch makes sense; None
+        where whatever comes is fine.
     """
 
     endpoint: int
     data: bytes = b""
     length: int = 0
     timeout_s: float = 5.0
+    good_heads: frozenset[int] | None = None
 
     @property
     def is_in(self) -> bool:
         """True where the device sends the data."""
         return bool(self.endpoint & 0x80)
+
+    def ends_batch(self, reply: bytes) -> bool:
+        """Tell whether nothing more of the batch is to be begun after this answer: too short, or with a head that is not good."""
+        return self.good_heads is not None and (len(reply) < self.length or reply[0] not in self.good_heads)
 
 
 UsbTransfer = ControlTransfer | BulkTransfer
@@ -171,6 +178,8 @@ class UsbLink(Protocol):
     async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         """Carry out transfers back to back and return what each brought; ``b""`` for those that send data.
 
+        Fewer replies than transfers come back where the last of them ended the batch (``BulkTransfer.good_heads``): nothing after it
+        was begun then.
         The interface of a bulk endpoint is taken by its first transfer, until the device is closed. An answer may be shorter
         than asked. When cancelled, the transfer that is under way is finished, no further one is begun, and then the
         cancellation goes on.

@@ -16,7 +16,7 @@ import anyio
 import anyio.lowlevel
 
 from ispd.errors import ErrorCode, IspdError, LinkClosedError, LinkTimeoutError, TransportError
-from ispd.transport.contract import UsbIdentity, UsbTransfer
+from ispd.transport.contract import BulkTransfer, UsbIdentity, UsbTransfer
 from ispd.transport.usb_device import BlockingUsbDevice, UsbPlace, load_libusb
 
 __all__ = ["UsbBus", "UsbDevice"]
@@ -238,12 +238,15 @@ class _Worker(threading.Thread):
             device.close()
 
     def _carry_out(self, device: BlockingUsbDevice, batch: _Batch) -> None:
-        """Run the batch, until an error or until it is stopped."""
+        """Run the batch, until an error, an answer that ends it, or until it is stopped."""
         try:
             for transfer in batch.transfers:
                 if batch.stopped or self._dismissed:
                     raise LinkClosedError(self.port)
-                batch.replies.append(device.transfer(transfer))
+                reply = device.transfer(transfer)
+                batch.replies.append(reply)
+                if isinstance(transfer, BulkTransfer) and transfer.ends_batch(reply):
+                    return
         except IspdError as error:
             batch.error = error
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from ispd.errors import RemoteProtocolError
 from ispd.wire.stlink_firmware import Firmware
-from ispd.wire.stlink_packet import DEBUG, STATUS_BYTES, Packet, check, field_bytes, packet, take
+from ispd.wire.stlink_packet import DEBUG, STATUS_BYTES, Packet, check, field_bytes, packet, status_packet, take
 
 __all__ = [
     "ClockList",
@@ -164,7 +164,7 @@ class EnterSwd(_Plain):
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x30, 0xA3, reply_bytes=STATUS_BYTES)
+        return status_packet(0x30, 0xA3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ class GetIdCode:
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x31, reply_bytes=12)
+        return status_packet(0x31, reply_bytes=12)
 
     def decode(self, reply: bytes) -> int:
         """Return DPIDR, or 0, which is nobody's."""
@@ -188,7 +188,7 @@ class ResetSystem(_Plain):
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x32, reply_bytes=STATUS_BYTES)
+        return status_packet(0x32)
 
 
 @unique
@@ -208,7 +208,7 @@ class DriveReset(_Plain):
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x3C, self.line.value, reply_bytes=STATUS_BYTES)
+        return status_packet(0x3C, self.line.value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,7 @@ class SetDivisor(_Plain):
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x43, *field_bytes("<H", self.divisor), reply_bytes=STATUS_BYTES)
+        return status_packet(0x43, *field_bytes("<H", self.divisor))
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +240,7 @@ class GetClocks:
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x62, 0, reply_bytes=52)
+        return status_packet(0x62, 0, reply_bytes=52)
 
     def decode(self, reply: bytes) -> ClockList:
         """Return the clocks."""
@@ -260,7 +260,7 @@ class SetClock:
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x61, 0, 0, *field_bytes("<I", self.clock_hz // 1000), reply_bytes=8)
+        return status_packet(0x61, 0, 0, *field_bytes("<I", self.clock_hz // 1000), reply_bytes=8)
 
     def decode(self, reply: bytes) -> None:
         """Check the status."""
@@ -275,4 +275,4 @@ class OpenAccessPort(_Plain):
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x4B, self.port, reply_bytes=STATUS_BYTES)
+        return status_packet(0x4B, self.port)

@@ -20,6 +20,7 @@ __all__ = [
     "check",
     "field_bytes",
     "packet",
+    "status_packet",
     "take",
 ]
 
@@ -33,11 +34,16 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Packet:
-    """What goes over the endpoints: the command, then ``data`` to the device or ``reply_bytes`` from it."""
+    """What goes over the endpoints: the command, then ``data`` to the device or ``reply_bytes`` from it.
+
+    :param has_status: the answer begins with a status (:mod:`ispd.wire.stlink_status`), which is that of the commands without one
+        before it, too.
+    """
 
     command: bytes
     data: bytes = b""
     reply_bytes: int = 0
+    has_status: bool = False
 
 
 class StlinkCommand(Protocol[R_co]):
@@ -54,11 +60,16 @@ class StlinkCommand(Protocol[R_co]):
         """
 
 
-def packet(*command: int, data: bytes = b"", reply_bytes: int = 0) -> Packet:
+def packet(*command: int, data: bytes = b"", reply_bytes: int = 0, has_status: bool = False) -> Packet:
     """Return a command with zeros behind it. Raises ``LocalProtocolError`` for numbers that are no bytes."""
     if not all(0 <= byte < 0x100 for byte in command):
         raise LocalProtocolError(f"command {command} has something that is no byte")
-    return Packet(bytes(command).ljust(COMMAND_BYTES, b"\0"), data, reply_bytes)
+    return Packet(bytes(command).ljust(COMMAND_BYTES, b"\0"), data, reply_bytes, has_status)
+
+
+def status_packet(*command: int, reply_bytes: int = STATUS_BYTES) -> Packet:
+    """Return a command about the target whose answer begins with its status."""
+    return packet(DEBUG, *command, reply_bytes=reply_bytes, has_status=True)
 
 
 def field_bytes(layout: str, value: int) -> bytes:

@@ -9,11 +9,11 @@ from typing import Final
 
 from ispd.errors import ErrorCode, Facts, IspdError, RemoteProtocolError, TargetError
 
-__all__ = ["SwdStatusError", "SwdWaitError", "check_status"]
+__all__ = ["HARMLESS", "SwdStatusError", "SwdWaitError", "check_status"]
 
 _OK: Final = 0x80
-_HARMLESS: Final = frozenset({_OK, 0x0D})
-"""0D: what was read back after writing a register differs, which it does for registers with bits of their own."""
+HARMLESS: Final = frozenset({_OK, 0x0D})
+"""Statuses that mean success. 0D: what was read back after writing a register differs, which it does for registers with bits of their own."""
 _WAIT: Final = frozenset({0x10, 0x14})
 _NOBODY: Final = frozenset({0x04, 0x05, 0x09, 0x0B, 0x15, 0x16, 0x17})
 """The target's debug port does not answer, or not in a way that can be understood."""
@@ -80,7 +80,7 @@ def check_status(status: int, what: str, *, address: int | None = None) -> None:
 
     Raises ``SwdWaitError`` and ``SwdStatusError``; ``RemoteProtocolError`` for a status nobody knows.
     """
-    if status not in _HARMLESS:
+    if status not in HARMLESS:
         raise _error(status, what, address)
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from ispd.errors import LocalProtocolError
 from ispd.wire.stlink_firmware import MAX_BLOCK_BYTES, Width
-from ispd.wire.stlink_packet import DEBUG, STATUS_BYTES, Packet, check, field_bytes, packet, take
+from ispd.wire.stlink_packet import DEBUG, STATUS_BYTES, Packet, check, field_bytes, packet, status_packet, take
 from ispd.wire.stlink_status import check_status
 
 __all__ = [
@@ -28,7 +28,7 @@ class ReadRegister:
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x33, self.number, reply_bytes=8)
+        return status_packet(0x33, self.number, reply_bytes=8)
 
     def decode(self, reply: bytes) -> int:
         """Return its value."""
@@ -44,7 +44,7 @@ class WriteRegister:
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x34, self.number, *field_bytes("<I", self.value), reply_bytes=STATUS_BYTES)
+        return status_packet(0x34, self.number, *field_bytes("<I", self.value))
 
     def decode(self, reply: bytes) -> None:
         """Check the status."""
@@ -59,7 +59,7 @@ class ReadWord:
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return packet(DEBUG, 0x36, *_word_address(self.address), reply_bytes=8)
+        return status_packet(0x36, *_word_address(self.address), reply_bytes=8)
 
     def decode(self, reply: bytes) -> int:
         """Return the word."""
@@ -76,7 +76,7 @@ class WriteWord:
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
         words = *_word_address(self.address), *field_bytes("<I", self.value)
-        return packet(DEBUG, 0x35, *words, reply_bytes=STATUS_BYTES)
+        return status_packet(0x35, *words)
 
     def decode(self, reply: bytes) -> None:
         """Check the status."""
@@ -144,8 +144,8 @@ class GetMemoryStatus:
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
         if self.has_address:
-            return packet(DEBUG, 0x3E, reply_bytes=12)
-        return packet(DEBUG, 0x3B, reply_bytes=STATUS_BYTES)
+            return status_packet(0x3E, reply_bytes=12)
+        return status_packet(0x3B)
 
     def decode(self, reply: bytes) -> None:
         """Check the status."""

@@ -63,7 +63,12 @@ class _Link:
 
     async def submit(self, transfers: Sequence[UsbTransfer]) -> list[bytes]:
         self._rig.batches += 1
-        return [await self._one(transfer) for transfer in transfers]
+        found: list[bytes] = []
+        for transfer in transfers:
+            found.append(await self._one(transfer))
+            if isinstance(transfer, BulkTransfer) and transfer.ends_batch(found[-1]):
+                break
+        return found
 
     async def _one(self, transfer: UsbTransfer) -> bytes:
         assert isinstance(transfer, BulkTransfer), "an ST-Link takes nothing else"

@@ -321,6 +321,9 @@ async def test_a_long_read_takes_few_batches_and_stops_when_it_is_asked_to() -> 
     rig.batches = 0
     assert len(await probe.read(Span(0x0800_0000, 0x0801_0000), Quiet())) == 0x1_0000
     assert rig.batches == 16
+    rig.batches = 0
+    await probe.write(0x2000_0100, bytes(4096))
+    assert rig.batches == 1, "over the edge of a window"
 
     class Stopping(Quiet):
         @property
@@ -399,6 +402,75 @@ async def test_a_fault_of_memory_says_where_and_the_next_command_works() -> None
         await probe.read(Span(0x0800_0400, 0x0800_0500), Quiet())
     assert refused.value.facts.address == 0x0800_0400
     assert await probe.read_word(DHCSR) >= 0
+
+
+# -- batches -----------------------------------------------------------------------------------------------------------
+
+RAM = 0x2000_0000
+PAIRS = [(RAM + 4 * number, 0x1111_1111 * number) for number in range(6)]
+
+
+def sent_words(rig: Rig) -> list[int]:
+    """Return the addresses of the words that were written, each time they were."""
+    return [int.from_bytes(one.data[2:6], "little") for one in rig.log if one.data.startswith(b"\xf2\x35")]
+
+
+@virtual
+async def test_words_and_registers_go_in_one_batch_in_their_order() -> None:
+    rig = Rig(running_chip(), wiring=SwdWiring(has_nrst=True))
+    probe = await rig.open()
+    await probe.connect(SwdSettings(under_reset=True))
+    rig.batches = 0
+    await probe.write_all([*PAIRS, (CoreRegister.R1, 7), (RAM, 1), (RAM, 2)])
+    assert await probe.read_all([CoreRegister.R1, RAM, RAM + 20]) == (7, 2, 0x5555_5555)
+    assert rig.batches == 2
+    await probe.write_all([])
+    assert await probe.read_all([]) == ()
+
+
+@pytest.mark.parametrize("third", [b"\x11\0", b"\x81\0", b"\x80", b"", b"\xee\0"])
+@virtual
+async def test_a_word_that_is_refused_ends_its_batch_and_is_named(third: bytes) -> None:
+    rig = Rig(running_chip())
+    probe = await rig.open()
+    await probe.connect(SwdSettings())
+    rig.log.clear()
+    rig.falsify("F2 35", [b"\x80\0", b"\x80\0", third])
+    with pytest.raises((TargetError, RemoteProtocolError)) as failed:
+        await probe.write_all(PAIRS)
+    assert sent_words(rig) == [address for address, _ in PAIRS[:3]], "nothing is sent behind what failed"
+    if isinstance(failed.value, TargetError):
+        assert failed.value.facts.address == PAIRS[2][0]
+    assert await probe.read_all([address for address, _ in PAIRS[:2]]) == tuple(value for _, value in PAIRS[:2])
+
+
+@virtual
+async def test_a_batch_goes_on_where_the_target_asked_to_wait() -> None:
+    rig = Rig(running_chip())
+    probe = await rig.open()
+    await probe.connect(SwdSettings())
+    rig.log.clear()
+    ok = b"\x80\0"
+    rig.falsify("F2 35", [ok, ok, *[WAIT] * 7, *[ok] * 2, *[WAIT] * 7])
+    await probe.write_all(PAIRS)
+    a, b, c, d, e, f = (address for address, _ in PAIRS)
+    assert sent_words(rig) == [a, b, *[c] * 8, d, *[e] * 8, f], (
+        "each has tries of its own, and what was done stays done"
+    )
+
+
+@virtual
+async def test_a_memory_transfer_that_waits_is_repeated_whole_and_alone() -> None:
+    rig = Rig(running_chip())
+    probe = await rig.open()
+    await probe.connect(SwdSettings())
+    data = bytes(range(256)) * 16
+    rig.log.clear()
+    rig.falsify("F2 3E", [b"\x80".ljust(12, b"\0"), b"\x10".ljust(12, b"\0")])
+    await probe.write(RAM + 0x100, data)
+    heads = [int.from_bytes(one.data[2:6], "little") for one in rig.log if one.data.startswith(b"\xf2\x08")]
+    assert heads == [RAM + 0x100, RAM + 0x1000, RAM + 0x1000]
+    assert await probe.read(Span(RAM + 0x100, RAM + 0x1100), Quiet()) == data
 
 
 # -- faults ------------------------------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ class UsbTree:
         self._hardware = hardware
         self._seats: dict[str, _Seat] = {}
         self._changes: Counter[str] = Counter()
+        self._departures: Counter[str] = Counter()
         self.changed = Pulse()
 
     def note(self, event: PortEvent) -> None:
@@ -42,6 +43,7 @@ class UsbTree:
             seat.nodes.discard(event.port)
             if not seat.nodes:
                 del self._seats[event.place]
+                self._departures[event.place] += 1
         self._changes[event.place] += 1
         self.changed.fire()
 
@@ -62,6 +64,11 @@ class UsbTree:
     def changes(self, path: str) -> int:
         """Return how many changes were told of a place."""
         return self._changes[path]
+
+    @property
+    def departures(self) -> Mapping[str, int]:
+        """How often each place was left by who was there, at this moment."""
+        return dict(self._departures)
 
     async def wait_for_change(self, path: str, since: int) -> None:
         """Return once more than ``since`` changes were told of a place."""

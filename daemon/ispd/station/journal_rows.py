@@ -131,6 +131,8 @@ def unit_facts_row(unit: Unit) -> dict[str, Any]:
     return {
         "part": unit.part,
         "signature": unit.signature,
+        "chip": unit.chip,
+        "unique_id": unit.unique_id,
         "plan": None if unit.plan is None else unit.plan.value,
         "target_usb": unit.target_usb,
         "application_usb": unit.application_usb,
@@ -168,6 +170,8 @@ def unit_of(row: Row, attempts: Sequence[Attempt]) -> Unit:
         started=row["started"],
         part=row["part"],
         signature=row["signature"],
+        chip=row["chip"],
+        unique_id=row["unique_id"],
         plan=None if row["plan"] is None else PlanKind(row["plan"]),
         target_usb=row["target_usb"],
         application_usb=row["application_usb"],

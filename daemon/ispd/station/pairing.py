@@ -1,6 +1,10 @@
-"""Which USB port belongs to a slot: hold its board in reset through the programmer, and see which port goes quiet."""
+"""Which USB port belongs to a slot: hold its board in reset through its programmer, and see which port goes quiet.
 
-from collections.abc import Collection, Mapping
+A board whose pull-up resistor is no pin of its chip (a Bluepill) stays on the bus while it is held, and leaves it for a moment when it
+starts anew: that counts as well.
+"""
+
+from collections.abc import Callable, Collection, Mapping
 
 import anyio
 
@@ -18,6 +22,8 @@ __all__ = ["Pairings", "learn_port"]
 
 QUIET_DEADLINE_S = 3.0
 """A board in reset is off the bus at once; a hub tells of it within a fraction of a second."""
+RESTART_DEADLINE_S = 3.0
+"""A board that stayed on the bus leaves it once its program has started: a bootloader tells the host to look anew within a second."""
 RETURN_DEADLINE_S = 10.0
 SETTLE_S = 0.5
 """After the first port went quiet: another one that did so for its own reasons shows itself, too."""
@@ -25,7 +31,7 @@ _ROUNDS = 2
 
 
 async def learn_port(target: TargetInterface, tree: UsbTree, clock: Clock, ignored: Collection[str]) -> str:
-    """Return the topology path of the port that goes quiet while the board is held in reset, and comes back after it, twice.
+    """Return the topology path of the port that goes quiet while the board is held in reset, or starts anew after it, twice.
 
     :param ignored: places that cannot be it: programmers, and boards that other slots are working on.
     Raises ``JobError`` (not-paired) telling what was seen. Reset is released whatever happens.
@@ -33,7 +39,8 @@ async def learn_port(target: TargetInterface, tree: UsbTree, clock: Clock, ignor
     before = dict(tree.present)
     found: set[str] = set(before) - set(ignored)
     for _ in range(_ROUNDS):
-        found &= await _one_round(target, tree, clock, found)
+        if found:
+            found &= await _one_round(target, tree, clock, found)
     match sorted(found):
         case [path]:
             return path
@@ -49,16 +56,29 @@ async def learn_port(target: TargetInterface, tree: UsbTree, clock: Clock, ignor
 
 async def _one_round(target: TargetInterface, tree: UsbTree, clock: Clock, candidates: set[str]) -> set[str]:
     there = candidates & set(tree.present)
+    before = tree.departures
+
+    def left() -> set[str]:
+        now = tree.departures
+        return {path for path in there if now.get(path, 0) > before.get(path, 0)}
+
     async with target.held():
-        with anyio.move_on_after(QUIET_DEADLINE_S):
-            while there <= set(tree.present):
-                await tree.changed.wait()  # nothing was awaited since they were looked up
-            await clock.sleep(SETTLE_S)
-        gone = there - set(tree.present)
+        await _until(left, tree, clock, QUIET_DEADLINE_S)
+    if not left():
+        await _until(left, tree, clock, RESTART_DEADLINE_S)
+    gone = left()
     with anyio.move_on_after(RETURN_DEADLINE_S):
         while not gone <= set(tree.present):
-            await tree.changed.wait()  # as above
+            await tree.changed.wait()  # nothing was awaited since they were looked up
     return gone & set(tree.present)
+
+
+async def _until(left: Callable[[], set[str]], tree: UsbTree, clock: Clock, deadline_s: float) -> None:
+    """Wait until a port went quiet, and a moment longer."""
+    with anyio.move_on_after(deadline_s):
+        while not left():
+            await tree.changed.wait()  # nothing was awaited since they were looked up
+        await clock.sleep(SETTLE_S)
 
 
 def _nothing(before: Mapping[str, UsbIdentity]) -> JobError:
@@ -112,7 +132,7 @@ class Pairings:
 
     async def _learn(self, runner: SlotRunner) -> None:
         name, floor = runner.spec.name, self._floor
-        path = await runner.use_programmer(
+        path = await runner.use_target(
             lambda target: learn_port(target, floor.tree, floor.clock, self._not_boards(name))
         )
         if name in self._configured:

@@ -8,6 +8,7 @@ import anyio
 from ispd.errors import ErrorCode, ProgrammerError, TransportError
 from ispd.flashing.interface import TargetInterface
 from ispd.flashing.open_target import open_target
+from ispd.model.part import Interface
 from ispd.model.station import Programmer
 from ispd.programmers.registry import Driver, claimant
 from ispd.station.spec import SlotSpec
@@ -71,6 +72,12 @@ class ProgrammerHost:
     def has_place(self) -> bool:
         """False for a slot without programmer."""
         return self._spec.has_programmer
+
+    @property
+    def interface(self) -> Interface | None:
+        """What the slot's programmer speaks, None while nobody knows which one it is."""
+        driver = self._drivers.get(self._driver_kind() or "")
+        return None if driver is None else driver.interface
 
     def holds(self, event: PortEvent) -> bool:
         """Tell whether a port that went away is the one this slot has; by place and node, since the ids may be gone, too."""
@@ -153,10 +160,16 @@ class ProgrammerHost:
             path=self._spec.path,
             usb_id=str(self._usb) if self._usb else None,
             firmware=identity.firmware if identity else None,
-            serial=identity.serial or None if identity else None,
-            interface=self._drivers[kind].interface if kind is not None and kind in self._drivers else None,
+            serial=self._serial(),
+            interface=self.interface,
             is_open=self.is_open,
         )
+
+    def _serial(self) -> str | None:
+        """Return what the programmer says itself, and while nobody asked it, what USB says."""
+        if self._open is not None:
+            return self._open.identity.serial or None
+        return None if self._usb is None else self._usb.serial or None
 
     def _is_in_bootloader(self, event: PortEvent, title: str) -> ProgrammerError:
         return ProgrammerError(

@@ -4,7 +4,7 @@ In memory are only the jobs that are not final; every change is in the journal b
 hears of it.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import anyio
@@ -14,6 +14,7 @@ from ispd.model.job import Failure, Job, JobState, Unit, Verdict
 from ispd.model.recipe import Recipe
 from ispd.station.events import EventHub
 from ispd.station.journal import Journal
+from ispd.station.presence import told
 from ispd.station.pulse import Pulse
 from ispd.transport.clock import Clock, timestamp
 
@@ -27,7 +28,8 @@ class OpenJob:
 
     ``record`` is what the journal holds; ``in_flight`` are the boards reserved or being flashed. ``served`` are the slots a
     job without ``count`` is through with; ``last_units`` holds per slot the newest unit, which survives a restart: a board
-    that has its verdict stays untouched until it was taken out.
+    that has its verdict stays untouched until it was taken out. ``misfits`` are slots whose programmer cannot do a job with ``count``: they
+    come back once they have another one.
     """
 
     def __init__(self, job: Job, recipe: Recipe, last_units: Mapping[str, Unit]) -> None:
@@ -35,6 +37,7 @@ class OpenJob:
         self.recipe = recipe
         self.last_units = dict(last_units)
         self.served = {slot for slot, unit in last_units.items() if unit.verdict is not Verdict.INTERRUPTED}
+        self.misfits = set() if job.count is None else set(job.seen) & set(job.slots)
         self.in_flight = 0
         self.lock = anyio.Lock()
 
@@ -92,9 +95,12 @@ class JobQueue:
         """Jobs that are not final, oldest first."""
         return tuple(self._open.values())
 
-    def next_for(self, slot: str) -> OpenJob | None:
-        """Return the oldest job that ``slot`` should work for."""
-        return next((entry for entry in self._open.values() if entry.wants(slot)), None)
+    def next_for(self, slot: str, fits: Callable[[Recipe], bool]) -> OpenJob | None:
+        """Return the oldest job that ``slot`` should work for.
+
+        :param fits: tells whether the slot's programmer can do a recipe.
+        """
+        return next((entry for entry in self._open.values() if entry.wants(slot) and fits(entry.recipe)), None)
 
     async def add(self, job: Job, recipe: Recipe) -> Job:
         """Record a new job and return it with its id."""
@@ -124,10 +130,11 @@ class JobQueue:
         return entry.job
 
     async def begin(self, entry: OpenJob, intent: Unit) -> Unit:
-        """Commit the intent to flash a reserved board: a new unit, or a further attempt on one that was interrupted."""
+        """Commit the intent to flash a reserved board: a new unit, or a further attempt on one that was interrupted, unless the
+        chip's serial number tells that this is another board."""
         last = entry.last_units.get(intent.slot)
         await self._turn(entry, JobState.RUNNING, (JobState.QUEUED,))
-        if last is not None and last.verdict is Verdict.INTERRUPTED:
+        if last is not None and last.verdict is Verdict.INTERRUPTED and not _are_two(last, intent):
             unit = await self._journal.begin_attempt(last.id, intent.started)
         else:
             unit = await self._journal.begin_unit(intent)
@@ -170,6 +177,24 @@ class JobQueue:
             entry.served.add(slot)
         self._tell(entry)
         await self.settle(entry)
+
+    async def note_misfit(self, entry: OpenJob, slot: str, why: str | None) -> None:
+        """Record that a slot's programmer cannot do a job, and ``why``; None: it can, whatever was there before."""
+        if why is None:
+            if slot in entry.misfits:
+                entry.misfits.discard(slot)
+                async with entry.lock:
+                    seen = {name: text for name, text in entry.record.seen.items() if name != slot}
+                    await self._save(entry, replace(entry.record, seen=seen))
+                self._tell(entry)
+        elif entry.is_once and entry.wants(slot):
+            await self.note_seen(entry, slot, why)
+        elif not entry.is_once and slot in entry.record.slots and slot not in entry.misfits:
+            entry.misfits.add(slot)
+            async with entry.lock:
+                await self._save(entry, replace(entry.record, seen={**entry.record.seen, slot: why}))
+            self._tell(entry)
+            await self.settle(entry)
 
     async def note_missing(self, slots: Collection[str]) -> None:
         """End jobs without ``count`` on slots that no longer exist: all others are named in ``slots``."""
@@ -220,7 +245,15 @@ class JobQueue:
         if entry.record.state is JobState.CANCELLING:
             return JobState.CANCELLED
         if entry.record.count is not None:
-            return JobState.DONE if entry.record.passed >= entry.record.count else None
+            if entry.record.passed >= entry.record.count:
+                return JobState.DONE
+            return JobState.EMPTY if not entry.last_units and entry.misfits.issuperset(entry.record.slots) else None
         if not entry.served.issuperset(entry.record.slots):
             return None
         return JobState.DONE if entry.last_units else JobState.EMPTY
+
+
+def _are_two(one: Unit, other: Unit) -> bool:
+    """Tell whether two records are of two boards for certain."""
+    ids = told(one.unique_id), told(other.unique_id)
+    return None not in ids and ids[0] != ids[1]

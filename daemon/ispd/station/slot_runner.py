@@ -9,11 +9,13 @@ import anyio
 from ispd.errors import ErrorCode, IspdError, JobError, LinkClosedError
 from ispd.flashing.interface import TargetInterface
 from ispd.flashing.session import failure_of
-from ispd.model.recipe import PlanKind
+from ispd.model.recipe import PlanKind, Recipe
 from ispd.model.station import Slot, SlotState
 from ispd.station.chain_work import ChainSlotWork
+from ispd.station.fitting import misfit_job
 from ispd.station.floor import LISTING_S, Floor
 from ispd.station.programmer_host import ProgrammerHost
+from ispd.station.queue import OpenJob
 from ispd.station.slot_display import SlotDisplay
 from ispd.station.slot_work import SlotWork
 from ispd.station.spec import SlotSpec
@@ -146,8 +148,16 @@ class SlotRunner:
         self._troubles = 0
         self._floor.queue.changed.fire()
 
-    async def use_programmer(self, use: Callable[[TargetInterface], Awaitable[T]]) -> T:
-        """Run ``use`` on the open programmer while no board is being flashed.
+    def misfit(self, recipe: Recipe) -> str | None:
+        """Return why the slot's programmer cannot do a job, in words; None where it can, or where nobody knows."""
+        return misfit_job(recipe, self._floor.parts, self.host.interface)
+
+    def next_job(self) -> OpenJob | None:
+        """Return the oldest job that this slot should work for now."""
+        return self._floor.queue.next_for(self.spec.name, lambda recipe: self.misfit(recipe) is None)
+
+    async def use_target(self, use: Callable[[TargetInterface], Awaitable[T]]) -> T:
+        """Run ``use`` on what is behind the programmer while no board is being flashed.
 
         Raises ``JobError`` slot-busy during a unit, and whatever opening the programmer or ``use`` raises.
         """
@@ -169,13 +179,13 @@ class SlotRunner:
 
         Raises ``IspdError`` with ``journal-failed``: without records no slot may go on.
         """
-        queue = self._floor.queue
         if self._is_disabled:
             await self._stand_by()
             return
         try:
             with wall(self.spec.name):
-                entry = queue.next_for(self.spec.name)
+                await self._note_misfits()
+                entry = self.next_job()
                 if entry is not None and entry.recipe.plan is PlanKind.CHAIN_ONLY:
                     self.settled.set()
                     await self._chain_work.serve(entry)
@@ -183,7 +193,7 @@ class SlotRunner:
                 if self.spec.has_programmer and not await self._open():
                     return
                 self.settled.set()
-                entry = queue.next_for(self.spec.name)
+                entry = self.next_job()
                 if entry is None:
                     self._rest()
                     await self._floor.wait_for_change()
@@ -194,6 +204,13 @@ class SlotRunner:
             if error.code is ErrorCode.JOURNAL_FAILED:
                 raise
             await self._trouble(error)
+
+    async def _note_misfits(self) -> None:
+        """Tell the jobs that want this slot whether its programmer can do them."""
+        queue = self._floor.queue
+        for entry in queue.open_jobs:
+            if self.spec.name in entry.record.slots:
+                await queue.note_misfit(entry, self.spec.name, self.misfit(entry.recipe))
 
     async def _open(self) -> bool:
         """Open the programmer where it is not open; false where that was given up."""
@@ -206,7 +223,7 @@ class SlotRunner:
         """Wait while disabled; a job without count is told not to wait for this slot."""
         if self.view.state is not SlotState.DISABLED:
             self._display.to(SlotState.DISABLED, job=None, note="disabled by hand")
-        entry = self._floor.queue.next_for(self.spec.name)
+        entry = self.next_job()
         if entry is not None and entry.is_once:
             await self._floor.queue.note_seen(entry, self.spec.name, "the slot is disabled")
         else:
@@ -232,7 +249,7 @@ class SlotRunner:
             self._display.to(SlotState.QUARANTINED, failure=failure, note="its programmer keeps failing", job=None)
         else:
             self._display.to(self._unserved, failure=failure, note=error.message, job=None, step=None)
-        entry = self._floor.queue.next_for(self.spec.name)
+        entry = self.next_job()
         if entry is not None and entry.is_once and self._is_hopeless(error):
             await self._floor.queue.note_seen(entry, self.spec.name, f"{error.message}; {error.hint}")
         await self.host.drop()

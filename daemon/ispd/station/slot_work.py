@@ -13,8 +13,9 @@ from ispd.flashing.signature import fixed_sck_hint
 from ispd.model.job import Unit, Verdict
 from ispd.model.part import Signature
 from ispd.model.station import SlotState
+from ispd.station.fitting import fitting_target, misfit
 from ispd.station.floor import Floor
-from ispd.station.presence import Presence, PresenceChange
+from ispd.station.presence import Presence, PresenceChange, Seen, told
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import OpenJob
 from ispd.station.slot_display import SlotDisplay
@@ -51,6 +52,8 @@ class SlotWork:
         self._programmer_lock = programmer_lock
         self._is_disabled = is_disabled
         self._turns = LookTurns()
+        self._turns_of = ""
+        """Kind of programmer whose rungs they are."""
 
     @property
     def _slot(self) -> str:
@@ -69,7 +72,7 @@ class SlotWork:
         presence = Presence()
         sighting = await self._look(entry)
         looks = 1
-        while presence.feed(sighting.signature) is not PresenceChange.INSERTED and looks < await self._looks(entry):
+        while _feed(presence, sighting) is not PresenceChange.INSERTED and looks < await self._looks(entry):
             sighting = await self._look(entry)
             looks += 1
         if self._is_disabled():
@@ -83,11 +86,12 @@ class SlotWork:
 
     async def _looks(self, entry: OpenJob) -> int:
         """Return how many looks a slot deserves before it counts as empty: each rung once, and one to confirm."""
-        return max(_LOOKS_ONCE, self._turns.round_looks(await self._rungs(entry.recipe.sck_hz)) + 1)
+        rungs = await self._rungs(entry, entry.recipe.sck_hz)
+        return max(_LOOKS_ONCE, self._turns.round_looks(rungs) + 1)
 
-    async def _rungs(self, fixed_hz: int | None = None) -> tuple[int | None, ...]:
+    async def _rungs(self, entry: OpenJob, fixed_hz: int | None = None) -> tuple[int | None, ...]:
         async with self._programmer_lock:
-            return (await self._host.target()).rungs(fixed_hz)
+            return (await self._target(entry)).rungs(fixed_hz)
 
     async def _serve_count(self, entry: OpenJob) -> None:
         """Meet board after board until the job is through or the slot is taken away from it.
@@ -98,15 +102,16 @@ class SlotWork:
         presence = Presence(board=board_of(last))
         is_held = presence.board is not None
         if is_held and last is not None and last.sck_hz is not None:
-            self._turns.settle(await self._rungs(), last.sck_hz)
+            rungs = await self._rungs(entry)
+            self._turns.settle(rungs, last.sck_hz)
         if not is_held:
             self._display.arm(entry.record.id)
-        while entry.wants(self._slot) and not self._is_disabled() and not self._floor.is_stopping():
+        while self._may_go_on(entry):
             if is_held and self._is_seen_over_usb(entry):
                 await self._floor.wait_for_change()
                 continue
             sighting = await self._look(entry)
-            change = presence.feed(sighting.signature)
+            change = _feed(presence, sighting)
             if change is PresenceChange.REMOVED:
                 is_held = False
                 if self._is_disabled():
@@ -116,9 +121,14 @@ class SlotWork:
                 self._display.arm(entry.record.id)
             if presence.board is not None and not is_held and not self._is_disabled() and entry.reserve(self._slot):
                 is_held = True
-                await self._flash(entry, presence.board, sighting)
+                unit = await self._flash(entry, presence.board, sighting)
+                presence.board = presence.board.told_again(unit.unique_id)
             with anyio.move_on_after(_LOOK_INTERVAL_S if presence.is_settled else _CONFIRM_INTERVAL_S):
                 await self._floor.wait_for_change()
+
+    def _may_go_on(self, entry: OpenJob) -> bool:
+        is_fit = misfit(entry.recipe, self._floor.parts, self._host.interface) is None
+        return is_fit and entry.wants(self._slot) and not self._is_disabled() and not self._floor.is_stopping()
 
     def _is_seen_over_usb(self, entry: OpenJob) -> bool:
         """Tell whether a finished board shows on its own port: then nobody has to reset it to see that it is still there."""
@@ -127,31 +137,39 @@ class SlotWork:
 
     async def _look(self, entry: OpenJob) -> Sighting:
         async with self._programmer_lock:
-            target = await self._host.target()
+            target = await self._target(entry)
             sighting = await target.look(self._turns.take(target.rungs(entry.recipe.sck_hz)))
         if sighting.signature is not None and entry.recipe.sck_hz is None:
             self._turns.answered(sighting.rung_hz)
         return sighting
 
+    async def _target(self, entry: OpenJob) -> TargetInterface:
+        """Return what is behind the programmer; what was learnt about the rungs of another kind of programmer is forgotten."""
+        target = await fitting_target(self._host, entry.recipe, self._floor.parts)
+        if target.identity.kind != self._turns_of:
+            self._turns, self._turns_of = LookTurns(), target.identity.kind
+        return target
+
     # ------------------------------------------------------------------ one board
 
-    async def _flash(self, entry: OpenJob, signature: Signature, sighting: Sighting) -> None:
-        """Flash one reserved board, with its record around it."""
-        self._display.begin(entry.record.id, signature=str(signature))
+    async def _flash(self, entry: OpenJob, board: Seen, sighting: Sighting) -> Unit:
+        """Flash one reserved board, with its record around it, and return that."""
+        self._display.begin(entry.record.id, signature=str(board.signature))
         async with self._programmer_lock:
             target = await self._target_for(entry)
-            flashed = await self._flasher.flash(entry, signature=signature, rung_hz=sighting.rung_hz)
+            flashed = await self._flasher.flash(entry, board=board, rung_hz=sighting.rung_hz)
         unit = flashed.unit
         await self._learn(entry, target, unit, flashed.outcome)
         if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:
             raise LinkClosedError(self._host.port or self._slot)
         if unit.failure is not None and unit.failure.code == ErrorCode.INTERNAL:
             raise IspdError(ErrorCode.INTERNAL, unit.failure.message, hint=unit.failure.hint)
+        return unit
 
     async def _target_for(self, entry: OpenJob) -> TargetInterface:
         """Make sure of the programmer before the intent is recorded; give the reservation back where there is none."""
         try:
-            return await self._host.target()
+            return await self._target(entry)
         except BaseException:  # also what nobody foresaw: a reservation that stays keeps its job open for ever
             self._floor.queue.abandon(entry, self._slot)
             raise
@@ -181,8 +199,12 @@ def describe(sighting: Sighting, fixed_hz: int | None) -> str:
     return sighting.words
 
 
-def board_of(unit: Unit | None) -> Signature | None:
-    """Return the signature of a board that has its verdict and may still be there; None where the slot is free."""
+def _feed(presence: Presence, sighting: Sighting) -> PresenceChange:
+    return presence.feed(sighting.signature, sighting.unique_id)
+
+
+def board_of(unit: Unit | None) -> Seen | None:
+    """Return a board that has its verdict and may still be there; None where the slot is free."""
     if unit is None or unit.signature is None or unit.verdict in (None, Verdict.INTERRUPTED):
         return None
-    return Signature.parse(unit.signature)
+    return Seen(Signature.parse(unit.signature), told(unit.unique_id))

@@ -198,24 +198,29 @@ class Station:
 
         :param slots: names, or None for all idle slots (all slots, where none is idle).
         :param count: passes wanted, or None for each board present now, once.
-        :raises JobError: unknown-slot, no-slot.
+        :raises JobError: unknown-slot, no-slot, not-paired, programmer-cannot.
         """
         named = None if slots is None else [self._runner(name).spec.name for name in slots]
-        chosen, told = choose_slots(
-            self._runners, named, recipe.plan, lambda name: self._floor.queue.next_for(name) is None
+        choice = choose_slots(
+            self._runners,
+            named,
+            recipe.plan,
+            is_free=lambda name: self._runners[name].next_job() is None,
+            misfit=lambda runner: runner.misfit(recipe),
         )
         job = Job(
             id=0,
             state=JobState.QUEUED,
             created=self._floor.now(),
-            slots=chosen,
+            slots=choice.slots,
             count=count,
             part=recipe.part,
             bootloader=recipe.bootloader,
             plan=recipe.plan,
             image_sha256=image_digest(recipe),
             sources=recipe.sources,
-            warnings=(*recipe.warnings, *told),
+            warnings=(*recipe.warnings, *choice.warnings),
+            seen=choice.misfits,
         )
         return await self._floor.queue.add(job, recipe)
 
@@ -356,7 +361,7 @@ class Station:
         return replace(self._about, slots=len(self._runners), jobs_open=len(self._floor.queue.open_jobs))
 
     async def _use(self, name: str, use: Callable[[TargetInterface], Awaitable[T]]) -> T:
-        return await self._runner(name).use_programmer(use)
+        return await self._runner(name).use_target(use)
 
     def _runner(self, name: str) -> SlotRunner:
         if name not in self._runners:

@@ -1,6 +1,7 @@
 """One board on one slot, with its record around it: the intent first, then the whole way, the verdict last."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ispd.catalog.split import VIA_BOOTLOADER
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
@@ -12,10 +13,11 @@ from ispd.flashing.sck import SckStart
 from ispd.flashing.session import failure_of
 from ispd.flashing.whole import Equipment, Way, flash_whole, way_of
 from ispd.model.job import Unit, Verdict
-from ispd.model.part import Signature
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.station.board_port import SlotPort
+from ispd.station.fitting import fitting_target
 from ispd.station.floor import Floor
+from ispd.station.presence import Seen
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import OpenJob
 from ispd.station.slot_display import SlotDisplay
@@ -49,12 +51,14 @@ class UnitFlasher:
         self,
         entry: OpenJob,
         *,
-        signature: Signature | None = None,
+        board: Seen | None = None,
         rung_hz: int | None = None,
         is_rescue: bool = False,
     ) -> Flashed:
         """Flash one reserved board and return its record; the reservation is given back where none came about.
 
+        :param board: what the looks at it showed, None where nobody looked.
+        :param rung_hz: the clock at which it answered.
         :param is_rescue: a rescue that was cut short is to be begun anew.
 
         Raises what keeps the programmer from being used, and ``journal-failed``.
@@ -64,15 +68,15 @@ class UnitFlasher:
             way = await self._way(entry.recipe)
             if is_rescue and way.rescue is not None:
                 way = replace(way, isp=way.rescue)
-            target = None if way.isp is None else await self._host.target()
-            unit = await floor.queue.begin(entry, self._intent(entry, way, signature))
+            target = None if way.isp is None else await self._target(entry.recipe)
+            unit = await floor.queue.begin(entry, self._intent(entry, way, board))
         except BaseException:  # also what nobody foresaw: a reservation that stays keeps its job open for ever
             floor.queue.abandon(entry, self._slot)
             raise
         self._display.show(unit=unit.id, part=way.part)
         firmware_bytes = 0 if way.firmware is None else len(way.firmware)
         run = UnitRun(unit, entry, floor, show=self._display.show, firmware_bytes=firmware_bytes)
-        outcome = await self._attempts(way, run, await self._sck(target, rung_hz))
+        outcome = await self._attempts(entry.recipe, way, run, await self._sck(target, rung_hz))
         unit = run.close(outcome, floor.now())
         await floor.queue.finish(entry, unit)
         await self._remember_pace(entry.recipe, unit, outcome)
@@ -81,6 +85,9 @@ class UnitFlasher:
         if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:
             await self._host.drop()
         return Flashed(unit, outcome)
+
+    async def _target(self, recipe: Recipe) -> TargetInterface:
+        return await fitting_target(self._host, recipe, self._floor.parts)
 
     async def _way(self, recipe: Recipe) -> Way:
         plan = recipe.plan
@@ -91,14 +98,15 @@ class UnitFlasher:
             plan = choose_plan(pace, len(recipe.firmware))
         return way_of(recipe, plan, self._floor.parts, self._floor.bootloaders)
 
-    def _intent(self, entry: OpenJob, way: Way, signature: Signature | None) -> Unit:
+    def _intent(self, entry: OpenJob, way: Way, board: Seen | None) -> Unit:
         return Unit(
             id=0,
             job=entry.record.id,
             slot=self._slot,
             started=self._floor.now(),
             part=way.part,
-            signature=None if signature is None else str(signature),
+            signature=None if board is None else str(board.signature),
+            unique_id=None if board is None else board.unique_id,
             plan=way.plan,
             target_usb=None if way.firmware is None else self._display.view.target_usb,
             image_sha256=entry.record.image_sha256,
@@ -112,11 +120,11 @@ class UnitFlasher:
         found = await self._floor.journal.found_sck(self._slot, target.identity.kind)
         return SckStart(rung_hz=rung_hz, found=found)
 
-    async def _attempts(self, way: Way, run: UnitRun, sck: SckStart) -> UnitOutcome:
+    async def _attempts(self, recipe: Recipe, way: Way, run: UnitRun, sck: SckStart) -> UnitOutcome:
         """Flash the board. What nobody foresaw is a verdict, too: an open record would keep its job open for ever."""
         floor = self._floor
         equipment = Equipment(
-            target=self._host.target if self._host.has_place else None,
+            target=partial(self._target, recipe) if self._host.has_place else None,
             parts=floor.parts,
             bootloaders=floor.bootloaders,
             clock=floor.clock,

@@ -18,7 +18,7 @@ from ispd.flashing.pace import IspPace, SlotPace, UsbPace
 from ispd.model.image import Image, Segment
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import PlanKind, Recipe, SourceFile, VerifyScope
+from ispd.model.recipe import ClonePolicy, PlanKind, Recipe, SourceFile, VerifyScope
 from ispd.station.journal import Journal
 from ispd.station.journal_rows import image_bytes
 from ispd.station.worker import ThreadWorker
@@ -48,6 +48,9 @@ recipes = st.builds(
     lock=st.none() | byte_values,
     bootloader=st.none() | texts,
     erase=st.booleans(),
+    keeps_rest=st.booleans(),
+    unlock=st.booleans(),
+    clones=st.sampled_from(ClonePolicy),
     verify=st.sampled_from(VerifyScope),
     force_fuses=st.booleans(),
     accept_fuses=st.booleans(),
@@ -83,7 +86,7 @@ failures = st.builds(
     expected=st.none() | byte_values,
     actual=st.none() | byte_values,
 )
-fuse_maps = st.dictionaries(st.sampled_from(["lfuse", "hfuse", "efuse"]), byte_values)
+fuse_maps = st.dictionaries(st.sampled_from(["lfuse", "hfuse", "efuse", "user", "wrp0"]), byte_values)
 units = st.builds(
     Unit,
     id=st.just(0),
@@ -92,6 +95,8 @@ units = st.builds(
     started=texts,
     part=st.none() | texts,
     signature=st.none() | texts,
+    chip=texts,
+    unique_id=st.none() | texts,
     plan=st.none() | st.sampled_from([plan for plan in PlanKind if plan is not PlanKind.AUTO]),
     target_usb=st.none() | texts,
     application_usb=st.none() | texts,
@@ -309,14 +314,18 @@ EARLIER = """
 """
 
 
-async def test_records_of_an_earlier_version_read_as_what_they_were(tmp_path: Path):
-    """Before there were plans, everything went on by ISP."""
+SCRIPTS = ("0001_first.sql", "0002_sck.sql", "0003_chain.sql")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+async def test_records_of_an_earlier_version_read_as_what_they_were(tmp_path: Path, version: int):
+    """Before there were plans, everything went on by ISP; before there was SWD, no chip told its serial number."""
     path = tmp_path / "journal.db"
     values = {"flash": IMAGE.sha256, "data": image_bytes(IMAGE)}
     with closing(sqlite3.connect(path)) as database:
-        for name in ("0001_first.sql", "0002_sck.sql"):
+        for name in SCRIPTS[:version]:
             database.executescript(resources.files("ispd.station").joinpath(f"schema/{name}").read_text())
-        database.execute("PRAGMA user_version = 2")
+        database.execute(f"PRAGMA user_version = {version}")
         for statement in EARLIER.split(";")[:-1]:
             database.execute(statement, {name: values[name] for name in values if f":{name}" in statement})
         database.commit()
@@ -331,6 +340,9 @@ async def test_records_of_an_earlier_version_read_as_what_they_were(tmp_path: Pa
         unit = await journal.unit(1)
         assert unit is not None
         assert (unit.verdict, unit.plan, unit.target_usb) == (Verdict.PASSED, None, None)
+        assert (unit.chip, unit.unique_id) == ("", None)
+        new = await journal.begin_unit(replace(board("A1"), chip="revision Y", unique_id="31ff"))
+        assert (new.chip, new.unique_id) == ("revision Y", "31ff")
 
 
 async def test_lists_are_newest_first_and_page_by_id(tmp_path: Path):

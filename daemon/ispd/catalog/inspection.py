@@ -81,7 +81,8 @@ def _built_for(file: ImageFile, parts: Parts) -> tuple[Part, ...]:
 
 
 def _takes(part: Part, file: ImageFile, identity: _Identity) -> bool:
-    if file.image.span not in part.memory(file.memory).span:
+    memory = part.memories.get(file.memory)
+    if memory is None or file.image.span not in memory.span:
         return False
     made_for = {name for bootloader in identity.bootloaders for name in bootloader.parts}
     if made_for:

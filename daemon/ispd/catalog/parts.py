@@ -1,6 +1,7 @@
 """The parts: one file each in ``parts/``, checked at load.
 
-Figures come from the parts' data sheets (memory programming and fuse chapters) and avrdude's configuration.
+An AVR's figures come from the parts' data sheets (memory programming and fuse chapters) and avrdude's configuration; those of an
+STM32F1 from its reference and flash programming manuals.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,10 +12,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
 
+from ispd.catalog.avr_partfile import AvrFile, Tables, avr_part
 from ispd.catalog.datafile import decode_toml, named_files, shipped_file
-from ispd.catalog.partfile import FUSES, PartFile, Tables, problems_of
+from ispd.catalog.stm32_partfile import Stm32File, stm32_part
 from ispd.errors import ConfigError, ErrorCode, RefusedError
-from ispd.model.part import AvrPart, BootSection, FuseBits, FuseByte, PagedMemory, Part, Signature, WriteTimes
+from ispd.model.part import AvrPart, Part, Signature
 
 __all__ = ["Parts", "load_parts"]
 
@@ -85,7 +87,7 @@ def _load(overlay: Path | None) -> Parts:
     tables = decode_toml("tables.toml", shipped_file("tables.toml"), Tables)
     found: dict[str, Part] = {}
     for stem, content in named_files("parts", overlay):
-        found[stem] = _part(stem, decode_toml(f"parts/{stem}.toml", content, PartFile), tables)
+        found[stem] = _part(stem, content, tables)
     _check_unique(found)
     _check_twins(found)
     twins: dict[Signature, list[str]] = {}
@@ -101,38 +103,12 @@ def _load(overlay: Path | None) -> Parts:
     )
 
 
-def _part(stem: str, data: PartFile, tables: Tables) -> AvrPart:
-    problems = problems_of(stem, data, tables)
-    if problems:
-        raise ConfigError(f"catalog file parts/{stem}.toml: {'; '.join(problems)}")
-    bits = {name: FuseBits(name, kind, mask) for kind, fuse in data.fuses.items() for name, mask in fuse.bits.items()}
-    order = [kind for kind in FUSES if kind in data.fuses]
-    return AvrPart(
-        id=stem,
-        name=data.name,
-        avrdude_id=data.avrdude_id,
-        signature=Signature(data.signature.to_bytes(3, "big")),
-        flash=PagedMemory(data.flash_bytes, data.flash_page_bytes),
-        eeprom=PagedMemory(data.eeprom_bytes, data.eeprom_page_bytes, data.eeprom_is_paged),
-        needs_extended_address=data.needs_extended_address,
-        has_ready_poll=data.has_ready_poll,
-        times=WriteTimes(
-            flash_s=data.flash_write_us / 1e6,
-            eeprom_s=data.eeprom_write_us / 1e6,
-            erase_s=data.erase_us / 1e6,
-            fuse_s=data.fuse_write_us / 1e6,
-        ),
-        fuses=tuple(FuseByte(kind, data.fuses[kind].factory, data.fuses[kind].mask) for kind in order),
-        lock_mask=data.lock_mask,
-        bits=MappingProxyType(bits),
-        clock=tuple(tables.clock[data.clock]),
-        bod_mv=tuple(tables.brown_out[data.brown_out]),
-        boot=None if data.boot_min_bytes is None else BootSection(bits["bootsz"], data.boot_min_bytes),
-        isp_pins=data.isp_pins,
-        stk500_code=data.stk500_code,
-        note=data.note,
-        factory_variants=tuple(tuple(variant[kind] for kind in order) for variant in data.factory_variants),
-    )
+def _part(stem: str, content: bytes, tables: Tables) -> Part:
+    name = f"parts/{stem}.toml"
+    # an AVR's file says nothing of its interface
+    if "interface" in decode_toml(name, content, dict):
+        return stm32_part(stem, decode_toml(name, content, Stm32File))
+    return avr_part(stem, decode_toml(name, content, AvrFile), tables)
 
 
 def _check_unique(found: Mapping[str, Part]) -> None:

@@ -14,7 +14,7 @@ from ispd.catalog.fuses import (
 )
 from ispd.catalog.lint import boot_starts
 from ispd.model.bootloader import Bootloader
-from ispd.model.part import AvrPart, MemoryKind, Part
+from ispd.model.part import AvrPart, MemoryKind, Part, Stm32Part
 from ispd.model.report import BootloaderReport, FindingLevel, FuseByteReport, FuseReport, PartReport
 
 __all__ = ["describe_bootloader", "describe_part", "explain_fuses"]
@@ -78,6 +78,11 @@ def describe_part(part: Part) -> PartReport:
         isp_pins=dict(part.pins),
         twins=part.twins,
         note=part.note,
+        interface=part.interface,
+        flash_start=part.flash.start,
+        smallest_flash_bytes=part.smallest_flash_bytes if isinstance(part, Stm32Part) else part.flash.size_bytes,
+        ram_bytes=part.ram_bytes if isinstance(part, Stm32Part) else 0,
+        aliases=part.aliases,
     )
 
 

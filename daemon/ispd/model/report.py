@@ -7,7 +7,7 @@ exclusive.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ispd.model.part import MemoryKind
+from ispd.model.part import Interface, MemoryKind
 
 __all__ = [
     "BootloaderReport",
@@ -135,7 +135,18 @@ class ImageReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartReport:
-    """A part of the catalog. ``boot_sizes`` are bytes, smallest first; ``isp_pins`` are keyed sck, copi, cipo."""
+    """A part of the catalog. ``boot_sizes`` are bytes, smallest first.
+
+    :param avrdude_id: empty for a part that avrdude does not know.
+    :param fuses: factory values of fuse or option bytes.
+    :param isp_pins: pins that a programmer needs, keyed sck, copi, cipo; or swdio, swclk.
+    :param interface: what a programmer speaks to it.
+    :param flash_start: address of the first byte of flash.
+    :param flash_bytes: flash of the largest chip where the part has several; the chip itself says how much it has.
+    :param smallest_flash_bytes: flash of the smallest one.
+    :param ram_bytes: RAM of the smallest one; 0 where the catalog has no use for it.
+    :param aliases: further names it is found by.
+    """
 
     id: str
     name: str
@@ -151,6 +162,11 @@ class PartReport:
     isp_pins: dict[str, str]
     twins: tuple[str, ...] = ()
     note: str = ""
+    interface: Interface = Interface.ISP
+    flash_start: int = 0
+    smallest_flash_bytes: int = 0
+    ram_bytes: int = 0
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

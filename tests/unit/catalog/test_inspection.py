@@ -16,7 +16,7 @@ from ispd.catalog.inspection import inspect_image
 from ispd.catalog.merge import merge_files
 from ispd.catalog.parts import load_parts
 from ispd.errors import RefusedError
-from ispd.model.part import MemoryKind
+from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.report import ImageKind, ImageReport
 
 PARTS = load_parts()
@@ -62,7 +62,7 @@ def test_a_bootloader_fits_where_its_boot_section_ends_with_flash():
     assert not {"at90usb1286", "atmega644p", "atmega2560"} & set(loader.parts_that_fit)
     firmware = inspect("a.hex", hexfile(*data_lines(0, JUMP + bytes(range(1, 100))), END))
     assert (firmware.kind, firmware.bootloader_start) == (ImageKind.APPLICATION, None)
-    assert len(firmware.parts_that_fit) == len(PARTS)
+    assert len(firmware.parts_that_fit) == len(PARTS.of(AvrPart))
 
 
 @pytest.mark.parametrize("combined", [False, True])
@@ -93,7 +93,7 @@ def test_an_elf_file_tells_what_else_it_wants():
     kept = inspect_image(read_image("kb.elf", content, memory=MemoryKind.EEPROM), PARTS, BOOTLOADERS)
     assert (kept.kind, kept.size_bytes, kept.findings) == (ImageKind.EEPROM, 2, ())
     # a family instead of a part says nothing
-    assert len(inspect("kb.elf", elf((0, JUMP), device="avr5")).parts_that_fit) == len(PARTS)
+    assert len(inspect("kb.elf", elf((0, JUMP), device="avr5")).parts_that_fit) == len(PARTS.of(AvrPart))
 
 
 hexes = st.lists(

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.imagefile import ImageFile
-from ispd.catalog.lint import usb_id_in
 from ispd.catalog.options import RecipeOptions
 from ispd.catalog.parts import Parts
+from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.part import AvrPart, MemoryKind, Part

@@ -3,11 +3,12 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ispd.catalog.avr_image import boot_starts, guess_bootloader, has_jump
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.hextext import overrun
 from ispd.catalog.imagefile import ImageFile
-from ispd.catalog.lint import boot_starts, guess_bootloader, has_jump, usb_id_in
 from ispd.catalog.parts import Parts
+from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.model.bootloader import Bootloader
 from ispd.model.part import MemoryKind, Part
 from ispd.model.report import ImageKind, ImageReport, SegmentReport

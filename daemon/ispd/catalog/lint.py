@@ -1,106 +1,69 @@
-"""Does an image suit a part and its fuses: limits, vectors, and whether the bootloader sits where the fuses start it.
+"""Does an image suit a part: the same questions for every family, answered by who knows the family."""
 
-An image and fuse bytes are a pair (QMK ISP flashing guide): a loader is found by the part only at the start of the boot
-section, flash end minus boot size, and only entered there when BOOTRST or HWBE is programmed.
-"""
+from collections.abc import Mapping
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-from ispd.catalog.fuses import boot_span, is_programmed
+from ispd.catalog.avr_image import boot_starts, check_avr_image, check_pair, find_bootloader, has_jump
+from ispd.catalog.cortex_image import check_vectors, located, vector_table
+from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.errors import ErrorCode, Facts, RefusedError
-from ispd.model.bootloader import Bootloader
-from ispd.model.image import BLANK, Image
-from ispd.model.part import AvrPart, MemoryKind, Part
-from ispd.model.span import Span
+from ispd.model.image import Image
+from ispd.model.part import AvrPart, MemoryKind, Part, Stm32Part
 
 __all__ = [
     "boot_starts",
     "check_fit",
     "check_image",
+    "check_memory",
     "check_pair",
     "find_bootloader",
-    "guess_bootloader",
     "has_jump",
-    "usb_device_in",
     "usb_id_in",
 ]
 
-_GAP_BYTES = 64
-"""Blank bytes in front of a bootloader that tell it from an application reaching into the boot section."""
-
 _OBJCOPY_OFFSET = 0x800000
-"""avr-gcc gives RAM, EEPROM, fuse and lock sections addresses from here on."""
+"""avr-gcc gives RAM, EEPROM, fuse and lock sections addresses from here on, up to 0x86FFFF."""
 
-_DEVICE_DESCRIPTOR = b"\x12\x01"  # bLength 18, bDescriptorType 1 (USB 2.0 specification, table 9-8)
-_DEVICE_DESCRIPTOR_BYTES = 18
-_PACKET_BYTES = (8, 16, 32, 64)  # legal bMaxPacketSize0
+_STM32_FLASH = 0x0800_0000
 
 
-def boot_starts(part: Part) -> tuple[int, ...]:
-    """Return the addresses at which a boot section of this part can begin, lowest first."""
-    if not isinstance(part, AvrPart) or part.boot is None:
-        return ()
-    return tuple(part.flash.size_bytes - (part.boot.min_bytes << shift) for shift in (3, 2, 1, 0))
-
-
-def has_jump(image: Image, address: int) -> bool:
-    """Tell whether the word at ``address`` is JMP or RJMP, as in every vector table."""
-    word = int.from_bytes(image.bytes_in(Span(address, address + 2)), "little")
-    # AVR Instruction Set Manual: JMP 1001 010k kkkk 110k, RJMP 1100 kkkk kkkk kkkk
-    return word & 0xFE0E == 0x940C or word & 0xF000 == 0xC000
-
-
-def find_bootloader(part: Part, image: Image, start_record: int | None = None) -> int | None:
-    """Return the address at which the image seems to hold a bootloader, or None.
-
-    That is a possible boot section start (or ``start_record`` among them) with code after a gap, or the first byte of an
-    image that lies in the boot section only.
-    """
-    starts = boot_starts(part)
-    if not starts or not len(image):
-        return None
-    if start_record in starts and has_jump(image, start_record):
-        return start_record
-    for start in starts:
-        if _is_blank(image, Span(start, start + 2)):
-            continue
-        if not _defines(image, start - 1) or (
-            _is_blank(image, Span(start - _GAP_BYTES, start)) and has_jump(image, start)
-        ):
-            return start
-    return image.span.start if image.span.start >= starts[0] else None
-
-
-def guess_bootloader(parts: Iterable[Part], image: Image, start_record: int | None = None) -> int | None:
-    """Return where an image for an unknown part seems to hold a bootloader, or None.
-
-    Judged as the smallest parts that hold the image would: a boot section ends with flash.
-    """
-    fitting = [part for part in parts if boot_starts(part) and image.span in part.flash.span]
-    smallest = min((part.flash.size_bytes for part in fitting), default=0)
-    found = (find_bootloader(part, image, start_record) for part in fitting if part.flash.size_bytes == smallest)
-    return min((start for start in found if start is not None), default=None)
+def check_memory(part: Part, kind: MemoryKind) -> None:
+    """Raise ``RefusedError`` (invalid-parameter) where a part has no such memory to put an image into."""
+    if kind not in part.memories:
+        raise RefusedError(
+            ErrorCode.INVALID_PARAMETER,
+            f"{part.name} has no {kind}",
+            hint="leave it out: what is to be kept on this part lies in its flash",
+            facts=Facts(part=part.id, field=kind),
+        )
 
 
 def check_fit(part: Part, kind: MemoryKind, image: Image) -> None:
-    """Raise ``RefusedError`` (image-does-not-fit) when a byte lies outside flash or EEPROM."""
-    memory = part.memory(kind)
-    if image.span.stop <= memory.size_bytes:
+    """Raise ``RefusedError`` where a byte lies outside of a memory (image-does-not-fit), or the part has none (invalid-parameter)."""
+    check_memory(part, kind)
+    memory = part.memory(kind).span
+    image = located(image, memory)
+    if not len(image) or image.span in memory:
         return
-    outside = next(segment for segment in image.segments if segment.span.stop > memory.size_bytes)
-    address = max(outside.start, memory.size_bytes)
-    hint = "is this image made for another part?"
-    if address >= _OBJCOPY_OFFSET:
-        hint = "the file holds EEPROM or fuse sections: build it with `avr-objcopy -R .eeprom -R .fuse -R .lock`"
-        if kind is MemoryKind.EEPROM:
-            hint = "EEPROM files begin at 0: build it with `avr-objcopy -j .eeprom --change-section-lma .eeprom=0`"
+    outside = next(one for one in image.segments if one.span not in memory)
+    address = max(outside.start, memory.stop) if outside.start >= memory.start else outside.start
+    first = f" begins at 0x{memory.start:04X} and" if memory.start else ""
     raise RefusedError(
         ErrorCode.IMAGE_DOES_NOT_FIT,
         f"the image has bytes from 0x{address:04X} on, to 0x{image.span.stop - 1:04X};"
-        f" the {kind} of {part.name} ends at 0x{memory.size_bytes - 1:04X} ({memory.size_bytes} bytes)",
-        hint=hint,
+        f" the {kind} of {part.name}{first} ends at 0x{memory.stop - 1:04X} ({len(memory)} bytes)",
+        hint=_misfit_hint(part, kind, address),
         facts=Facts(part=part.id, memory=kind, address=address),
     )
+
+
+def _misfit_hint(part: Part, kind: MemoryKind, address: int) -> str:
+    if not isinstance(part, AvrPart) or address < _OBJCOPY_OFFSET:
+        return "is this image made for another part?"
+    if address >= _STM32_FLASH:
+        return f"it was linked for an STM32; {part.name} is an AVR"
+    if kind is MemoryKind.EEPROM:
+        return "EEPROM files begin at 0: build it with `avr-objcopy -j .eeprom --change-section-lma .eeprom=0`"
+    return "the file holds EEPROM or fuse sections: build it with `avr-objcopy -R .eeprom -R .fuse -R .lock`"
 
 
 def check_image(
@@ -111,150 +74,23 @@ def check_image(
     :param fuses: bytes that will be in force after the job, as far as known; what is not known is not judged.
     :param erase: False where flash may already hold what the image lacks.
     :param force: tell also what would be refused.
-    Raises ``RefusedError``: image-does-not-fit, and image-fuse-mismatch where the board certainly would not run.
+    Raises ``RefusedError``: image-does-not-fit, also for a program of another family, and image-fuse-mismatch where the board certainly
+    would not run.
     """
     check_fit(part, MemoryKind.FLASH, image)
-    if not isinstance(part, AvrPart) or not len(image):
+    if not len(image):
         return ()
-    loader = find_bootloader(part, image)
-    warnings = [*_vector_findings(image, loader, erase=erase)]
-    section = boot_span(part, fuses)
-    if section is None:
-        return tuple(warnings)
-    fatal = _fatal_mismatch(part, image, section, loader, starts_in_boot=is_programmed(part, "bootrst", fuses) is True)
-    if fatal is not None:
-        if not force:
-            raise RefusedError(
-                ErrorCode.IMAGE_FUSE_MISMATCH,
-                fatal,
-                hint="image and fuses belong to different bootloaders: take both from one, or force it",
-                facts=Facts(part=part.id, memory=MemoryKind.FLASH, address=section.start),
-            )
-        warnings.append(fatal)
-    else:
-        warnings += _boot_findings(part, image, fuses, section, loader, erase=erase)
-    return tuple(warnings)
+    if isinstance(part, AvrPart):
+        return check_avr_image(part, image, fuses, erase=erase, force=force)
+    return _check_stm32_image(part, image, erase=erase, force=force) if isinstance(part, Stm32Part) else ()
 
 
-def check_pair(
-    part: Part,
-    image: Image,
-    fuses: Mapping[MemoryKind, int],
-    known: Sequence[Bootloader],
-    named: str | None,
-    *,
-    force: bool = False,
-) -> tuple[str, ...]:
-    """Compare the bootloader in ``image``, recognised by its USB id, with the fuses in force and the one ``named``.
-
-    Fuses of another kind of bootloader leave it unreachable (Caterina without BOOTRST) or start it at every power-up
-    (Atmel DFU with BOOTRST).
-
-    :param force: tell also what would be refused.
-    Raises ``RefusedError`` (image-fuse-mismatch) where image and fuses are of two kinds.
-    """
-    start = find_bootloader(part, image)
-    if start is None or not isinstance(part, AvrPart):
+def _check_stm32_image(part: Stm32Part, image: Image, *, erase: bool, force: bool) -> tuple[str, ...]:
+    flash = part.flash.span
+    placed = located(image, flash)
+    if placed.span.start == flash.start or vector_table(placed, flash.start) is not None:
+        return check_vectors(placed, flash, flash.start, force=force)
+    if not erase:
         return ()
-    usb = usb_id_in(image, Span(start, image.span.stop))
-    held = [bootloader for bootloader in known if usb in bootloader.usb and bootloader.fuses]
-    if not held:
-        return ()
-    found = f"the bootloader in the image has the USB id {usb} of {held[0].id}"
-    warnings = []
-    if named is not None and all(bootloader.id != named for bootloader in held):
-        warnings.append(f"{found}, not of {named}")
-    starts_in_boot = is_programmed(part, "bootrst", fuses)
-    wanted = {is_programmed(part, "bootrst", bootloader.fuses) for bootloader in held}
-    if starts_in_boot is not None and starts_in_boot not in wanted:
-        effect = "it starts at every power-up" if starts_in_boot else "a reset does not enter it"
-        told = f"{found}; with BOOTRST {'programmed' if starts_in_boot else 'not programmed'} {effect}"
-        if not force:
-            raise RefusedError(
-                ErrorCode.IMAGE_FUSE_MISMATCH,
-                told,
-                hint=f"take the fuses of {held[0].id} too: --bootloader {held[0].id}; or force it with --force-fuses",
-                facts=Facts(part=part.id, memory=MemoryKind.FLASH, address=start),
-            )
-        warnings.append(told)
-    return tuple(warnings)
-
-
-def usb_id_in(image: Image, span: Span) -> str | None:
-    """Return the id in the first USB device descriptor that lies in ``span``, as 03EB:2FF4."""
-    found = usb_device_in(image, span)
-    return None if found is None else found[0]
-
-
-def usb_device_in(image: Image, span: Span) -> tuple[str, int] | None:
-    """Return id and release (bcdDevice) in the first USB device descriptor that lies in ``span``."""
-    for segment in image.segments:
-        common = segment.span.overlap(span)
-        data = segment.data[common.start - segment.start : common.stop - segment.start] if len(common) else b""
-        at = data.find(_DEVICE_DESCRIPTOR)
-        while at >= 0:
-            found = data[at : at + _DEVICE_DESCRIPTOR_BYTES]
-            # bcdUSB of 1.x to 3.x, and a packet size that exists
-            if len(found) == _DEVICE_DESCRIPTOR_BYTES and 1 <= found[3] <= 3 and found[7] in _PACKET_BYTES:
-                vendor, product, release = (int.from_bytes(found[i : i + 2], "little") for i in (8, 10, 12))
-                return f"{vendor:04X}:{product:04X}", release
-            at = data.find(_DEVICE_DESCRIPTOR, at + 1)
-    return None
-
-
-def _vector_findings(image: Image, loader: int | None, *, erase: bool) -> Iterator[str]:
-    if image.span.start > 0:
-        if loader is None and erase:
-            yield f"the image begins at {image.span.start:#06x}: nothing is at address 0, where the part starts"
-    elif not has_jump(image, 0):
-        word = int.from_bytes(image.bytes_in(Span(0, 2)), "little")
-        yield f"the word at address 0 is 0x{word:04X}, not a jump: is this an AVR firmware?"
-
-
-def _fatal_mismatch(
-    part: AvrPart, image: Image, section: Span, loader: int | None, *, starts_in_boot: bool
-) -> str | None:
-    """Tell why a part that starts at its boot section would start inside other code, or None."""
-    if not starts_in_boot or _is_blank(image, Span(section.start, section.start + 2)):
-        return None
-    if loader is None:
-        # code without a gap before it: a vector table there is a loader behind a firmware that fills its section
-        if not has_jump(image, section.start):
-            return f"BOOTRST makes the part start at 0x{section.start:04X}, which is in the middle of the firmware"
-    elif loader < section.start:
-        return (
-            f"the bootloader begins at 0x{loader:04X}, but the fuses make the part start at 0x{section.start:04X}:"
-            f" BOOTSZ must select {part.flash.size_bytes - loader} bytes"
-        )
-    return None
-
-
-def _boot_findings(
-    part: AvrPart, image: Image, fuses: Mapping[MemoryKind, int], section: Span, loader: int | None, *, erase: bool
-) -> Iterator[str]:
-    starts_in_boot = is_programmed(part, "bootrst", fuses)
-    has_hwb = is_programmed(part, "hwbe", fuses)
-    if loader is None:
-        if erase and (starts_in_boot or has_hwb) and _is_blank(image, Span(section.start, section.start + 2)):
-            how = "BOOTRST makes the part start" if starts_in_boot else "HWBE lets the HWB pin start the part"
-            yield f"{how} at 0x{section.start:04X}, but the image has no bootloader there, and the chip erase leaves none"
-        return
-    if loader != section.start:
-        size_bytes = part.flash.size_bytes - loader
-        advice = (
-            f"BOOTSZ must select {size_bytes} bytes"
-            if loader in boot_starts(part)
-            else "no BOOTSZ setting begins there"
-        )
-        yield f"the bootloader begins at 0x{loader:04X}, the boot section at 0x{section.start:04X}: {advice}"
-    elif starts_in_boot is False and not has_hwb:
-        how = "neither BOOTRST nor HWBE is programmed" if has_hwb is False else "BOOTRST is not programmed"
-        yield f"the bootloader at 0x{loader:04X} is not entered at reset: {how}"
-
-
-def _defines(image: Image, address: int) -> bool:
-    return any(address in segment.span for segment in image.segments)
-
-
-def _is_blank(image: Image, span: Span) -> bool:
-    return image.bytes_in(span) == bytes([BLANK]) * len(span)
+    where = f"nothing is at 0x{flash.start:08X}, where the chip starts, and the erase leaves nothing"
+    return (f"the image begins at 0x{placed.span.start:08X}: {where}",)

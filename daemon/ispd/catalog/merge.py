@@ -6,8 +6,8 @@ Where the guide's readers let the later line win, two files that want different 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ispd.catalog.avr_image import find_bootloader, guess_bootloader
 from ispd.catalog.imagefile import ImageFile
-from ispd.catalog.lint import find_bootloader, guess_bootloader
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.image import Image, Segment
 from ispd.model.part import Part

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ispd.catalog.avr_image import check_pair, find_bootloader
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.choice import (
     check_bootloader,
@@ -15,7 +16,7 @@ from ispd.catalog.choice import (
 from ispd.catalog.fuse_guard import judge_fuses, judge_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.imagefile import ImageFile, read_image
-from ispd.catalog.lint import check_fit, check_image, check_pair, find_bootloader
+from ispd.catalog.lint import check_fit, check_image
 from ispd.catalog.merge import merge_files
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.parts import Parts

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ispd.catalog.avr_image import boot_starts
 from ispd.catalog.fuse_guard import judge_fuses, judge_lock
 from ispd.catalog.fuses import (
     FusePreset,
@@ -12,7 +13,6 @@ from ispd.catalog.fuses import (
     explain_brown_out,
     explain_lock,
 )
-from ispd.catalog.lint import boot_starts
 from ispd.model.bootloader import Bootloader
 from ispd.model.part import AvrPart, MemoryKind, Part, Stm32Part
 from ispd.model.report import BootloaderReport, FindingLevel, FuseByteReport, FuseReport, PartReport

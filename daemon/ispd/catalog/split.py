@@ -7,11 +7,12 @@ may be is the bootloader's to say.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from ispd.catalog.avr_image import find_bootloader, guess_bootloader, has_jump
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.imagefile import ImageFile, ImageFormat
-from ispd.catalog.lint import find_bootloader, guess_bootloader, has_jump, usb_device_in
 from ispd.catalog.merge import clip, merge_files, strip_below
 from ispd.catalog.parts import Parts
+from ispd.catalog.usb_descriptor import usb_device_in
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment

@@ -1,5 +1,6 @@
 """How an ST-Link takes hold of a target, and lets it go again."""
 
+from contextlib import suppress
 from typing import Final
 
 import anyio
@@ -37,7 +38,7 @@ from ispd.wire.stlink import (
 )
 from ispd.wire.stlink_firmware import SWD_DIVISORS, Firmware, supported_clock
 from ispd.wire.stlink_packet import StlinkCommand
-from ispd.wire.stlink_status import SwdStatusError
+from ispd.wire.stlink_status import UNKNOWN_COMMAND, SwdStatusError
 from ispd.wire.stlink_target import ReadWord, WriteWord
 
 __all__ = ["Entry", "leave", "read_version"]
@@ -45,6 +46,9 @@ __all__ = ["Entry", "leave", "read_version"]
 _LOWEST_MV: Final = 2000
 _HIGHEST_MV: Final = 3600
 """Supply of an STM32F1 (its data sheets, "General operating conditions")."""
+_DEAD_MV: Final = 1800
+"""Below this the chip's own supervision keeps it in power-on reset, debug port included (PDR, the same data sheets): one that
+answers has more, and the ST-Link does not measure, as clones without the divider."""
 
 _RESET_S: Final = 0.002
 """How long NRST is held low; 1 ms is enough."""
@@ -55,6 +59,13 @@ _CLONE_ID: Final = 0x2BA0_1477
 """DPIDR of a CS32 or CKS32; in front of a Cortex-M4 it is nothing special."""
 
 _LEAVE_S: Final = 5.0
+_LEAVE_TRIES: Final = 2
+"""A disturbance may hit the very command that lets the target go."""
+
+_BOOT_PINS: Final = (
+    "is NRST connected? where it is not, set BOOT0 to 1, press the board's reset button, and flash it again: its program may have"
+    " turned the debug pins off"
+)
 
 
 async def read_version(channel: StlinkChannel) -> Firmware:
@@ -93,18 +104,14 @@ class Entry:
         await self._leave_old_mode()
         voltage_mv = await self._check_voltage(settings)
         clock_hz = await self._set_clock(settings)
-        if settings.under_reset:
-            # before entering, too: by then the target's program may have turned its debug pins off
-            await self._channel.ask(DriveReset(ResetLine.LOW))
-        await self._channel.ask(EnterSwd())
-        if settings.under_reset:
-            await self._channel.ask(DriveReset(ResetLine.LOW))
-            await self._clock.sleep(_RESET_S)
-        if self._firmware.opens_access_ports:
-            await self._channel.ask(OpenAccessPort())
-        id_code = await self._channel.ask(GetIdCode())
-        if id_code == 0:
-            raise SwdStatusError(0x09, "reading the id")
+        try:
+            id_code = await self._find_target(under_reset=settings.under_reset)
+        except TargetError as error:
+            if voltage_mv is not None and voltage_mv < _DEAD_MV and not settings.ignores_voltage:
+                raise _no_supply(voltage_mv) from error
+            if settings.under_reset and error.code is ErrorCode.TARGET_NOT_RESPONDING:
+                raise TargetError(error.code, error.message, hint=f"{error.hint}; {_BOOT_PINS}") from error
+            raise
         if settings.under_reset:
             await self._halt_at_reset()
         cpuid = await self._channel.ask(ReadWord(CPUID))
@@ -112,6 +119,29 @@ class Entry:
         return SwdConnection(
             clock_hz=clock_hz, id_code=id_code, cpuid=cpuid, voltage_mv=voltage_mv, warnings=tuple(self._warnings)
         )
+
+    async def _find_target(self, *, under_reset: bool) -> int:
+        """Speak to the target for the first time, and return its id. Raises ``TargetError`` where nobody answers."""
+        if under_reset:
+            # before entering, too: by then the target's program may have turned its debug pins off. There the ST-Link may not
+            # know yet which pin it is, and refuse; then the second one must do.
+            with suppress(SwdStatusError):
+                await self._channel.ask(DriveReset(ResetLine.LOW))
+        await self._channel.ask(EnterSwd())
+        if under_reset:
+            await self._channel.ask(DriveReset(ResetLine.LOW))
+            await self._clock.sleep(_RESET_S)
+        if self._firmware.opens_access_ports:
+            try:
+                await self._channel.ask(OpenAccessPort())
+            except SwdStatusError as error:
+                # clones claim versions they do not have; what needs no opening works without
+                if error.status not in UNKNOWN_COMMAND:
+                    raise
+        id_code = await self._channel.ask(GetIdCode())
+        if id_code == 0:
+            raise SwdStatusError(0x09, "reading the id")
+        return id_code
 
     async def _leave_old_mode(self) -> None:
         """Make it idle: after power-up its firmware waits in DFU mode, others may have left it in SWIM or debug mode."""
@@ -132,20 +162,19 @@ class Entry:
             )
 
     async def _check_voltage(self, settings: SwdSettings) -> int | None:
-        """Return the target's supply in mV, None where it is not known. Raises ``TargetError`` where it is too low."""
+        """Return the target's supply in mV, None where it is not known. Raises ``TargetError`` where it is too low.
+
+        A reading that no answering target can have is left to what follows.
+        """
         if not self._firmware.reads_voltage:
             return None
         voltage_mv = await self._channel.ask(GetVoltage())
         if voltage_mv is None:
             self._warnings.append("the ST-Link does not measure the board's supply")
-        elif voltage_mv < _LOWEST_MV and not settings.ignores_voltage:
-            raise TargetError(
-                ErrorCode.TARGET_NOT_RESPONDING,
-                f"the target has no supply: {voltage_mv / 1000:.2f} V",
-                hint="connect 3.3 V and GND; a clone that cannot measure is told so by its settings",
-            )
+        elif _DEAD_MV <= voltage_mv < _LOWEST_MV and not settings.ignores_voltage:
+            raise _no_supply(voltage_mv)
         elif voltage_mv < _LOWEST_MV:
-            self._warnings.append(f"the board's supply reads {voltage_mv / 1000:.2f} V, which is ignored")
+            self._warnings.append(f"the board's supply reads {voltage_mv / 1000:.2f} V, which is not believed")
         elif voltage_mv > _HIGHEST_MV:
             self._warnings.append(f"the board's supply is {voltage_mv / 1000:.2f} V, more than 3.6 V")
         return voltage_mv
@@ -154,10 +183,15 @@ class Entry:
         """Set SWD's clock where that can be done, and return the one in use."""
         limit_hz = self._capabilities.default_hz if settings.clock_hz is None else settings.clock_hz
         clock_hz = supported_clock(self._capabilities.clock_hz, limit_hz)
+        setting: StlinkCommand[None] | None = None
         if self._firmware.lists_clocks:
-            await self._channel.ask(SetClock(clock_hz))
+            setting = SetClock(clock_hz)
         elif self._firmware.sets_divisor:
-            await self._channel.ask(SetDivisor(SWD_DIVISORS[clock_hz]))
+            setting = SetDivisor(SWD_DIVISORS[clock_hz])
+        # the slower one counts until it is certain which is set
+        self._channel.clock_hz = min(self._channel.clock_hz, clock_hz)
+        if setting is not None:
+            await self._channel.ask(setting)
         self._channel.clock_hz = clock_hz
         return clock_hz
 
@@ -209,10 +243,23 @@ async def leave(channel: StlinkChannel, *, had_reset: bool) -> IspdError | None:
     failure: IspdError | None = None
     with anyio.move_on_after(_LEAVE_S, shield=True) as scope:
         for command in commands:
-            try:
-                await channel.ask(command)
-            except LinkClosedError as error:  # unplugged: nothing holds the target any more
-                return error
-            except IspdError as error:
-                failure = failure or error
+            wrong: IspdError | None = None
+            for _ in range(_LEAVE_TRIES):
+                try:
+                    await channel.ask(command)
+                    wrong = None
+                    break
+                except LinkClosedError as error:  # unplugged: nothing holds the target any more
+                    return error
+                except IspdError as error:
+                    wrong = error
+            failure = failure or wrong
     return LinkTimeoutError(channel.name, _LEAVE_S) if scope.cancelled_caught else failure
+
+
+def _no_supply(voltage_mv: int) -> TargetError:
+    return TargetError(
+        ErrorCode.TARGET_NOT_RESPONDING,
+        f"the target has no supply: {voltage_mv / 1000:.2f} V",
+        hint="connect 3.3 V and GND; a genuine ST-Link/V2 supplies nothing, and must have the board's 3.3 V on its VAPP pin",
+    )

@@ -12,7 +12,7 @@ from ispd.programmers.swd_contract import Place, SwdCapabilities, SwdConnection,
 from ispd.transport.clock import Clock
 from ispd.transport.contract import Opener, UsbIdentity, UsbLink
 from ispd.wire.cortex_m import CoreRegister, core_name
-from ispd.wire.stlink import ClockList, DriveReset, GetClocks, ResetLine
+from ispd.wire.stlink import ClockList, DriveReset, GetClocks, GetMode, Mode, ResetLine
 from ispd.wire.stlink_firmware import (
     DEFAULT_HZ,
     MODELS,
@@ -205,12 +205,27 @@ async def open_stlink(hardware: Opener, port: str, clock: Clock) -> StlinkProbe:
     try:
         channel = StlinkChannel(link, _model(link), clock, DEFAULT_HZ)
         firmware = await read_version(channel)
-        clocks = await channel.ask(GetClocks()) if firmware.lists_clocks else None
+        clocks = await _clocks(channel) if firmware.lists_clocks else None
         is_ready = True
     finally:
         if not is_ready:
             await link.aclose()
     return StlinkProbe(channel, firmware, clocks, clock)
+
+
+async def _clocks(channel: StlinkChannel) -> ClockList:
+    """Return the clocks of a V3. Raises ``ProgrammerError`` (programmer-is-bootloader) where its firmware was not started."""
+    if await channel.ask(GetMode()) is Mode.LOADER:
+        raise _is_loader(channel.name)
+    return await channel.ask(GetClocks())
+
+
+def _is_loader(port: str) -> ProgrammerError:
+    return ProgrammerError(
+        ErrorCode.PROGRAMMER_IS_BOOTLOADER,
+        f"the ST-Link V3 on {port} is in its loader",
+        hint="re-plug it; if it stays so, install its firmware anew with ST's STSW-LINK007",
+    )
 
 
 def _model(link: UsbLink) -> Model:
@@ -228,9 +243,5 @@ def _model(link: UsbLink) -> Model:
             hint="use an ST-Link/V2, V2-1 or V3",
         )
     if model.generation is Generation.V3_LOADER:
-        raise ProgrammerError(
-            ErrorCode.PROGRAMMER_IS_BOOTLOADER,
-            f"the ST-Link V3 on {link.name} is in its loader",
-            hint="re-plug it; if it stays so, install its firmware anew with ST's STSW-LINK007",
-        )
+        raise _is_loader(link.name)
     return model

@@ -72,7 +72,7 @@ MODELS: Final[Mapping[int, Model]] = MappingProxyType(
         0x374F: Model(generation=Generation.V3),
         0x3753: Model(generation=Generation.V3),
         0x3754: Model(generation=Generation.V3),
-        0x3755: Model(generation=Generation.V3),  # this and the next: pyOCD only
+        0x3755: Model(generation=Generation.V3),  # V3PWR's loader to OpenOCD, usable to pyOCD: its mode tells
         0x3757: Model(generation=Generation.V3),
     }
 )
@@ -104,7 +104,7 @@ MAX_BLOCK_BYTES: Final = 6144
 
 _MAX_BYTES: Final = 64
 _MAX_BYTES_V3: Final = 512
-"""Most bytes of one transfer in units of 8 bits; the larger one on V3 from J6."""
+"""Most bytes of one transfer in units of 8 bits; the larger one on V3 from J6, and on V4 (V3PWR)."""
 
 SAFE_WINDOW_BYTES: Final = 1024
 """Addresses count up by themselves within so many bytes in any access port (ADIv5, TAR: 10 bits are promised)."""
@@ -170,7 +170,8 @@ class Firmware:
     @property
     def byte_limit(self) -> int:
         """Most bytes of one transfer in units of 8 bits."""
-        return _MAX_BYTES_V3 if self.hardware >= _V3 and self.jtag >= 6 else _MAX_BYTES
+        is_wide = self.hardware > _V3 or (self.hardware == _V3 and self.jtag >= 6)
+        return _MAX_BYTES_V3 if is_wide else _MAX_BYTES
 
 
 class Width(Enum):

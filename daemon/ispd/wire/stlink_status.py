@@ -9,11 +9,13 @@ from typing import Final
 
 from ispd.errors import ErrorCode, Facts, IspdError, RemoteProtocolError, TargetError
 
-__all__ = ["HARMLESS", "SwdStatusError", "SwdWaitError", "check_status"]
+__all__ = ["HARMLESS", "UNKNOWN_COMMAND", "SwdStatusError", "SwdWaitError", "check_status"]
 
 _OK: Final = 0x80
 HARMLESS: Final = frozenset({_OK, 0x0D})
 """Statuses that mean success. 0D: what was read back after writing a register differs, which it does for registers with bits of their own."""
+UNKNOWN_COMMAND: Final = frozenset({0x08, 0x42})
+"""How firmware answers to commands that it does not have."""
 _WAIT: Final = frozenset({0x10, 0x14})
 _NOBODY: Final = frozenset({0x04, 0x05, 0x09, 0x0B, 0x15, 0x16, 0x17})
 """The target's debug port does not answer, or not in a way that can be understood."""
@@ -21,9 +23,12 @@ _NOBODY: Final = frozenset({0x04, 0x05, 0x09, 0x0B, 0x15, 0x16, 0x17})
 _NAMES: Final[Mapping[int, str]] = MappingProxyType(
     {
         0x01: "unknown error",  # how older firmware tells a fault
+        0x02: "SPI error",
+        0x03: "DMA error",
         0x04: "nothing in the chain",
         0x05: "no device connected",
         0x06: "internal error",
+        0x07: "command wait",
         0x08: "command error",
         0x09: "no IDCODE",
         0x0A: "wrong alignment",
@@ -42,6 +47,8 @@ _NAMES: Final[Mapping[int, str]] = MappingProxyType(
         0x19: "AP sticky error",
         0x1A: "AP overrun",
         0x1D: "no such AP",
+        0x20: "no trace",
+        0x40: "settings changed",
         0x41: "clock not supported",
         0x42: "unknown command",
         0x81: "fault",

@@ -7,9 +7,13 @@ from ispd.model.part import Interface, Part
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.station.programmer_host import ProgrammerHost
 
-__all__ = ["MISFIT_HINT", "fitting_target", "misfit", "misfit_job", "needed_part"]
+__all__ = ["MISFIT_HINT", "MisfitError", "fitting_target", "misfit", "misfit_job", "needed_part"]
 
 MISFIT_HINT = "use a slot whose programmer is for this part; without slots named, those that can do it are taken"
+
+
+class MisfitError(ProgrammerError):
+    """The slot has a programmer that cannot do the recipe."""
 
 
 def needed_part(recipe: Recipe, parts: Parts) -> Part | None:
@@ -41,10 +45,10 @@ def misfit_job(recipe: Recipe, parts: Parts, interface: Interface | None) -> str
 async def fitting_target(host: ProgrammerHost, recipe: Recipe, parts: Parts) -> TargetInterface:
     """Return what is behind a slot's programmer, opening that first where needed.
 
-    Raises what :meth:`ProgrammerHost.target` does, and ``ProgrammerError`` (programmer-cannot) where the recipe is not for it.
+    Raises what :meth:`ProgrammerHost.target` does, and ``MisfitError`` (programmer-cannot) where the recipe is not for it.
     """
     target = await host.target()
     why = misfit(recipe, parts, target.kind)
     if why is not None:
-        raise ProgrammerError(ErrorCode.PROGRAMMER_CANNOT, why, hint=MISFIT_HINT)
+        raise MisfitError(ErrorCode.PROGRAMMER_CANNOT, why, hint=MISFIT_HINT)
     return target

@@ -180,21 +180,17 @@ class JobQueue:
 
     async def note_misfit(self, entry: OpenJob, slot: str, why: str | None) -> None:
         """Record that a slot's programmer cannot do a job, and ``why``; None: it can, whatever was there before."""
-        if why is None:
-            if slot in entry.misfits:
-                entry.misfits.discard(slot)
-                async with entry.lock:
-                    seen = {name: text for name, text in entry.record.seen.items() if name != slot}
-                    await self._save(entry, replace(entry.record, seen=seen))
-                self._tell(entry)
-        elif entry.is_once and entry.wants(slot):
+        if not entry.wants(slot) or (why is None) != (slot in entry.misfits):
+            return
+        if why is not None and entry.is_once:
             await self.note_seen(entry, slot, why)
-        elif not entry.is_once and slot in entry.record.slots and slot not in entry.misfits:
-            entry.misfits.add(slot)
-            async with entry.lock:
-                await self._save(entry, replace(entry.record, seen={**entry.record.seen, slot: why}))
-            self._tell(entry)
-            await self.settle(entry)
+            return
+        async with entry.lock:
+            seen = {name: text for name, text in entry.record.seen.items() if name != slot}
+            await self._save(entry, replace(entry.record, seen=seen if why is None else {**seen, slot: why}))
+            entry.misfits ^= {slot}
+        self._tell(entry)
+        await self.settle(entry)
 
     async def note_missing(self, slots: Collection[str]) -> None:
         """End jobs without ``count`` on slots that no longer exist: all others are named in ``slots``."""

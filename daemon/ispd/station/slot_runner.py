@@ -12,7 +12,7 @@ from ispd.flashing.session import failure_of
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.model.station import Slot, SlotState
 from ispd.station.chain_work import ChainSlotWork
-from ispd.station.fitting import misfit_job
+from ispd.station.fitting import MisfitError, misfit_job
 from ispd.station.floor import LISTING_S, Floor
 from ispd.station.programmer_host import ProgrammerHost
 from ispd.station.queue import OpenJob
@@ -200,6 +200,8 @@ class SlotRunner:
                 elif entry.recipe.plan is not PlanKind.CHAIN_ONLY:
                     await self._work.serve(entry)
             self._troubles = 0
+        except MisfitError:
+            await self.host.drop()  # the programmer was exchanged: the next turn tells the job
         except IspdError as error:
             if error.code is ErrorCode.JOURNAL_FAILED:
                 raise

@@ -6,6 +6,7 @@ from pathlib import Path
 from ispd import programmers
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
+from ispd.wire.stlink_firmware import MODELS, VENDOR_ID
 
 RULES = Path(__file__).parents[2] / "systemd/ispd.rules"
 _RULE = re.compile(r'ATTRS\{idVendor\}=="([0-9a-f]{4})", ATTRS\{idProduct\}=="([0-9a-f|]+)"')
@@ -29,7 +30,7 @@ def test_every_programmer_has_a_rule() -> None:
         for vendor, product in _CLAIMED.findall(file.read_text())
     }
     assert len(claimed) >= 15, "the pattern finds the drivers' tables"
-    assert claimed <= known_to_udev()
+    assert claimed | {f"{VENDOR_ID:04x}:{product:04x}" for product in MODELS} <= known_to_udev()
 
 
 def test_every_bootloader_has_a_rule() -> None:

@@ -109,6 +109,8 @@ class BlockingUsbDevice:
         """Interfaces that class requests may go to."""
         self._without_driver: set[int] = set()
         """Interfaces that a driver of the kernel was taken off."""
+        self._interfaces: dict[int, int] = {}
+        """Interface by bulk endpoint: pyusb makes a dozen objects to find it, which would be done for each transfer."""
         try:
             device = place.find(backend)
             if device is None:
@@ -232,7 +234,9 @@ class BlockingUsbDevice:
         Raises ``RemoteProtocolError`` where not all data was taken, ``LocalProtocolError`` where there is no such endpoint.
         """
         timeout_ms = max(1, math.ceil(transfer.timeout_s * 1000))
-        self._make_ours(self._interface_of(transfer.endpoint))
+        if transfer.endpoint not in self._interfaces:
+            self._interfaces[transfer.endpoint] = self._interface_of(transfer.endpoint)
+        self._make_ours(self._interfaces[transfer.endpoint])
         try:
             if transfer.is_in:
                 return bytes(self._device.read(transfer.endpoint, transfer.length, timeout_ms))
@@ -248,7 +252,7 @@ class BlockingUsbDevice:
         return b""
 
     def _interface_of(self, endpoint: int) -> int:
-        """Return the number of the interface that has a bulk endpoint, as it is set up now."""
+        """Return the number of the interface that has a bulk endpoint, as the device is set up; nobody sets it up anew while it is open."""
         for interface in self._device.get_active_configuration():
             for one in interface:
                 is_bulk = usb.util.endpoint_type(one.bmAttributes) == usb.util.ENDPOINT_TYPE_BULK

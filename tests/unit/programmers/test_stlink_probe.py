@@ -252,7 +252,7 @@ async def test_the_supply_is_looked_at_first() -> None:
 async def test_a_board_without_supply_is_told_from_bad_wires(under_reset: bool) -> None:
     rig = Rig(running_chip(), wiring=SwdWiring(supplies=False))
     probe = await rig.open()
-    with pytest.raises(TargetError, match="no supply: 0.00 V") as refused:
+    with pytest.raises(TargetError, match=r"no supply: 0\.00 V") as refused:
         await probe.connect(SwdSettings(under_reset=under_reset))
     assert refused.value.code is ErrorCode.TARGET_NOT_RESPONDING
     assert "VAPP" in refused.value.hint

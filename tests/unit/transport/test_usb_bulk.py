@@ -141,6 +141,21 @@ async def test_bulk_and_control_transfers_go_back_to_back_in_one_batch(
     assert mirror.log == [(OUT, b"first"), 7, (OUT, b"second" * 20), (IN, 64), (IN, 3), 7]
 
 
+@pytest.mark.parametrize(
+    ("answer", "is_good"), [(b"\x80\0", True), (b"\x0d\0", True), (b"\x10\0", False), (b"\x80", False), (b"", False)]
+)
+async def test_an_answer_that_is_not_good_ends_the_batch(
+    backend: PyusbBackend, mirror: Mirror, place: UsbPlace, answer: bytes, is_good: bool
+) -> None:
+    status = BulkTransfer(endpoint=IN, length=2, good_heads=frozenset({0x80, 0x0D}))
+    async with opened(backend) as device:
+        replies = await device.submit([send(answer), status, send(b"next")])
+        assert replies == [b"", answer, *([b""] if is_good else [])]
+        assert ((OUT, b"next") in mirror.log) is is_good
+        mirror.held.clear()
+        assert await device.submit([send(b"2"), fetch(8)]) == [b"", b"2"], "and the next one is another matter"
+
+
 async def test_the_endpoints_interface_is_taken_from_the_kernels_driver_until_the_end(
     backend: PyusbBackend, place: UsbPlace
 ) -> None:

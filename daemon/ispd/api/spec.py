@@ -18,7 +18,7 @@ from ispd.model.event import Event
 
 __all__ = ["API_VERSION", "EVENT_NOTIFICATION", "described_api", "openrpc"]
 
-API_VERSION = "1.1.0"
+API_VERSION = "1.2.0"
 """Grows with the description: the second number with additions, the first never lightly."""
 
 EVENT_NOTIFICATION = "event"

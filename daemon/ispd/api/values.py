@@ -12,16 +12,20 @@ __all__ = [
     "MAX_IMAGES",
     "Attachment",
     "BinaryFile",
+    "Byte",
     "Dump",
     "ExplainedPart",
     "Merged",
     "Nothing",
+    "OptionBytes",
     "RecipeFile",
     "Subscribed",
 ]
 
 MAX_IMAGES = 16
 """Files that may make up one image. A production image has two or three."""
+
+Byte = Annotated[int, Meta(ge=0, le=0xFF)]
 
 FileName = Annotated[
     str,
@@ -64,14 +68,34 @@ class RecipeFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     )
 
 
+class OptionBytes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Option bytes of an STM32, by the names of its reference manual; those left out stay as they are."""
+
+    user: Annotated[Byte, Meta(description="watchdog, and reset on entering Stop or Standby mode")] | None = None
+    data0: Annotated[Byte, Meta(description="a byte for the user's own purpose")] | None = None
+    data1: Annotated[Byte, Meta(description="a byte for the user's own purpose")] | None = None
+    wrp0: (
+        Annotated[Byte, Meta(description="write protection of the first eight groups of pages; a 0 protects")] | None
+    ) = None
+    wrp1: Annotated[Byte, Meta(description="write protection of the next eight groups")] | None = None
+    wrp2: Annotated[Byte, Meta(description="write protection of the next eight groups")] | None = None
+    wrp3: Annotated[Byte, Meta(description="write protection of the rest of flash")] | None = None
+
+    def named(self) -> dict[MemoryKind, int]:
+        """Return those that were given, by memory."""
+        given = msgspec.structs.asdict(self)
+        return {MemoryKind(name): value for name, value in given.items() if value is not None}
+
+
 class Dump(msgspec.Struct, frozen=True, kw_only=True):
-    """What a memory holds. ``content`` (base64) begins at address 0; ``sha256`` is the digest of these bytes."""
+    """What a memory holds. ``content`` (base64) begins at byte address ``start``; ``sha256`` is the digest of these bytes."""
 
     slot: str
     memory: MemoryKind
     size: int
     sha256: str
     content: bytes
+    start: int = 0
 
 
 class ExplainedPart(msgspec.Struct, frozen=True, kw_only=True):

@@ -72,7 +72,8 @@ async def test_methods_answer_as_over_the_socket_without_what_has_no_value(bus):
         assert "job" not in slots[0]
         probe = await client.on(f"{ROOT}/slots/A1", "Slot", "Probe")
         assert probe == {
-            "slot": "A1", "signature": "1E 95 87", "parts": ["atmega32u4"], "fuses": {"lfuse": 0x5E}, "lock": 0x3F
+            "slot": "A1", "signature": "1E 95 87", "parts": ["atmega32u4"], "chip": "", "warnings": [],
+            "fuses": {"lfuse": 0x5E}, "lock": 0x3F,
         }  # fmt: skip
         dump = await client.call("SlotRead", "ss", "A1", "flash")
         assert bytes(dump["content"]) == bytes(range(256))

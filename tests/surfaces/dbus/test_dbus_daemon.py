@@ -69,7 +69,7 @@ async def test_an_image_by_descriptor_is_followed_to_its_verdicts(tmp_path: Path
                 assert (await client.properties(f"{ROOT}/jobs/{job}", "Job"))["Passed"] == len(SLOTS)
                 for number in range(1, len(SLOTS) + 1):
                     unit = await client.properties(f"{ROOT}/units/{number}", "Unit")
-                    assert (unit["Job"], unit["Verdict"], unit["AvrPart"]) == (job, "passed", "atmega32u4")
+                    assert (unit["Job"], unit["Verdict"], unit["Part"]) == (job, "passed", "atmega32u4")
                 for name in SLOTS:
                     told = client.changes(f"{ROOT}/slots/{name}")
                     assert {"write flash", "verify flash"} & {step for _, one in told if (step := one.get("Step"))}

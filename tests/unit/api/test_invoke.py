@@ -70,6 +70,18 @@ async def refused(name: str, params: dict[str, Any], call: Call | None = None) -
         ("job.enqueue", {"images": [{"name": "a\nb", "content": ""}]}, "images[0].name"),
         ("job.enqueue", {"images": [{**FILE, "path": "/etc/passwd"}]}, "images[0].path"),
         ("image.merge", {"images": [FILE]}, "images"),
+        ("job.enqueue", {"option_bytes": {"user": 256}}, "option_bytes.user"),
+        ("job.enqueue", {"option_bytes": {"wrp3": -1}}, "option_bytes.wrp3"),
+        ("job.enqueue", {"option_bytes": {"data0": "0xFF"}}, "option_bytes.data0"),
+        ("job.enqueue", {"option_bytes": {"data1": True}}, "option_bytes.data1"),
+        ("job.enqueue", {"option_bytes": {"rdp": 0xA5}}, "option_bytes.rdp"),
+        ("job.enqueue", {"option_bytes": {"lfuse": 0xFF}}, "option_bytes.lfuse"),
+        ("job.enqueue", {"option_bytes": [0xFF]}, "option_bytes"),
+        ("job.enqueue", {"keep_rest": 1}, "keep_rest"),
+        ("job.enqueue", {"unlock": "yes"}, "unlock"),
+        ("job.enqueue", {"clones": "burn"}, "clones"),
+        ("slot.rescue", {"name": "A1", "unlock": 1}, "unlock"),
+        ("part.get", {"id": "stm32f103xb", "option_bytes": {"user": 0x100}}, "option_bytes.user"),
     ],
 )
 async def test_a_wrong_parameter_is_named(name: str, params: dict[str, Any], field: str):

@@ -21,7 +21,7 @@ from ispd.api.methods.job import (
     JobPause,
     JobResume,
 )
-from ispd.api.values import BinaryFile
+from ispd.api.values import BinaryFile, OptionBytes
 from ispd.catalog.keyboard import Keyboard, read_keyboard
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.recipe import build_recipe
@@ -65,7 +65,7 @@ def _with_keyboard(options: RecipeOptions, name: str, keyboard: Keyboard, statio
     )
 
 
-_REPLACING = ("plan", "part", "bootloader", "lfuse", "hfuse", "efuse", "lock", "verify", "sck_hz")
+_REPLACING = ("plan", "part", "bootloader", "lfuse", "hfuse", "efuse", "lock", "clones", "verify", "sck_hz")
 
 
 def _with_params(options: RecipeOptions, params: JobEnqueue) -> RecipeOptions:
@@ -76,7 +76,10 @@ def _with_params(options: RecipeOptions, params: JobEnqueue) -> RecipeOptions:
         options,
         files=tuple(_file(image) for image in params.images) or options.files,
         eeprom=options.eeprom if params.eeprom is None else _file(params.eeprom),
+        option_bytes={**options.option_bytes, **(params.option_bytes or OptionBytes()).named()},
         erase=options.erase and params.erase,
+        keeps_rest=options.keeps_rest or params.keep_rest,
+        unlock=options.unlock or params.unlock,
         strip_sketch=options.strip_sketch or params.strip_sketch,
         force_fuses=options.force_fuses or params.force_fuses,
         accept_fuses=options.accept_fuses or params.accept_fuses,

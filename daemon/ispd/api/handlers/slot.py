@@ -1,11 +1,12 @@
 """The slots, and the boards and programmers on them."""
 
 import hashlib
+from dataclasses import replace
 from functools import partial
 
 from anyio import to_thread
 
-from ispd.api.call import Call
+from ispd.api.call import Call, StationPort
 from ispd.api.handlers import handles
 from ispd.api.methods.slot import (
     PROGRAMMER_LIST,
@@ -29,6 +30,7 @@ from ispd.api.values import Dump
 from ispd.catalog.options import NamedBytes
 from ispd.catalog.rescue import as_rescue
 from ispd.model.job import Job
+from ispd.model.part import MemoryKind
 from ispd.model.station import Probe, Programmer, Slot
 
 __all__ = ["change", "get", "learn", "list_programmers", "list_slots", "probe", "read", "rescue"]
@@ -68,7 +70,14 @@ async def read(call: Call, params: SlotRead) -> Dump:
         size=len(content),
         sha256=hashlib.sha256(content).hexdigest(),
         content=content,
+        start=_start(call.station, params.name) if params.memory is MemoryKind.FLASH else 0,
     )
+
+
+def _start(station: StationPort, slot: str) -> int:
+    """Return the address at which flash begins. The parts that a programmer speaks to all have it at the same one."""
+    interface = next((one.interface for one in station.programmers() if one.slot == slot), None)
+    return next((part.flash.start for part in station.parts if part.interface is interface), 0)
 
 
 @handles(SLOT_LEARN)
@@ -86,6 +95,8 @@ async def rescue(call: Call, params: SlotRescue) -> Job:
     images = [NamedBytes(file.name, file.content, file.base) for file in params.images]
     rescuing = partial(as_rescue, recipe, station.parts, station.bootloaders, images)
     rescue_recipe = await to_thread.run_sync(rescuing, limiter=call.workers)
+    if params.unlock:
+        rescue_recipe = replace(rescue_recipe, unlock=True)
     return await station.enqueue(rescue_recipe, slots=[params.name], count=None)
 
 

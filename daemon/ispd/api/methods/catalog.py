@@ -12,6 +12,7 @@ from ispd.api.methods.fields import (
     HighFuse,
     LockByte,
     LowFuse,
+    NamedOptionBytes,
     PartId,
     StripSketch,
 )
@@ -38,9 +39,9 @@ class PartList(Params, frozen=True, kw_only=True):
 
 
 class PartGet(Params, frozen=True, kw_only=True):
-    """Explain a part: its memories, and fuse bytes bit by bit with the fuse guard's verdict.
+    """Explain a part: its memories, and fuse bytes (option bytes of an STM32) bit by bit with the fuse guard's verdict.
 
-    Fuse bytes that are not given are explained at the bootloader's value, or at their factory value.
+    Bytes that are not given are explained at the bootloader's value, or at their factory value.
     """
 
     id: PartId
@@ -48,6 +49,7 @@ class PartGet(Params, frozen=True, kw_only=True):
     hfuse: HighFuse | None = None
     efuse: ExtendedFuse | None = None
     lock: LockByte | None = None
+    option_bytes: NamedOptionBytes = None
     bootloader: BootloaderName | None = None
 
 

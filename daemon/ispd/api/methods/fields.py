@@ -4,7 +4,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from ispd.api.values import MAX_IMAGES, BinaryFile
+from ispd.api.values import MAX_IMAGES, BinaryFile, Byte, OptionBytes
 from ispd.errors import ErrorCode
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "MAX_ID",
     "Before",
     "BootloaderName",
-    "Byte",
     "ExtendedFuse",
     "HighFuse",
     "Images",
@@ -20,16 +19,17 @@ __all__ = [
     "Limit",
     "LockByte",
     "LowFuse",
+    "NamedOptionBytes",
     "PartId",
     "SlotName",
     "StripSketch",
     "UnitId",
+    "Unlock",
 ]
 
 MAX_ID = (1 << 63) - 1
 """Largest number the journal can give."""
 
-Byte = Annotated[int, Meta(ge=0, le=0xFF)]
 PartId = Annotated[
     str,
     Meta(pattern=r"^[A-Za-z0-9_.-]{1,32}$", description="part id, data sheet name or avrdude id: atmega32u4, m32u4"),
@@ -42,13 +42,22 @@ Before = Annotated[int, Meta(ge=1, le=MAX_ID, description="only those with a sma
 LowFuse = Annotated[Byte, Meta(description="low fuse byte")]
 HighFuse = Annotated[Byte, Meta(description="high fuse byte")]
 ExtendedFuse = Annotated[Byte, Meta(description="extended fuse byte")]
-LockByte = Annotated[Byte, Meta(description="lock byte")]
+LockByte = Annotated[
+    Byte, Meta(description="lock byte of an AVR, or read protection (RDP) of an STM32, where 0xA5 is open")
+]
+NamedOptionBytes = Annotated[
+    OptionBytes | None, Meta(description="option bytes of an STM32: user, data0, data1, wrp0 to wrp3; those left out are not touched")
+]
 BootloaderName = Annotated[
     str, Meta(max_length=64, description="bootloader id or QMK name: its fuse bytes, and its lock byte if it has one")
 ]
 StripSketch = Annotated[
     bool,
     Meta(description="of a combined file, bootloader and sketch, that is in another's way take the bootloader only"),
+]
+Unlock = Annotated[
+    bool,
+    Meta(description="remove an STM32's protection against reading or writing, which erases all of its flash"),
 ]
 Images = Annotated[list[BinaryFile], Meta(max_length=MAX_IMAGES)]
 

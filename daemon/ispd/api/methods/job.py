@@ -17,14 +17,16 @@ from ispd.api.methods.fields import (
     Limit,
     LockByte,
     LowFuse,
+    NamedOptionBytes,
     PartId,
     SlotName,
     StripSketch,
+    Unlock,
 )
 from ispd.api.values import BinaryFile, RecipeFile
 from ispd.errors import ErrorCode
 from ispd.model.job import Job
-from ispd.model.recipe import PlanKind, VerifyScope
+from ispd.model.recipe import ClonePolicy, PlanKind, VerifyScope
 
 __all__ = [
     "JOB_CANCEL",
@@ -46,16 +48,18 @@ class JobEnqueue(Params, frozen=True, kw_only=True):
     """Create a job: flash the image to every board on the chosen slots.
 
     What to do comes from the parameters, or from a recipe file; parameters win over the recipe, and the recipe wins
-    over the keyboard's metadata. Without an image only the fuses, the lock byte or the EEPROM that were named are written,
-    and nothing is erased. Everything that can be checked without a board is checked first: the image files, the fuse bytes, the bootloader.
+    over the keyboard's metadata. Without an image only the fuses (an STM32's option bytes), the lock byte or the EEPROM that were
+    named are written, and nothing is erased. Everything that can be checked without a board is checked first: the image files, the
+    fuse bytes, the bootloader.
     Without a count each board that is present now is flashed once; with a count the job goes on, board after board,
     until so many have passed. Without a part each board's signature decides.
 
-    The plan says which way the firmware takes: everything by ISP (isp-only, where nothing is said); bootloader and firmware as one production
-    image by ISP (merged); the bootloader by ISP and the firmware through it, over the board's own USB port (chained); whichever of these two is
-    faster on each slot, as measured there (auto); or over USB alone, to boards whose bootloader runs (chain-only). What goes over USB needs
-    slots whose board's USB port is known: from the configuration, or learnt. A board that turns out ill over USB is brought back by ISP in a
-    further attempt where its slot has a programmer, and ends needs-rescue elsewhere.
+    The plan says which way the firmware takes: everything through the programmer, by ISP or SWD (isp-only, where nothing is said);
+    the same, bootloader and firmware as one production image (merged); the bootloader through the programmer and the firmware through the
+    bootloader, over the board's own USB port (chained); whichever of these two is faster on each slot, as measured there (auto); or over USB
+    alone, to boards whose bootloader runs (chain-only). What goes over USB needs slots whose board's USB port is known: from the configuration,
+    or learnt. A board that turns out ill over USB is brought back through its programmer in a further attempt where its slot has one, and
+    ends needs-rescue elsewhere.
     """
 
     images: Annotated[
@@ -84,7 +88,24 @@ class JobEnqueue(Params, frozen=True, kw_only=True):
     hfuse: HighFuse | None = None
     efuse: ExtendedFuse | None = None
     lock: LockByte | None = None
+    option_bytes: NamedOptionBytes = None
     erase: Annotated[bool, Meta(description="chip erase first")] = True
+    keep_rest: Annotated[
+        bool,
+        Meta(
+            description="by SWD: erase only the pages that hold a byte of the image, and leave the rest of flash as it is"
+        ),
+    ] = False
+    unlock: Unlock = False
+    clones: (
+        Annotated[
+            ClonePolicy,
+            Meta(
+                description="what to do with a chip that only says it is an STM32; in the record it is in any case, warn where nothing is said"
+            ),
+        ]
+        | None
+    ) = None
     verify: (
         Annotated[
             VerifyScope,
@@ -94,7 +115,12 @@ class JobEnqueue(Params, frozen=True, kw_only=True):
     ) = None
     sck_hz: (
         Annotated[
-            int, Meta(ge=1, le=20_000_000, description="SPI clock limit in Hz; without it the job finds the best")
+            int,
+            Meta(
+                ge=1,
+                le=20_000_000,
+                description="limit of the clock of ISP (SCK) or SWD in Hz; without it the job finds the best",
+            ),
         ]
         | None
     ) = None

@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from ispd.api.declare import Method, Params, Privilege
-from ispd.api.methods.fields import IMAGE_ERRORS, Images, SlotName, UnitId
+from ispd.api.methods.fields import IMAGE_ERRORS, Images, SlotName, UnitId, Unlock
 from ispd.api.values import Dump
 from ispd.errors import ErrorCode
 from ispd.model.job import Job
@@ -51,7 +51,10 @@ class SlotSet(Params, frozen=True, kw_only=True):
 
 
 class SlotProbe(Params, frozen=True, kw_only=True):
-    """Ask the board on a slot who it is: signature, fuses, lock byte, and what its clock seems to be."""
+    """Ask the board on a slot who it is: signature, fuses or option bytes, lock byte, and what its clock seems to be.
+
+    An STM32 runs on undisturbed, and tells its flash, revision and unique id as well. Beside that stands who asked: the programmer and its firmware.
+    """
 
     name: Annotated[SlotName, Meta(description="name of the slot")]
 
@@ -75,7 +78,7 @@ class SlotLearn(Params, frozen=True, kw_only=True):
 
 
 class SlotRescue(Params, frozen=True, kw_only=True):
-    """Create a job that saves a board which ended needs-rescue: bootloader, fuses and lock byte by ISP, then its firmware over USB.
+    """Create a job that saves a board which ended needs-rescue: bootloader, fuses and lock byte through a programmer, then its firmware over USB.
 
     Put the board on a slot with a programmer, and its own USB cable into that slot's port. The recipe is that of the unit that needs rescue;
     it has the bootloader's image, or that has to be given here.
@@ -89,6 +92,7 @@ class SlotRescue(Params, frozen=True, kw_only=True):
     images: Annotated[Images, Meta(description="the bootloader's image file, where the unit's job had none")] = (
         msgspec.field(default_factory=list)
     )
+    unlock: Unlock = False
 
 
 class ProgrammerList(Params, frozen=True, kw_only=True):

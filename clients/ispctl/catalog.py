@@ -7,8 +7,8 @@ import click
 
 from ispctl.files import attach_image, write_output
 from ispctl.hexfile import check_ending
-from ispctl.show import show_bootloaders, show_image, show_part, show_parts
-from ispctl.verb import ApiOption, Settings, api_verb, parse_byte
+from ispctl.show_catalog import show_bootloaders, show_image, show_part, show_parts
+from ispctl.verb import ApiOption, Settings, api_verb, option_bytes, parse_byte, parse_option_byte
 
 __all__ = ["CATALOG_VERBS"]
 
@@ -39,12 +39,18 @@ def bootloaders(settings: Settings) -> None:
 @click.option("--hfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--efuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--lock", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option(
+    "--option-byte", cls=ApiOption, field="option_bytes", type=parse_option_byte, multiple=True, metavar="NAME=0xNN"
+)
 @_BOOTLOADER
 @click.pass_obj
-def fuses(settings: Settings, /, part: str, **given: int | str | None) -> None:
+def fuses(
+    settings: Settings, /, part: str, option_byte: tuple[tuple[str, int], ...], **given: int | str | None
+) -> None:
     """Call ``part.get``."""
+    params = {**given, "option_bytes": option_bytes(option_byte)}
     with settings.connect() as client:
-        settings.show(client.call("part.get", id=part, **given), show_part)
+        settings.show(client.call("part.get", id=part, **params), show_part)
 
 
 @api_verb("image.inspect")

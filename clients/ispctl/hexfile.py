@@ -19,18 +19,24 @@ def check_ending(path: Path, *, raw: bool = True) -> None:
         raise RefusedFileError(f"{path}: the ending must tell the format: {', '.join(endings)}")
 
 
-def encode_for(path: Path, content: bytes) -> bytes:
-    """Return ``content`` (from address 0) in the format of the file's ending."""
-    return content if path.suffix.lower() in _RAW_ENDINGS else intel_hex(content).encode("ascii")
+def encode_for(path: Path, content: bytes, start: int = 0) -> bytes:
+    """Return ``content``, from address ``start`` on, in the format of the file's ending; a raw file knows no addresses."""
+    return content if path.suffix.lower() in _RAW_ENDINGS else intel_hex(content, start).encode("ascii")
 
 
-def intel_hex(content: bytes) -> str:
-    """Return ``content``, from address 0 on, as Intel HEX (Intel, Hexadecimal Object File Format, 1988)."""
+def intel_hex(content: bytes, start: int = 0) -> str:
+    """Return ``content``, from address ``start`` on, as Intel HEX (Intel, Hexadecimal Object File Format, 1988).
+
+    :param start: a multiple of 16, so that no record crosses the end of a bank of 64 KiB.
+    """
     lines = []
-    for start in range(0, len(content), _RECORD_BYTES):
-        if start and start % _BANK_BYTES == 0:
-            lines.append(_record(0, 4, (start // _BANK_BYTES).to_bytes(2, "big")))
-        lines.append(_record(start % _BANK_BYTES, 0, content[start : start + _RECORD_BYTES]))
+    bank = 0
+    for offset in range(0, len(content), _RECORD_BYTES):
+        address = start + offset
+        if address // _BANK_BYTES != bank:
+            bank = address // _BANK_BYTES
+            lines.append(_record(0, 4, bank.to_bytes(2, "big")))
+        lines.append(_record(address % _BANK_BYTES, 0, content[offset : offset + _RECORD_BYTES]))
     return "".join([*lines, _record(0, 1, b"")])
 
 

@@ -1,7 +1,7 @@
 """Verbs of the queue and the records: enqueue, rescue, jobs, job, cancel, pause, resume, wait, units, unit."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,19 @@ from ispctl.errors import RpcError
 from ispctl.files import attach_image, attach_recipe
 from ispctl.show import show_job, show_jobs, show_unit, show_units
 from ispctl.text import failure_lines, verdict_text
-from ispctl.verb import ApiOption, Settings, Verb, api_verb, parse_byte, parse_frequency, print_json_line, put
+from ispctl.verb import (
+    ApiOption,
+    OneOf,
+    Settings,
+    Verb,
+    api_verb,
+    option_bytes,
+    parse_byte,
+    parse_frequency,
+    parse_option_byte,
+    print_json_line,
+    put,
+)
 
 if TYPE_CHECKING:
     from ispctl.follow import Follower
@@ -23,7 +35,25 @@ _FILE = click.Path(path_type=Path)
 _JOB = click.argument("job", type=click.IntRange(min=1))
 _IMAGES = click.argument("images", nargs=-1, type=_FILE, metavar="[IMAGE[@ADDRESS]..]")
 _WAIT = click.option("--wait", is_flag=True, help="follow the job to its end; the exit code tells how it went")
-_PLANS = ("isp-only", "merged", "chained", "auto", "chain-only")
+_UNLOCK = click.option("--unlock", cls=ApiOption, is_flag=True)
+
+
+def _plans() -> Iterable[str]:
+    from ispd.model.recipe import PlanKind  # only where one is named: keeps the quick verbs quick
+
+    return PlanKind
+
+
+def _scopes() -> Iterable[str]:
+    from ispd.model.recipe import VerifyScope
+
+    return VerifyScope
+
+
+def _policies() -> Iterable[str]:
+    from ispd.model.recipe import ClonePolicy
+
+    return ClonePolicy
 
 
 @api_verb("job.enqueue", "events.subscribe", "job.get", "unit.list")
@@ -34,18 +64,24 @@ _PLANS = ("isp-only", "merged", "chained", "auto", "chain-only")
 @click.option("--recipe", cls=ApiOption, type=_FILE, metavar="FILE")
 @click.option("--bootloader", cls=ApiOption, metavar="ID")
 @click.option("--keyboard", cls=ApiOption, type=_FILE, metavar="FILE")
-@click.option("--plan", cls=ApiOption, type=click.Choice(_PLANS))
-@click.option("--chain", is_flag=True, help="bootloader by ISP, firmware over USB: --plan chained")
+@click.option("--plan", cls=ApiOption, type=OneOf(_plans))
+@click.option("--chain", is_flag=True, help="bootloader by ISP or SWD, firmware over USB: --plan chained")
 @click.option("--chain-only", is_flag=True, help="firmware over USB alone: --plan chain-only")
 @click.option("--lfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--hfuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--efuse", cls=ApiOption, type=parse_byte, metavar="0xNN")
 @click.option("--lock", cls=ApiOption, type=parse_byte, metavar="0xNN")
+@click.option(
+    "--option-byte", cls=ApiOption, field="option_bytes", type=parse_option_byte, multiple=True, metavar="NAME=0xNN"
+)
 @click.option("--eeprom", cls=ApiOption, type=_FILE, metavar="FILE")
 @click.option("--sck", cls=ApiOption, field="sck_hz", type=parse_frequency, metavar="HZ")
-@click.option("--verify", cls=ApiOption, type=click.Choice(["written", "full"]))
+@click.option("--verify", cls=ApiOption, type=OneOf(_scopes))
 @click.option("--strip-sketch", cls=ApiOption, is_flag=True)
 @click.option("--no-erase", is_flag=True, help="leave out the chip erase")
+@click.option("--keep-rest", cls=ApiOption, is_flag=True)
+@_UNLOCK
+@click.option("--clones", cls=ApiOption, type=OneOf(_policies))
 @click.option("--force-fuses", cls=ApiOption, is_flag=True)
 @click.option("--yes", cls=ApiOption, field="accept_fuses", is_flag=True)
 @_WAIT
@@ -60,12 +96,13 @@ def enqueue(settings: Settings, /, images: tuple[Path, ...], wait: bool, **optio
 @click.argument("slot")
 @_IMAGES
 @click.option("--unit", cls=ApiOption, type=click.IntRange(min=1), metavar="ID")
+@_UNLOCK
 @_WAIT
 @click.pass_obj
-def rescue(settings: Settings, slot: str, images: tuple[Path, ...], unit: int | None, wait: bool) -> int:
+def rescue(settings: Settings, /, slot: str, images: tuple[Path, ...], wait: bool, **options: Any) -> int:
     """Call ``slot.rescue``."""
     files = [attach_image(image) for image in images] or None
-    return _create(settings, lambda client: client.call("slot.rescue", name=slot, unit=unit, images=files), wait=wait)
+    return _create(settings, lambda client: client.call("slot.rescue", name=slot, images=files, **options), wait=wait)
 
 
 def _create(settings: Settings, ask: Callable[[Client], dict[str, Any]], *, wait: bool) -> int:
@@ -101,8 +138,8 @@ def _enqueue_params(images: tuple[Path, ...], options: dict[str, Any]) -> dict[s
         **{name: options[name] for name in ("part", "count", "bootloader", "lfuse", "hfuse", "efuse", "lock")},
         "plan": _plan(options),
         "sck_hz": options["sck"],
-        "verify": options["verify"],
-        "strip_sketch": options["strip_sketch"],
+        "option_bytes": option_bytes(options["option_byte"]),
+        **{name: options[name] for name in ("verify", "strip_sketch", "keep_rest", "unlock", "clones")},
         "slots": None if slots is None else [name.strip() for name in slots.split(",")],
         "erase": not options["no_erase"],
         "force_fuses": options["force_fuses"],

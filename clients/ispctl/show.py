@@ -3,15 +3,22 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ispctl.text import byte, duration, failure_lines, fuse_text, printable, table, verdict_text
+from ispctl.text import (
+    byte,
+    clock_name,
+    duration,
+    failure_lines,
+    fuse_text,
+    is_device_id,
+    printable,
+    protection,
+    table,
+    verdict_text,
+)
 
 __all__ = [
-    "show_bootloaders",
-    "show_image",
     "show_job",
     "show_jobs",
-    "show_part",
-    "show_parts",
     "show_probe",
     "show_programmers",
     "show_slot",
@@ -79,7 +86,9 @@ def show_unit(unit: Record) -> str:
     facts = {
         "part": unit["part"],
         "signature": unit["signature"],
-        "SCK": None if unit["sck_hz"] is None else f"{unit['sck_hz']} Hz",
+        "chip": printable(unit["chip"]),
+        "unique id": unit["unique_id"],
+        clock_name(unit["signature"]): None if unit["sck_hz"] is None else f"{unit['sck_hz']} Hz",
         "files": _files(unit),
         "image": unit["image_sha256"] and f"sha256 {unit['image_sha256']}",
         "plan": unit["plan"],
@@ -169,108 +178,43 @@ def show_slot(slot: Record) -> str:
 
 
 def show_programmers(programmers: Sequence[Record]) -> str:
-    """List programmers."""
-    rows = ((p["slot"], p["kind"], p["port"], p["path"], p["usb_id"], p["firmware"]) for p in programmers)
-    return table(("SLOT", "KIND", "PORT", "USB PATH", "USB ID", "FIRMWARE"), rows)
+    """List programmers; what they speak and their serial numbers only where one of them speaks SWD."""
+    headings = ["SLOT", "KIND", "PORT", "USB PATH", "USB ID", "FIRMWARE"]
+    fields = ["slot", "kind", "port", "path", "usb_id", "firmware"]
+    if any(p["interface"] == "swd" for p in programmers):
+        headings += ["SPEAKS", "SERIAL"]
+        fields += ["interface", "serial"]
+    return table(headings, ([p[field] for field in fields] for p in programmers))
 
 
 def show_probe(probe: Record) -> str:
-    """Describe what a target answered."""
+    """Describe what a target answered, and who asked it."""
+    bytes_known = fuse_text(probe["fuses"], probe["lock"])
+    is_stm32 = is_device_id(probe["signature"])
     facts = {
+        "programmer": probe["programmer"],
+        "firmware": probe["firmware"],
+        "serial": probe["serial"],
         "signature": probe["signature"],
         "part": " or ".join(probe["parts"]),
-        "fuses": fuse_text(probe["fuses"], probe["lock"]),
+        "chip": probe["chip"],
+        "flash": _flash(probe) if is_stm32 else None,
+        "RAM": None if probe["ram_bytes"] is None else f"{probe['ram_bytes']} bytes",
+        "unique id": probe["unique_id"],
+        "supply": None if probe["voltage_mv"] is None else f"{probe['voltage_mv'] / 1000:.2f} V",
+        "option bytes" if is_stm32 else "fuses": bytes_known,
+        "protection": protection(probe["fuses"] or {}, probe["lock"]) if is_stm32 else None,
         "calibration": byte(probe["calibration"]),
         "clock": probe["clock"],
-        "SCK": None if probe["sck_hz"] is None else f"{probe['sck_hz']} Hz",
+        clock_name(probe["signature"]): None if probe["sck_hz"] is None else f"{probe['sck_hz']} Hz",
     }
-    lines = [f"{name}: {value}" for name, value in facts.items() if value]
+    lines = [f"{name}: {printable(value)}" for name, value in facts.items() if value]
+    lines += [f"warning: {printable(warning)}" for warning in probe["warnings"]]
     return "\n".join([f"slot {probe['slot']}", *lines, *failure_lines(probe["failure"])])
 
 
-def show_parts(parts: Sequence[Record]) -> str:
-    """List parts."""
-    rows = (
-        (p["id"], p["signature"], p["flash_bytes"], p["eeprom_bytes"], fuse_text(p["fuses"]), p["avrdude_id"])
-        for p in parts
-    )
-    return table(("PART", "SIGNATURE", "FLASH", "EEPROM", "FACTORY FUSES", "AVRDUDE"), rows)
-
-
-def show_part(explained: Record) -> str:
-    """Describe a part and its fuse bytes bit by bit."""
-    part, fuses = explained["part"], explained["fuses"]
-    lines = [
-        f"{part['name']}: {fuse_text(fuses['fuses']) or 'no fuses'}"
-        + (f" (preset {fuses['preset']})" if fuses["preset"] else ""),
-        f"clock: {fuses['clock']}",
-        f"brown-out: {fuses['brown_out']}",
-        f"boot section: {fuses['boot_section']}",
-        "",
-        table(
-            ("BYTE", "VALUE", "BITS THAT EXIST", "COUNTS AS", ""),
-            (
-                (
-                    one["memory"],
-                    byte(one["value"]),
-                    byte(one["mask"]),
-                    byte(one["effective"]),
-                    "asked" if one["asked"] else "factory",
-                )
-                for one in fuses["bytes"]
-            ),
-        ),
-        "",
-        table(
-            ("BYTE", "BITS", "VALUE", "MEANING"),
-            ((bit["memory"], bit["name"].upper(), bit["value"], bit["meaning"]) for bit in fuses["bits"]),
-        ),
-        "",
-        f"fuse guard: {_GUARD[fuses['verdict']]}",
-    ]
-    return "\n".join([*lines, *(f"{one['level']}: {one['memory']}: {one['message']}" for one in fuses["findings"])])
-
-
-_GUARD = {
-    None: "nothing to say",
-    "check": "worth a second look",
-    "confirm": "asks before this is written (--yes accepts it)",
-    "refuse": "refuses to write this (--force-fuses writes it anyway)",
-}
-
-
-def show_bootloaders(bootloaders: Sequence[Record]) -> str:
-    """List bootloaders."""
-    rows = (
-        (
-            b["id"],
-            b["qmk"],
-            _few(b["parts"] or b["chips"]),
-            fuse_text(b["fuses"], b["lock"]),
-            ",".join(b["usb"]),
-            b["tool"] or "by hand",
-        )
-        for b in bootloaders
-    )
-    return table(("BOOTLOADER", "QMK", "PARTS", "FUSES", "USB", "TOOL"), rows)
-
-
-def _few(names: Sequence[str]) -> str:
-    """Return a list that fits into a column."""
-    return ",".join(names if len(names) <= 3 else [*names[:2], f"and {len(names) - 2} more"])
-
-
-def show_image(report: Record) -> str:
-    """Describe an image file."""
-    fits = report["parts_that_fit"]
-    last = max(report["start"], report["end"] - 1)
-    lines = [
-        f"{printable(report['name'])}: {report['format']}, {printable(report['looks_like'])}",
-        f"{report['size_bytes']} bytes from 0x{report['start']:04X} to 0x{last:04X}",
-        f"file sha256 {report['sha256']}",
-        f"image sha256 {report['image_sha256']}",
-        *(f"segment 0x{s['start']:04X}: {s['size_bytes']} bytes" for s in report["segments"]),
-        f"kind: {report['kind']}" + (f" ({' or '.join(report['bootloaders'])})" if report["bootloaders"] else ""),
-        f"fits: {', '.join(fits) if fits else 'no part of the catalog'}",
-    ]
-    return "\n".join([*lines, *(f"finding: {printable(finding)}" for finding in report["findings"])])
+def _flash(probe: Record) -> str | None:
+    if probe["flash_bytes"] is None:
+        return None
+    page = probe["flash_page_bytes"]
+    return f"{probe['flash_bytes']} bytes" + (f", pages of {page}" if page is not None else "")

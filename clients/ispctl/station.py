@@ -2,6 +2,7 @@
 
 import base64
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,19 @@ from ispctl.files import write_output
 from ispctl.hexfile import check_ending, encode_for, intel_hex
 from ispctl.show import show_probe, show_programmers, show_slot, show_slots
 from ispctl.text import byte
-from ispctl.verb import Settings, Verb, api_verb, print_json_line, put
+from ispctl.verb import OneOf, Settings, Verb, api_verb, print_json_line, put
 
 __all__ = ["STATION_VERBS"]
 
 _SLOT = click.argument("slot")
 _ACTIONS = ("enable", "disable", "identify", "learn")
-_MEMORIES = ("flash", "eeprom", "lfuse", "hfuse", "efuse", "lock", "signature", "calibration")
 _FEW_BYTES = 16
+
+
+def _memories() -> Iterable[str]:
+    from ispd.model.part import MemoryKind  # only for this verb: keeps the others quick
+
+    return MemoryKind
 
 
 @api_verb("slot.list")
@@ -87,7 +93,7 @@ def probe(settings: Settings, slot: str) -> int:
 
 @api_verb("slot.read")
 @_SLOT
-@click.argument("memory", type=click.Choice(_MEMORIES))
+@click.argument("memory", type=OneOf(_memories))
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Intel HEX (.hex) or raw bytes (.bin)"
 )
@@ -98,19 +104,19 @@ def read(settings: Settings, slot: str, memory: str, output: Path | None) -> Non
         check_ending(output)
     with settings.connect() as client:
         dump = client.call("slot.read", name=slot, memory=memory)
-    content = base64.b64decode(dump["content"])
+    content, start = base64.b64decode(dump["content"]), dump["start"]
     if output is not None:
-        write_output(output, encode_for(output, content))
+        write_output(output, encode_for(output, content, start))
     if settings.json or output is None:
-        settings.show(dump, lambda _: _text(content))
+        settings.show(dump, lambda _: _text(content, start))
     else:
         put(f"{len(content)} bytes of {memory} in {output}")
 
 
-def _text(content: bytes) -> str:
+def _text(content: bytes, start: int) -> str:
     if len(content) <= _FEW_BYTES:
         return " ".join(str(byte(value)) for value in content)
-    return intel_hex(content).rstrip("\n")
+    return intel_hex(content, start).rstrip("\n")
 
 
 @click.command(cls=Verb, methods=())

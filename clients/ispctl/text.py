@@ -5,9 +5,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["byte", "duration", "failure_lines", "fuse_text", "table", "verdict_text"]
+__all__ = [
+    "address",
+    "byte",
+    "clock_name",
+    "duration",
+    "failure_lines",
+    "fuse_text",
+    "is_device_id",
+    "printable",
+    "protection",
+    "table",
+    "verdict_text",
+]
 
 Record = Mapping[str, Any]
+_LARGEST_OF_AVRS = 0xFF_FFFF  # 24 bits are the most that any part's ISP commands carry
+_RDP_OPEN = 0xA5  # any other value protects (PM0075, "Read protection")
+_WRP = ("wrp0", "wrp1", "wrp2", "wrp3")
+_NONE_KEPT = 0xFF
 _WORDS = re.compile(r"\w+")
 
 
@@ -43,6 +59,30 @@ def fuse_text(fuses: Mapping[str, int] | None, lock: int | None = None) -> str |
     return "  ".join(f"{name} {byte(value)}" for name, value in known) or None
 
 
+def is_device_id(signature: str | None) -> bool:
+    """Tell whether what a target calls itself is an STM32's device id: that is written as one number, an AVR's signature is not."""
+    return signature is not None and signature.startswith("0x")
+
+
+def clock_name(signature: str | None) -> str:
+    """Return what the programmer's clock is called."""
+    return "SWD" if is_device_id(signature) else "SCK"
+
+
+def address(value: int) -> str:
+    """Return an address in hex: in four digits or more, one of an STM32's in eight."""
+    return f"0x{value:0{8 if value > _LARGEST_OF_AVRS else 4}X}"
+
+
+def protection(option_bytes: Mapping[str, int], lock: int | None) -> str | None:
+    """Return in words what an STM32F1's option bytes keep from being read or written; None where it is not known."""
+    if lock is None:
+        return None
+    kept = [] if lock == _RDP_OPEN else ["reading"]
+    kept += ["writing"] if any(option_bytes.get(name, _NONE_KEPT) != _NONE_KEPT for name in _WRP) else []
+    return f"against {' and '.join(kept)}" if kept else "none"
+
+
 def duration(started: str, finished: str | None) -> str | None:
     """Return the seconds between two times as the daemon writes them."""
     if finished is None:
@@ -62,11 +102,13 @@ def failure_lines(failure: Record | None) -> list[str]:
     if failure is None:
         return []
     lines = [printable(failure["message"])]
-    where = [
-        f"{name} 0x{failure[name]:0{width}X}"
-        for name, width in (("address", 4), ("expected", 2), ("actual", 2))
-        if failure.get(name) is not None and f"0x{failure[name]:0{width}X}" not in _WORDS.findall(failure["message"])
-    ]
+    told = _WORDS.findall(failure["message"])
+    written = {
+        name: write(failure[name])
+        for name, write in (("address", address), ("expected", byte), ("actual", byte))
+        if failure.get(name) is not None
+    }
+    where = [f"{name} {value}" for name, value in written.items() if value not in told]
     if where:
         lines.append(" ".join([*([failure["memory"]] if failure.get("memory") else []), *where]))
     if failure.get("hint"):

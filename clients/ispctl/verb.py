@@ -6,7 +6,7 @@ The declarations are loaded when help is shown, so that a command that only work
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,19 @@ import click
 
 from ispctl.client import Client
 
-__all__ = ["ApiOption", "Settings", "Verb", "api_verb", "parse_byte", "parse_frequency", "print_json_line", "put"]
+__all__ = [
+    "ApiOption",
+    "OneOf",
+    "Settings",
+    "Verb",
+    "api_verb",
+    "option_bytes",
+    "parse_byte",
+    "parse_frequency",
+    "parse_option_byte",
+    "print_json_line",
+    "put",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,46 @@ class ApiOption(click.Option):
     def __init__(self, *args: Any, field: str | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.field = field or self.name or ""
+
+
+class OneOf(click.ParamType):  # type: ignore[type-arg]  # click 8.1, which Debian has, knows it without arguments only
+    """One of the values of an enumeration of the API's, which is loaded when it is needed.
+
+    :param load: returns the enumeration.
+    """
+
+    name = "choice"
+
+    def __init__(self, load: Callable[[], Iterable[str]]) -> None:
+        self._load = load
+
+    def _choice(self) -> "click.Choice[str]":
+        return click.Choice([str(value) for value in self._load()])
+
+    def get_metavar(self, *args: Any, **kwargs: Any) -> str | None:
+        """Return the values, for the help text."""
+        return self._choice().get_metavar(*args, **kwargs)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the value, or end with a usage error that names those there are."""
+        return self._choice().convert(value, param, ctx)
+
+
+def parse_option_byte(text: str) -> tuple[str, int]:
+    """Return the name and the value of an option byte written user=0xFB, or end with a usage error."""
+    name, separator, value = text.partition("=")
+    if not separator or not name.strip():
+        raise click.BadParameter(f"{text!r} is not an option byte like user=0xFB")
+    return name.strip().lower(), parse_byte(value)
+
+
+def option_bytes(given: Iterable[tuple[str, int]]) -> dict[str, int] | None:
+    """Return option bytes as the API takes them; a name with two values ends with a usage error."""
+    named: dict[str, int] = {}
+    for name, value in given:
+        if named.setdefault(name, value) != value:
+            raise click.BadParameter(f"{name} is given twice", param_hint="--option-byte")
+    return named or None
 
 
 def parse_byte(text: str) -> int:

@@ -7,7 +7,8 @@ import msgspec
 from rich.console import Console
 
 from ispctl.board import draw
-from ispctl.show import show_bootloaders, show_job, show_part, show_probe, show_slot, show_slots, show_unit
+from ispctl.show import show_job, show_probe, show_slot, show_slots, show_unit
+from ispctl.show_catalog import show_bootloaders, show_part
 from ispctl.text import failure_lines, table
 from ispd.model.job import Attempt, Failure, Job, JobState, StepRecord, Unit, Verdict
 from ispd.model.recipe import PlanKind, SourceFile

@@ -13,7 +13,7 @@ from ispd.flashing import chain_faults as faults
 from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainOutcome, unless_stopped, verdict_of
 from ispd.flashing.desk import BoardDesk, shows, wait_for_board
 from ispd.flashing.pace import UsbPace
-from ispd.flashing.session import failure_of
+from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.job import StepRecord, Verdict

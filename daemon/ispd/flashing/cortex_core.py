@@ -53,6 +53,7 @@ class CortexCore:
     def __init__(self, programmer: SwdProgrammer, clock: Clock) -> None:
         self._programmer = programmer
         self._clock = clock
+        self._started_s = clock.monotonic()
 
     async def halt(self) -> None:
         """Halt the core where it is. Raises ``TargetError`` (target-not-responding) where it does not halt."""
@@ -80,11 +81,8 @@ class CortexCore:
         state = Dhcsr(await self._programmer.read_word(DHCSR))
         return not state & (Dhcsr.IS_LOCKED_UP | Dhcsr.IS_HALTED)
 
-    async def run(self, program: Program) -> None:
-        """Run a program of ours to its breakpoint, interrupts masked; the core is halted afterwards.
-
-        Raises ``TargetError`` (target-busy) where it does not end.
-        """
+    async def start(self, program: Program) -> None:
+        """Start a program of ours, interrupts masked; :meth:`finish` waits for its end. RAM can be written meanwhile."""
         registers = {**program.registers, CoreRegister.XPSR: XPSR_THUMB, CoreRegister.PC: program.entry}
         for register, value in registers.items():
             await self._programmer.write_register(register, value)
@@ -92,7 +90,13 @@ class CortexCore:
         # the mask must not change in the moment the core is let go (ARM DDI 0403, C1.6.2)
         await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.HALT | Dhcsr.MASK_INTERRUPTS))
         await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.MASK_INTERRUPTS))
-        await self._clock.sleep(program.likely_s)
+        self._started_s = self._clock.monotonic()
+
+    async def finish(self, program: Program) -> None:
+        """Wait until a program comes to its breakpoint; the core is halted then. Raises ``TargetError`` where it does not end."""
+        elapsed_s = self._clock.monotonic() - self._started_s
+        if elapsed_s < program.likely_s:
+            await self._clock.sleep(program.likely_s - elapsed_s)
         try:
             await self._wait_halted(program.limit_s, _PROGRAM_POLL_S, "the program in RAM does not end")
         except TargetError as error:

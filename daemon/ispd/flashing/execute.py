@@ -6,18 +6,19 @@ needs two writes is damaged and would be hidden by them.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
 from ispd.catalog.recipe import admit
-from ispd.errors import ErrorCode, Facts, IspdError, LinkClosedError, LocalProtocolError, TargetError
+from ispd.errors import ErrorCode, LocalProtocolError, TargetError
+from ispd.flashing.erased import check_erased
 from ispd.flashing.observer import Identified, UnitObserver, UnitOutcome
 from ispd.flashing.plan import plan_unit
 from ispd.flashing.readback import Readback, Tally
 from ispd.flashing.reentry import reenter
 from ispd.flashing.sck import SckStart, entry_rungs, found_again
-from ispd.flashing.session import TargetSession, failure_of, unknown_part, verdict_after
+from ispd.flashing.session import TargetSession
 from ispd.flashing.signature import blame_fixed_sck
 from ispd.flashing.steps import (
     CheckWritable,
@@ -32,10 +33,11 @@ from ispd.flashing.steps import (
     WriteFuse,
     WriteLock,
 )
-from ispd.flashing.verify import bits_note, compare, not_blank_error
+from ispd.flashing.unit_work import UnitWork, conclude
+from ispd.flashing.verdict import check_spoken, unknown_part, wrong_part
+from ispd.flashing.verify import bits_note
 from ispd.model.image import Segment
-from ispd.model.job import StepRecord, Verdict
-from ispd.model.part import AvrPart, MemoryKind, Signature
+from ispd.model.part import AvrPart, Interface, MemoryKind, Signature
 from ispd.model.recipe import Recipe
 from ispd.programmers.contract import IspProgrammer
 from ispd.transport.clock import Clock
@@ -67,47 +69,26 @@ async def flash_unit(
     under its mask, and the target was released. Every declared error becomes an outcome; only cancellation and what
     the observer raises besides ``IspdError`` come out. Whatever happens the target is released from reset.
     """
-    started_s = clock.monotonic()
-    run = _UnitRun(TargetSession(programmer, clock), programmer, recipe, clock, observer, sck)
-    failed: IspdError | None = None
-    try:
-        await run.carry_out(parts, bootloaders)
-    except IspdError as error:
-        failed = error
-    finally:
-        stuck = await run.session.release()
-    if stuck is not None and not isinstance(stuck, LinkClosedError):
-        run.warnings.append(f"the target may still be held in reset: {stuck.message}")
-    return replace(
-        run.outcome,
-        verdict=Verdict.PASSED if failed is None else verdict_after(failed),
-        failure=None if failed is None else failure_of(failed),
-        warnings=tuple(dict.fromkeys(run.warnings)),
-        steps=tuple(run.records),
-        seconds=clock.monotonic() - started_s,
+    run = _UnitRun(TargetSession(programmer, clock), programmer, recipe, UnitWork(clock, observer), sck)
+    return await conclude(
+        run.work,
+        lambda: run.carry_out(parts, bootloaders),
+        run.session.release,
+        stuck_words="the target may still be held in reset",
     )
 
 
 class _UnitRun:
-    """State of one attempt. ``outcome`` is completed piece by piece as facts become known."""
+    """State of one attempt on an AVR."""
 
     def __init__(
-        self,
-        session: TargetSession,
-        programmer: IspProgrammer,
-        recipe: Recipe,
-        clock: Clock,
-        observer: UnitObserver,
-        sck: SckStart,
+        self, session: TargetSession, programmer: IspProgrammer, recipe: Recipe, work: UnitWork, sck: SckStart
     ) -> None:
         self.session = session
-        self.outcome = UnitOutcome(verdict=Verdict.FAILED)
-        self.warnings: list[str] = []
-        self.records: list[StepRecord] = []
+        self.work = work
         self._programmer = programmer
         self._recipe = recipe
-        self._clock = clock
-        self._observer = observer
+        self._observer = work.observer
         self._sck = sck
         self._stepped_back = False
         self._signature = Signature(bytes(3))
@@ -115,54 +96,51 @@ class _UnitRun:
     async def carry_out(self, parts: Parts, bootloaders: Bootloaders) -> None:
         part = await self._identify(parts)
         before = await self.session.read_state(part)
-        self.outcome = replace(self.outcome, fuses_before=before.fuses, lock_before=before.lock)
-        self.warnings += admit(self._recipe, part, bootloaders, before.bits)
+        self.work.learn(fuses_before=before.fuses, lock_before=before.lock)
+        warnings = self.work.warnings
+        warnings += admit(self._recipe, part, bootloaders, before.bits)
+        entry_hz = self.work.outcome.sck_hz
         capabilities = self._programmer.capabilities
-        plan = plan_unit(self._recipe, part, capabilities, before, entry_hz=self.outcome.sck_hz, sck=self._sck)
+        plan = plan_unit(self._recipe, part, capabilities, before, entry_hz=entry_hz, sck=self._sck)
         await self._observer.checkpoint()
-        await self._observer.about_to_write(before, tuple(self.warnings))
+        await self._observer.about_to_write(before, tuple(warnings))
         tally = Tally(self._observer, plan.total_bytes)
-        readback = Readback(self.session, part, self._observer.checkpoint, tally, self.warnings)
-        for step in plan.steps:
-            await self._observer.checkpoint()
-            await self._observer.step_started(step.name)
-            started, started_s = self._clock.wall(), self._clock.monotonic()
-            note = await self._do(step, part, readback, tally)
-            record = StepRecord(
-                name=step.name,
-                started=started.isoformat(timespec="milliseconds"),
-                seconds=self._clock.monotonic() - started_s,
-                bytes=step.bytes,
-                note=note,
-            )
-            self.records.append(record)
-            await self._observer.step_finished(record)
+        readback = Readback(
+            partial(self.session.read, part),
+            partial(self.session.read_state, part),
+            part,
+            self._observer.checkpoint,
+            tally,
+            warnings,
+        )
+        await self.work.carry_out(plan.steps, lambda step: self._do(step, part, readback, tally))
         self._learn(plan)
 
     def _learn(self, plan: Plan) -> None:
         """Keep what a board that passed showed about SCK."""
-        sck_hz = self.outcome.sck_hz
+        sck_hz = self.work.outcome.sck_hz
         if plan.sck_key is not None and sck_hz is not None:
             is_limit = plan.is_bold or self._stepped_back
-            found = found_again(plan.sck_key, plan.found, sck_hz, is_limit=is_limit)
-            self.outcome = replace(self.outcome, found_sck=found)
+            self.work.learn(found_sck=found_again(plan.sck_key, plan.found, sck_hz, is_limit=is_limit))
 
     async def _identify(self, parts: Parts) -> AvrPart:
         """Enter, read the signature twice, find the part, and have the driver know it."""
-        wanted = None if self._recipe.part is None else parts.avr(self._recipe.part)
+        wanted = None
+        if self._recipe.part is not None:
+            check_spoken(parts.get(self._recipe.part), Interface.ISP)
+            wanted = parts.avr(self._recipe.part)
         sck_hz = await self._enter_first(wanted)
         found = parts.by_signature(self._signature, AvrPart)
-        self.outcome = replace(self.outcome, signature=str(self._signature), sck_hz=sck_hz)
+        self.work.learn(signature=str(self._signature), sck_hz=sck_hz)
         if not found:
             raise unknown_part(self._signature)
         if wanted is not None and wanted.signature != self._signature:
-            raise _wrong_part(wanted, found, self._signature)
+            raise wrong_part(wanted, found, self._signature)
         part = wanted or found[0]
         if wanted is None:
             sck_hz = await self.session.enter(part, sck_hz)
             self._expect_signature(await self.session.confirm_signature())
-        self.outcome = replace(self.outcome, part=part.id, sck_hz=sck_hz)
-        await self._observer.identified(Identified(signature=self._signature, part=part, clock_hz=sck_hz))
+        await self.work.identified(Identified(signature=self._signature, part=part, clock_hz=sck_hz))
         return part
 
     async def _enter_first(self, part: AvrPart | None) -> int:
@@ -192,10 +170,10 @@ class _UnitRun:
         """Carry out one step and return what it found out, for the record."""
         match step:
             case CheckWritable():
-                await self._check_writable(step, part, readback)
+                await readback.check_writable(step)
             case EraseChip():
                 await self.session.erase_chip(part)
-                await readback.check_erased(step)
+                await check_erased(self.session, part, step)
             case WriteFuse():
                 await self.session.write_fuse(part, step.memory, step.value)
             case Reenter():
@@ -208,7 +186,7 @@ class _UnitRun:
                 await self.session.write_lock(part, step.value)
             case VerifyBits():
                 after = await readback.verify_bits(step.expected)
-                self.outcome = replace(self.outcome, fuses_after=after.fuses, lock_after=after.lock)
+                self.work.learn(fuses_after=after.fuses, lock_after=after.lock)
                 asked = {memory: step.expected[memory] for memory in step.asked}
                 return bits_note(part, asked, after.bits)
             case Leave():
@@ -216,13 +194,13 @@ class _UnitRun:
         return ""
 
     async def _reenter(self, step: Reenter, part: AvrPart, readback: Readback) -> str:
-        entry_hz = self.outcome.sck_hz
+        entry_hz = self.work.outcome.sck_hz
         entered = await reenter(self.session, part, step, signature=self._signature, readback=readback)
         sck_hz, promised_hz = entered.sck_hz, step.promised_hz
         self._stepped_back = bool(entered.refused_hz)
-        self.outcome = replace(self.outcome, sck_hz=sck_hz)
+        self.work.learn(sck_hz=sck_hz)
         if promised_hz is not None and sck_hz < promised_hz:
-            self.warnings.append(
+            self.work.warnings.append(
                 f"the target does not follow SCK at {promised_hz} Hz, which its clock allows; {sck_hz} Hz is used: "
                 "shorten the wires"
             )
@@ -230,13 +208,6 @@ class _UnitRun:
         if entered.refused_hz:
             note += f"; {', '.join(map(str, entered.refused_hz))} Hz did not hold"
         return note
-
-    async def _check_writable(self, step: CheckWritable, part: AvrPart, readback: Readback) -> None:
-        for span in step.spans:
-            found = await readback.cells(MemoryKind.FLASH, span)
-            stuck = [wrong for wrong in compare(step.expected, found) if wrong.expected & ~wrong.actual]
-            if stuck:
-                raise not_blank_error(part, stuck)
 
     async def _write(self, memory: MemoryKind, pages: Sequence[Segment], part: AvrPart, tally: Tally) -> None:
         remaining = list(pages)
@@ -250,13 +221,3 @@ class _UnitRun:
             remaining = remaining[done:]
             if remaining:
                 await self._observer.checkpoint()
-
-
-def _wrong_part(wanted: AvrPart, found: tuple[AvrPart, ...], signature: Signature) -> TargetError:
-    names = " or ".join(part.name for part in found)
-    return TargetError(
-        ErrorCode.SIGNATURE_MISMATCH,
-        f"the board has {names} (signature {signature}), not {wanted.name}",
-        hint=f"take this board out, or enqueue for {found[0].id}",
-        facts=Facts(part=found[0].id, memory=MemoryKind.SIGNATURE.value),
-    )

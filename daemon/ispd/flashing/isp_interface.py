@@ -13,7 +13,9 @@ from ispd.flashing.execute import flash_unit
 from ispd.flashing.interface import ProbeFacts, Sighting
 from ispd.flashing.observer import UnitObserver, UnitOutcome
 from ispd.flashing.sck import SckStart, entry_rungs
-from ispd.flashing.session import TargetSession, TargetState, failure_of, unknown_part
+from ispd.flashing.session import TargetSession, is_read_locked
+from ispd.flashing.target_state import TargetState
+from ispd.flashing.verdict import failure_of, unknown_part
 from ispd.model.part import AvrPart, Interface, MemoryKind, Signature
 from ispd.model.recipe import Recipe
 from ispd.programmers.contract import IspProgrammer, Monitor, ProgrammerIdentity
@@ -227,7 +229,7 @@ def _check_readable(programmer: IspProgrammer, part: AvrPart, memory: MemoryKind
             f"the programmer reaches {limit_bytes} bytes of flash, {part.name} has {part.flash.size_bytes}",
             hint="use another programmer for this part",
         )
-    if state.is_read_locked:
+    if is_read_locked(state.lock):
         raise TargetError(
             ErrorCode.TARGET_LOCKED,
             f"the lock bits (0x{state.lock:02X}) forbid reading {memory}",

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from ispd.flashing.pace import UsbPace
 from ispd.flashing.sck import FoundSck
-from ispd.flashing.session import TargetState
+from ispd.flashing.target_state import TargetState
 from ispd.model.job import Failure, StepRecord, Verdict
 from ispd.model.part import MemoryKind, Part, Signature
 

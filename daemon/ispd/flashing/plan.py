@@ -19,8 +19,9 @@ from ispd.errors import ErrorCode, Facts, ProgrammerError, RefusedError, TargetE
 from ispd.flashing.plan_cells import cell_steps, check_writable_step, erase_step
 from ispd.flashing.plan_sck import plan_sck
 from ispd.flashing.sck import SckStart, can_follow, fastest_within
-from ispd.flashing.session import TargetState
+from ispd.flashing.session import is_write_locked
 from ispd.flashing.steps import Leave, Plan, Step, VerifyBits, WriteFuse, WriteLock
+from ispd.flashing.target_state import TargetState
 from ispd.model.image import Image
 from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.recipe import Recipe, VerifyScope
@@ -74,7 +75,7 @@ def plan_unit(
     steps += _bits(recipe, part, before, will_erase=will_erase)
     steps.append(Leave(name="leave"))
     plan = Plan(part.id, tuple(steps), sck_plan.key, sck_plan.found, sck_plan.is_bold)
-    if plan.changes_target and before.is_write_locked and not will_erase:
+    if plan.changes_target and is_write_locked(before.lock) and not will_erase:
         raise TargetError(
             ErrorCode.TARGET_LOCKED,
             f"the lock bits (0x{before.lock:02X}) forbid writing",

@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Sequence
 
 from ispd.catalog.fuses import is_programmed
-from ispd.flashing.session import TargetState
 from ispd.flashing.steps import CheckWritable, EraseChip, Step, VerifyCells, WriteCells
+from ispd.flashing.target_state import TargetState
 from ispd.model.image import BLANK, Image, Segment
 from ispd.model.part import AvrPart, MemoryKind
 from ispd.model.recipe import Recipe, VerifyScope
 from ispd.model.span import Span
 
-__all__ = ["cell_steps", "check_writable_step", "erase_step"]
+__all__ = ["cell_steps", "check_writable_step", "erase_step", "is_blank", "joined", "verify_step", "with_blanks"]
 
 _WORD_BYTES = 2
 
@@ -26,7 +26,7 @@ def erase_step(part: AvrPart) -> EraseChip:
 
 def check_writable_step(image: Image, part: AvrPart) -> CheckWritable:
     """Return the look at cells that are to be written without an erase."""
-    spans = _joined(segment.span.aligned(part.flash.page_bytes) for segment in image.segments)
+    spans = joined(segment.span.aligned(part.flash.page_bytes) for segment in image.segments)
     size_bytes = sum(map(len, spans))
     return CheckWritable(name="check flash", bytes=size_bytes, spans=spans, expected=image.segments)
 
@@ -37,29 +37,30 @@ def cell_steps(recipe: Recipe, part: AvrPart, before: TargetState, *, will_erase
     verifies: list[Step] = []
     if len(recipe.flash):
         pages = tuple(recipe.flash.pages(part.flash.page_bytes))
-        written = tuple(page for page in pages if not (will_erase and _is_blank(page)))
+        written = tuple(page for page in pages if not (will_erase and is_blank(page)))
         writes += _write(MemoryKind.FLASH, written)
         # without an erase the rest of a page keeps what it held
         expected = pages if will_erase else recipe.flash.segments
-        spans = _joined(page.span for page in pages)
+        spans = joined(page.span for page in pages)
         if recipe.verify is VerifyScope.FULL:
-            spans, expected = (part.flash.span,), _with_blanks(part.flash.span, pages)
-        verifies.append(_verify(MemoryKind.FLASH, spans, expected, after_erase=will_erase))
+            spans, expected = (part.flash.span,), with_blanks(part.flash.span, pages)
+        verifies.append(verify_step(MemoryKind.FLASH, spans, expected, after_erase=will_erase))
     if recipe.eeprom is not None and len(recipe.eeprom):
         is_blank_now = will_erase and not is_programmed(part, "eesave", before.fuses)
         pieces = tuple(_eeprom_pieces(recipe.eeprom, part.eeprom.page_bytes))
-        written = tuple(piece for piece in pieces if not (is_blank_now and _is_blank(piece)))
+        written = tuple(piece for piece in pieces if not (is_blank_now and is_blank(piece)))
         writes += _write(MemoryKind.EEPROM, written)
-        spans = _joined(segment.span.aligned(_WORD_BYTES) for segment in recipe.eeprom.segments)
-        verifies.append(_verify(MemoryKind.EEPROM, spans, recipe.eeprom.segments, after_erase=is_blank_now))
+        spans = joined(segment.span.aligned(_WORD_BYTES) for segment in recipe.eeprom.segments)
+        verifies.append(verify_step(MemoryKind.EEPROM, spans, recipe.eeprom.segments, after_erase=is_blank_now))
     return [*writes, *verifies]
 
 
-def _is_blank(segment: Segment) -> bool:
+def is_blank(segment: Segment) -> bool:
+    """Tell whether a segment is as an erase leaves it."""
     return segment.data.count(BLANK) == len(segment.data)
 
 
-def _with_blanks(whole: Span, pages: Sequence[Segment]) -> tuple[Segment, ...]:
+def with_blanks(whole: Span, pages: Sequence[Segment]) -> tuple[Segment, ...]:
     """Return ``pages``, in address order, and blank segments for all that lies between them."""
     found: list[Segment] = []
     at = whole.start
@@ -79,15 +80,15 @@ def _eeprom_pieces(image: Image, page_bytes: int) -> Iterable[Segment]:
             yield Segment(block.start, image.bytes_in(block))
 
 
-def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
+def joined(spans: Iterable[Span]) -> tuple[Span, ...]:
     """Join spans, sorted by address, that touch or overlap."""
-    joined: list[Span] = []
+    found: list[Span] = []
     for span in spans:
-        if joined and span.start <= joined[-1].stop:
-            joined[-1] = Span(joined[-1].start, max(span.stop, joined[-1].stop))
+        if found and span.start <= found[-1].stop:
+            found[-1] = Span(found[-1].start, max(span.stop, found[-1].stop))
         else:
-            joined.append(span)
-    return tuple(joined)
+            found.append(span)
+    return tuple(found)
 
 
 def _write(memory: MemoryKind, pages: tuple[Segment, ...]) -> list[Step]:
@@ -97,9 +98,10 @@ def _write(memory: MemoryKind, pages: tuple[Segment, ...]) -> list[Step]:
     return [WriteCells(name=f"write {memory}", bytes=size_bytes, memory=memory, pages=pages)]
 
 
-def _verify(
+def verify_step(
     memory: MemoryKind, spans: tuple[Span, ...], expected: tuple[Segment, ...], *, after_erase: bool
 ) -> VerifyCells:
+    """Return the step that reads ``spans`` back."""
     size_bytes = sum(map(len, spans))
     return VerifyCells(
         name=f"verify {memory}",

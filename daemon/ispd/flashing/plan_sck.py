@@ -13,8 +13,8 @@ from ispd.flashing.sck import (
     entry_rungs,
     fastest_within,
 )
-from ispd.flashing.session import TargetState
 from ispd.flashing.steps import Reenter
+from ispd.flashing.target_state import TargetState
 from ispd.model.part import AvrPart
 from ispd.model.recipe import Recipe
 from ispd.programmers.contract import Capabilities

@@ -3,15 +3,16 @@
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
-from ispd.errors import ErrorCode, Facts, LocalProtocolError, TargetError
-from ispd.flashing.session import TargetSession, TargetState
-from ispd.flashing.steps import EraseChip, VerifyCells
-from ispd.flashing.verify import Mismatch, bits_error, cells_error, compare, compare_bits
-from ispd.model.image import BLANK, Segment
-from ispd.model.part import AvrPart, MemoryKind
+from ispd.errors import LocalProtocolError
+from ispd.flashing.steps import CheckWritable, VerifyCells
+from ispd.flashing.target_state import TargetState
+from ispd.flashing.verify import Mismatch, bits_error, cells_error, compare, compare_bits, not_blank_error
+from ispd.model.image import Segment
+from ispd.model.part import MemoryKind, Part
 from ispd.model.span import Span
+from ispd.programmers.contract import Monitor
 
-__all__ = ["ProgressSink", "Readback", "Tally"]
+__all__ = ["ProgressSink", "Readback", "Tally", "Unwatched"]
 
 _REREADS = 2
 """Repetitions of a read that differed; all must be right for it to count as a read error."""
@@ -21,6 +22,9 @@ _REREAD_PAGES = 4
 
 _IDLE_ROUNDS = 100
 """So many stopped reads in a row without a byte are no pause but a driver that does nothing."""
+
+
+ReadCells = Callable[[MemoryKind, Span, Monitor], Awaitable[bytes]]
 
 
 class ProgressSink(Protocol):
@@ -60,8 +64,8 @@ class Tally:
         return self._sink.stop_requested
 
 
-class _Unwatched:
-    """Monitor of a short repetition: neither counted nor stopped."""
+class Unwatched:
+    """Monitor of something short: neither counted nor stopped."""
 
     stop_requested = False
 
@@ -72,19 +76,23 @@ class _Unwatched:
 class Readback:
     """Reads a unit back and compares.
 
+    :param read: reads cells, fewer than asked only where its monitor stopped it.
+    :param read_state: reads fuse and lock bytes.
     :param checkpoint: awaited whenever a read was stopped; raises to end the attempt.
     :param warnings: read errors that passed are added here.
     """
 
     def __init__(
         self,
-        session: TargetSession,
-        part: AvrPart,
+        read: ReadCells,
+        read_state: Callable[[], Awaitable[TargetState]],
+        part: Part,
         checkpoint: Callable[[], Awaitable[None]],
         tally: Tally,
         warnings: list[str],
     ) -> None:
-        self._session = session
+        self._read = read
+        self._read_state = read_state
         self._part = part
         self._checkpoint = checkpoint
         self._tally = tally
@@ -96,7 +104,7 @@ class Readback:
         idle_rounds = 0
         while len(found) < len(span):
             rest = Span(span.start + len(found), span.stop)
-            piece = await self._session.read(self._part, memory, rest, self._tally)
+            piece = await self._read(memory, rest, self._tally)
             self._tally.settle(len(piece))
             found += piece
             idle_rounds = 0 if piece else idle_rounds + 1
@@ -105,6 +113,17 @@ class Readback:
             if len(found) < len(span):
                 await self._checkpoint()
         return Segment(span.start, bytes(found))
+
+    async def check_writable(self, step: CheckWritable) -> tuple[Segment, ...]:
+        """Return what the cells hold. Raises ``TargetError`` (not-blank) where one would have to change from 0 to 1."""
+        held = []
+        for span in step.spans:
+            found = await self.cells(MemoryKind.FLASH, span)
+            stuck = [wrong for wrong in compare(step.expected, found) if wrong.expected & ~wrong.actual]
+            if stuck:
+                raise not_blank_error(self._part, stuck)
+            held.append(found)
+        return tuple(held)
 
     async def verify_cells(self, step: VerifyCells) -> None:
         """Compare cells with the step. Raises ``TargetError`` (verify-mismatch, erase-failed, target-locked)."""
@@ -148,18 +167,18 @@ class Readback:
         return tuple(still), is_stable
 
     async def _once(self, memory: MemoryKind, span: Span) -> Segment:
-        return Segment(span.start, await self._session.read(self._part, memory, span, _Unwatched()))
+        return Segment(span.start, await self._read(memory, span, Unwatched()))
 
     async def verify_bits(self, expected: Mapping[MemoryKind, int]) -> TargetState:
         """Compare fuse and lock bytes under their masks and return them as read.
 
         Raises ``TargetError`` (fuse-mismatch, lock-mismatch).
         """
-        state = await self._session.read_state(self._part)
+        state = await self._read_state()
         wrong = self._wrong_bits(expected, state)
         if not wrong:
             return state
-        again = [await self._session.read_state(self._part) for _ in range(_REREADS)]
+        again = [await self._read_state() for _ in range(_REREADS)]
         for one in again:
             for memory in self._wrong_bits(expected, one):
                 raise bits_error(self._part, memory, expected[memory], one.bits[memory])
@@ -168,35 +187,3 @@ class Readback:
 
     def _wrong_bits(self, expected: Mapping[MemoryKind, int], state: TargetState) -> dict[MemoryKind, Mismatch]:
         return compare_bits(self._part, expected, state.bits)
-
-    async def check_erased(self, step: EraseChip) -> None:
-        """Make sure an erase happened: lock bits open, sampled cells blank. Raises ``TargetError`` (erase-failed)."""
-        wrong = await self._unerased(step) and await self._unerased(step)
-        if wrong:
-            first = wrong[0]
-            raise TargetError(
-                ErrorCode.ERASE_FAILED,
-                f"flash at 0x{first.address:04X} reads 0x{first.actual:02X} after the erase",
-                hint="check the supply voltage, then flash again; replace the chip if the same address fails again",
-                facts=Facts(
-                    part=self._part.id,
-                    memory=MemoryKind.FLASH.value,
-                    address=first.address,
-                    expected=first.expected,
-                    actual=first.actual,
-                ),
-            )
-        mask = self._part.lock_mask
-        lock = await self._session.read_lock()
-        if lock & mask != mask and (lock := await self._session.read_lock()) & mask != mask:
-            raise TargetError(
-                ErrorCode.ERASE_FAILED,
-                f"the lock bits read 0x{lock:02X} after the erase",
-                hint="check the supply voltage, then flash again",
-                facts=Facts(part=self._part.id, memory=MemoryKind.LOCK.value, expected=mask, actual=lock & mask),
-            )
-
-    async def _unerased(self, step: EraseChip) -> list[Mismatch]:
-        addresses = [address for span in step.samples for address in range(span.start, span.stop)]
-        found = await self._session.read_words(self._part, step.samples)
-        return [Mismatch(at, BLANK, value) for at, value in zip(addresses, found, strict=True) if value != BLANK]

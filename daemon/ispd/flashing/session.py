@@ -1,23 +1,23 @@
 """A session on one target through one programmer: the only place above the wire that knows AVR instructions."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import anyio
 
-from ispd.errors import ErrorCode, IspdError, JobError, LinkClosedError, LinkTimeoutError, TargetError
+from ispd.errors import ErrorCode, IspdError, LinkClosedError, LinkTimeoutError, TargetError
 from ispd.flashing.instructed import READ_BLOCK_BYTES, reading, writing
 from ispd.flashing.signature import complaint, plausible
+from ispd.flashing.target_state import TargetState
+from ispd.flashing.verdict import failure_of
 from ispd.model.image import Segment
-from ispd.model.job import Failure, Verdict
 from ispd.model.part import AvrPart, MemoryKind, Signature
 from ispd.model.span import Span
 from ispd.programmers.contract import IspProgrammer, Monitor
 from ispd.transport.clock import Clock
 from ispd.wire import avr_isp
 
-__all__ = ["TargetSession", "TargetState", "failure_of", "unknown_part", "verdict_after"]
+__all__ = ["TargetSession", "TargetState", "failure_of", "is_read_locked", "is_write_locked"]
 
 _LEAVE_DEADLINE_S = 5.0
 """Long enough for a driver to find its framing again (3 s) and then to release reset."""
@@ -42,27 +42,14 @@ _SHORT_PROBE = 0xA5
 """Any byte that no idle line repeats; sent where the instruction set ignores it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TargetState:
-    """Fuse and lock bytes as read, unimplemented bits included."""
+def is_write_locked(lock: int) -> bool:
+    """Tell whether a lock byte keeps flash, EEPROM and fuses from being written until a chip erase."""
+    return lock & _LB_MASK != _LB_OPEN
 
-    fuses: Mapping[MemoryKind, int]
-    lock: int
 
-    @property
-    def bits(self) -> dict[MemoryKind, int]:
-        """All of them by memory."""
-        return {**self.fuses, MemoryKind.LOCK: self.lock}
-
-    @property
-    def is_write_locked(self) -> bool:
-        """True when flash, EEPROM and fuses refuse to be written until a chip erase."""
-        return self.lock & _LB_MASK != _LB_OPEN
-
-    @property
-    def is_read_locked(self) -> bool:
-        """True when flash and EEPROM cannot be read either."""
-        return self.lock & _LB_MASK == _LB_NO_READING
+def is_read_locked(lock: int) -> bool:
+    """Tell whether a lock byte keeps flash and EEPROM from being read, too."""
+    return lock & _LB_MASK == _LB_NO_READING
 
 
 class TargetSession:
@@ -251,36 +238,3 @@ class TargetSession:
                     hint="check the supply voltage and MISO, then flash again; replace the chip if it stays so",
                 )
             await self._clock.sleep(_POLL_INTERVAL_S)
-
-
-def verdict_after(error: IspdError) -> Verdict:
-    """Return the verdict of an attempt that an error ended; a programmer that was pulled out interrupted it."""
-    match error:
-        case LinkClosedError() | JobError(code=ErrorCode.INTERRUPTED):
-            return Verdict.INTERRUPTED
-        case JobError(code=ErrorCode.CANCELLED):
-            return Verdict.CANCELLED
-        case _:
-            return Verdict.FAILED
-
-
-def failure_of(error: IspdError) -> Failure:
-    """Return an error as part of a record."""
-    return Failure(
-        code=error.code.value,
-        message=error.message,
-        hint=error.hint,
-        memory=error.facts.memory,
-        address=error.facts.address,
-        expected=error.facts.expected,
-        actual=error.facts.actual,
-    )
-
-
-def unknown_part(signature: Signature) -> TargetError:
-    """Return the error for a sound signature that no part of the catalog has."""
-    return TargetError(
-        ErrorCode.SIGNATURE_UNKNOWN,
-        f"no part in the catalog has signature {signature}",
-        hint="`ispctl parts` lists the known ones; a data file adds a part",
-    )

@@ -10,6 +10,7 @@ from ispd.model.part import MemoryKind
 from ispd.model.span import Span
 
 __all__ = [
+    "AnyStep",
     "CheckWritable",
     "EraseChip",
     "Leave",
@@ -25,14 +26,16 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _AnyStep:
+class AnyStep:
+    """What each step has: its name, and how many cells it moves."""
+
     name: str
     bytes: int = 0
     is_destructive: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckWritable(_AnyStep):
+class CheckWritable(AnyStep):
     """Read cells and refuse where one would have to change from 0 to 1, which only an erase does."""
 
     spans: tuple[Span, ...]
@@ -40,7 +43,7 @@ class CheckWritable(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EraseChip(_AnyStep):
+class EraseChip(AnyStep):
     """Erase, then make sure by the lock bits and by sampled cells that it happened. ``samples`` are flash bytes."""
 
     samples: tuple[Span, ...]
@@ -48,7 +51,7 @@ class EraseChip(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteFuse(_AnyStep):
+class WriteFuse(AnyStep):
     """Write one fuse byte."""
 
     memory: MemoryKind
@@ -57,7 +60,7 @@ class WriteFuse(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reenter(_AnyStep):
+class Reenter(AnyStep):
     """Leave and enter again, at the fastest of ``candidates`` that is proven to work.
 
     :param candidates: SCK limits in Hz, fastest first; the last is believed to work (None: the programmer's own).
@@ -75,7 +78,7 @@ class Reenter(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteCells(_AnyStep):
+class WriteCells(AnyStep):
     """Write flash pages or pieces of EEPROM, in address order."""
 
     memory: MemoryKind
@@ -84,7 +87,7 @@ class WriteCells(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyCells(_AnyStep):
+class VerifyCells(AnyStep):
     """Read ``spans`` back and compare ``expected``, each of which lies within one span."""
 
     memory: MemoryKind
@@ -94,7 +97,7 @@ class VerifyCells(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteLock(_AnyStep):
+class WriteLock(AnyStep):
     """Program lock bits."""
 
     value: int
@@ -102,7 +105,7 @@ class WriteLock(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyBits(_AnyStep):
+class VerifyBits(AnyStep):
     """Read fuse and lock bytes back and compare them under their masks.
 
     :param expected: every fuse byte and the lock byte: what was asked, as before where nothing was.
@@ -114,7 +117,7 @@ class VerifyBits(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Leave(_AnyStep):
+class Leave(AnyStep):
     """Release reset: the target runs."""
 
 

@@ -4,13 +4,15 @@ Sequences: PM0075. What clones need on top, from public reports: keys are writte
 cleared before each operation, and the busy flag is waited for after each half-word.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from ispd.errors import ErrorCode, Facts, TargetError
 from ispd.flashing.cortex_core import CortexCore, Program
+from ispd.flashing.readback import Unwatched
 from ispd.flashing.stm32f1_loader import LOADER_CODE
+from ispd.model.image import Segment
 from ispd.model.part import MemoryKind
-from ispd.programmers.contract import Monitor
 from ispd.programmers.swd_contract import SwdProgrammer
 from ispd.transport.clock import Clock
 from ispd.wire.cortex_m import CoreRegister
@@ -35,7 +37,7 @@ from ispd.wire.stm32f1 import (
     Sr,
 )
 
-__all__ = ["Stm32Flash"]
+__all__ = ["Stm32Flash", "block_bytes"]
 
 _HALF_WORD_S: Final = 52.5e-6
 """Typical time to program a half-word; 40 to 70 us are allowed."""
@@ -49,19 +51,32 @@ _ERASE_POLL_S: Final = 0.002
 _CODE_AT: Final = RAM_BASE
 _DATA_AT: Final = RAM_BASE + 0x100
 _HALF_WORD_BYTES: Final = 2
+_LONGEST_BLOCK_BYTES: Final = 16 * 1024
+_PAGE_BYTES: Final = 1024
+
+
+def block_bytes(ram_bytes: int) -> int:
+    """Return how much is programmed at once with so much RAM: half of what remains beside the loader, whole flash pages where that is possible.
+
+    A block takes up to half a second, in which nothing can be stopped.
+    """
+    half = (ram_bytes - (_DATA_AT - RAM_BASE)) // 2
+    return min(_LONGEST_BLOCK_BYTES, half // _PAGE_BYTES * _PAGE_BYTES or half // 4 * 4)
 
 
 class Stm32Flash:
     """The flash of a halted chip. Every method raises what the programmer raises, and ``TargetError`` where named.
 
+    ``block_bytes``: most that is programmed at once; twice that and the loader fit into RAM.
     ``is_busy`` tells whether the chip may still be at work should an error come out.
     """
 
-    def __init__(self, programmer: SwdProgrammer, core: CortexCore, clock: Clock) -> None:
+    def __init__(self, programmer: SwdProgrammer, core: CortexCore, clock: Clock, block_bytes: int) -> None:
         self._programmer = programmer
         self._core = core
         self._clock = clock
         self._has_loader = False
+        self.block_bytes = block_bytes
         self.is_busy = False
 
     async def open(self) -> None:
@@ -93,18 +108,26 @@ class Stm32Flash:
         await self._programmer.write_word(FLASH_CR, Cr.ERASE_ALL)
         await self._start(Cr.ERASE_ALL, None)
 
-    async def program(self, address: int, data: bytes) -> None:
-        """Program erased half-words; at most what fits into RAM.
+    async def program(self, blocks: Sequence[Segment], between: Callable[[Segment], Awaitable[None]]) -> None:
+        """Program erased half-words, block after block of at most :attr:`block_bytes`; a block's bytes go into RAM while the loader
+        has the one before.
+
+        :param between: awaited after each block but while nothing is under way, with the block that is done; may raise to stop.
 
         Raises ``TargetError``: not-blank where a cell is not erased, target-locked where it is write protected, target-busy
         where the chip does not get done. ``facts.address`` is the half-word.
         """
-        await self._program(address, data, Cr.PROGRAM)
+        for number, block in enumerate(blocks):
+            if number == 0:
+                await self._load(block.data, number)
+            following = blocks[number + 1] if number + 1 < len(blocks) else None
+            await self._program(block, number, Cr.PROGRAM, following)
+            await between(block)
 
-    async def write_options(self, options: OptionBytes, monitor: Monitor) -> None:
+    async def write_options(self, options: OptionBytes) -> None:
         """Erase the option bytes and write them anew, and read them back; they are in force after the next reset.
 
-        Opening a read protection erases the main flash. Raises ``TargetError`` as :meth:`program` does, and lock-mismatch
+        Opening a read protection erases the main flash. An error leaves them half written, with reading protected. Raises ``TargetError`` as :meth:`program` does, and lock-mismatch
         where they read back otherwise.
         """
         await self._unlock()
@@ -116,9 +139,10 @@ class Stm32Flash:
         await self._unlock()
         await self._unlock_options()
         wanted = options.encode()
-        await self._program(OPTION_SPAN.start, wanted, Cr.PROGRAM_OPTIONS | Cr.OPTIONS_OPEN)
+        await self._load(wanted, 0)
+        await self._program(Segment(OPTION_SPAN.start, wanted), 0, Cr.PROGRAM_OPTIONS | Cr.OPTIONS_OPEN)
         await self.close()
-        found = await self._programmer.read(OPTION_SPAN, monitor)
+        found = await self._programmer.read(OPTION_SPAN, Unwatched())
         for offset, (expected, actual) in enumerate(zip(wanted, found, strict=False)):
             if expected != actual:
                 raise TargetError(
@@ -180,33 +204,41 @@ class Stm32Flash:
                 )
             await self._clock.sleep(_ERASE_POLL_S)
 
-    async def _program(self, address: int, data: bytes, mode: Cr) -> None:
-        """Have the loader put half-words into flash or option bytes."""
+    async def _load(self, data: bytes, number: int) -> None:
+        """Put the loader into RAM where it is not yet, and a block's bytes into the half that the block's number says."""
         if not self._has_loader:
             await self._programmer.write(_CODE_AT, LOADER_CODE)
             self._has_loader = True
-        count = len(data) // _HALF_WORD_BYTES
-        await self._programmer.write(_DATA_AT, data)
+        await self._programmer.write(self._data_at(number), data)
+
+    def _data_at(self, number: int) -> int:
+        return _DATA_AT + number % 2 * self.block_bytes
+
+    async def _program(self, block: Segment, number: int, mode: Cr, following: Segment | None = None) -> None:
+        """Have the loader put half-words that were loaded into flash or option bytes, and load those of the next block meanwhile."""
+        count = len(block.data) // _HALF_WORD_BYTES
         await self._clear()
         await self._programmer.write_word(FLASH_CR, mode)
         # a hardware watchdog runs while the loader does
         await self._programmer.write_word(IWDG_KR, IWDG_RELOAD)
-        self.is_busy = True
-        await self._core.run(
-            Program(
-                entry=_CODE_AT,
-                registers={
-                    CoreRegister.R0: _DATA_AT,
-                    CoreRegister.R1: address,
-                    CoreRegister.R2: count,
-                    CoreRegister.R3: FLASH_CONTROLLER,
-                },
-                likely_s=count * _HALF_WORD_S,
-                limit_s=count * _SLOWEST_HALF_WORD_S + _PROGRAM_SLACK_S,
-            )
+        program = Program(
+            entry=_CODE_AT,
+            registers={
+                CoreRegister.R0: self._data_at(number),
+                CoreRegister.R1: block.start,
+                CoreRegister.R2: count,
+                CoreRegister.R3: FLASH_CONTROLLER,
+            },
+            likely_s=count * _HALF_WORD_S,
+            limit_s=count * _SLOWEST_HALF_WORD_S + _PROGRAM_SLACK_S,
         )
+        self.is_busy = True
+        await self._core.start(program)
+        if following is not None:
+            await self._load(following.data, number + 1)
+        await self._core.finish(program)
         self.is_busy = False
-        await self._check_loader(address, count)
+        await self._check_loader(block.start, count)
         await self._programmer.write_word(FLASH_CR, mode & Cr.OPTIONS_OPEN)
 
     async def _check_loader(self, address: int, count: int) -> None:

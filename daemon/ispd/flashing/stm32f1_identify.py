@@ -3,121 +3,221 @@
 from dataclasses import dataclass
 from typing import Final
 
+from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, Facts, TargetError
+from ispd.flashing.readback import Unwatched
+from ispd.flashing.stm32f1_flash import block_bytes
+from ispd.flashing.target_state import TargetState
+from ispd.flashing.verdict import unknown_part
+from ispd.model.part import MemoryKind, Signature, Stm32Part
 from ispd.model.recipe import ClonePolicy
-from ispd.programmers.contract import Monitor
-from ispd.programmers.swd_contract import SwdProgrammer
+from ispd.model.span import Span
+from ispd.programmers.swd_contract import SwdConnection, SwdProgrammer
+from ispd.wire.cortex_m import core_name
 from ispd.wire.stm32f1 import (
     DBGMCU_IDCODE,
-    FAMILIES,
     FLASH_OBR,
     FLASH_SIZE,
     FLASH_WRPR,
+    OPTION_SPAN,
+    RAM_BASE,
+    RDP_OPEN,
     UNIQUE_ID,
-    Family,
     OptionBytes,
     clone_maker,
+    device_id,
     is_read_protected,
+    revision_words,
 )
 
-__all__ = ["Stm32Facts", "identify"]
+__all__ = ["OPTION_KINDS", "ChipId", "Stm32Facts", "check_same", "identify", "read_id", "read_options", "state_of"]
 
+OPTION_KINDS: Final = (
+    MemoryKind.USER,
+    MemoryKind.DATA0,
+    MemoryKind.DATA1,
+    MemoryKind.WRP0,
+    MemoryKind.WRP1,
+    MemoryKind.WRP2,
+    MemoryKind.WRP3,
+)
+"""Option bytes besides RDP, in the order of their addresses."""
+
+_KIB: Final = 1024
 _NO_SIZE: Final = frozenset({0x0000, 0xFFFF})
+_NO_ID: Final = frozenset({0x000, 0xFFF})
+_NO_UNIQUE_ID: Final = frozenset({b"\0" * len(UNIQUE_ID), b"\xff" * len(UNIQUE_ID)})
+
+
+@dataclass(frozen=True, slots=True)
+class ChipId:
+    """Who a chip says it is.
+
+    :param id_code: DBGMCU_IDCODE: revision above, device id in the lower 12 bits.
+    :param unique_id: 24 hexadecimal digits; empty where it tells none, as some that are read protected.
+    """
+
+    id_code: int
+    unique_id: str
+
+    @property
+    def signature(self) -> Signature:
+        """Its device id."""
+        return Signature(device_id(self.id_code))
+
+    def is_another(self, now: "ChipId") -> bool:
+        """Tell whether what is read ``now`` is certainly of another chip."""
+        ids = {self.unique_id, now.unique_id} - {""}
+        return self.id_code != now.id_code or len(ids) > 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stm32Facts:
     """What was read from the chip.
 
-    :param chip_id: lower 12 bits of DBGMCU_IDCODE; ``revision`` the upper 16.
     :param flash_bytes: what is believed.
+    :param tells_size: False where its size register says nothing; ``flash_bytes`` is the least there can be then.
     :param flash_kib: what the flash size register says, right or not.
-    :param unique_id: 24 hexadecimal digits; empty on a chip that is read protected and does not tell.
-    :param options: option bytes in force.
+    :param options: option bytes in their cells; they count from the next reset on.
     :param wrpr: write protection in force, a bit per group of pages; a one lets it be written.
+    :param ram_bytes: RAM that is there for certain.
+    :param chip: revision, maker where it is a clone, the flash it claims; in words.
     """
 
-    chip_id: int
-    revision: int
-    family: Family
+    id: ChipId
+    part: Stm32Part
     flash_bytes: int
+    tells_size: bool
     flash_kib: int
-    unique_id: str
     is_read_protected: bool
     options: OptionBytes
     wrpr: int
+    ram_bytes: int
+    chip: str
     warnings: tuple[str, ...] = ()
 
     @property
-    def is_protected(self) -> bool:
-        """True where something cannot be read or written."""
-        return self.is_read_protected or self.wrpr != 0xFFFF_FFFF
+    def state(self) -> TargetState:
+        """Option bytes as fuses, RDP as lock byte."""
+        return state_of(self.options)
+
+    @property
+    def block_bytes(self) -> int:
+        """How much is programmed at once."""
+        return block_bytes(self.ram_bytes)
+
+    @property
+    def flash(self) -> Span:
+        """The flash that is believed to be there."""
+        start = self.part.flash.start
+        return Span(start, start + self.flash_bytes)
 
 
-class _Patient:
-    """Never stops anything."""
-
-    stop_requested = False
-
-    def advance(self, done_bytes: int) -> None:
-        """Nobody watches."""
+def state_of(options: OptionBytes) -> TargetState:
+    """Return option bytes as fuses, with RDP as lock byte."""
+    rdp, *others = options.values
+    return TargetState(fuses=dict(zip(OPTION_KINDS, others, strict=True)), lock=rdp)
 
 
-async def identify(programmer: SwdProgrammer, clones: ClonePolicy) -> Stm32Facts:
-    """Read who the connected chip is. Nothing is changed.
-
-    Raises ``TargetError``: target-not-responding for an empty id, signature-unknown for one that is no STM32F1's,
-    signature-mismatch for a clone that is rejected.
-    """
+async def read_id(programmer: SwdProgrammer) -> ChipId:
+    """Read who the connected chip is. Raises ``TargetError`` (target-not-responding) for an empty id."""
     id_code = await programmer.read_word(DBGMCU_IDCODE)
-    chip_id, revision = id_code & 0xFFF, id_code >> 16
-    family = _family(chip_id)
-    warnings = _judge(id_code, clones)
+    if id_code & 0xFFF in _NO_ID:
+        raise TargetError(
+            ErrorCode.TARGET_NOT_RESPONDING,
+            f"the chip's id reads 0x{id_code & 0xFFF:03X}",
+            hint="are SWDIO and SWCLK swapped? check them, GND and the board's supply",
+        )
+    raw = await programmer.read(UNIQUE_ID, Unwatched())
+    return ChipId(id_code, "" if raw in _NO_UNIQUE_ID else raw.hex().upper())
+
+
+async def read_options(programmer: SwdProgrammer) -> OptionBytes:
+    """Read the cells of the option bytes, which can be read under protection too (PM0075)."""
+    return OptionBytes.decode(await programmer.read(OPTION_SPAN, Unwatched()))
+
+
+async def identify(
+    programmer: SwdProgrammer,
+    parts: Parts,
+    connection: SwdConnection,
+    clones: ClonePolicy,
+    *,
+    wanted: Stm32Part | None = None,
+    known: ChipId | None = None,
+) -> Stm32Facts:
+    """Read everything that the connected chip tells about itself. Nothing is changed.
+
+    :param wanted: the part the recipe names; preferred among twins.
+    :param known: what :func:`read_id` just returned; None to read it.
+
+    Raises ``TargetError``: what :func:`read_id` raises, signature-unknown for an id that no part has, signature-unstable where it reads
+    otherwise at the end, signature-mismatch for a clone that is rejected.
+    """
+    found_id = known or await read_id(programmer)
+    part = _part(parts, found_id, connection, wanted)
+    warnings = _judge(found_id.id_code, clones)
     obr, wrpr = await programmer.read_word(FLASH_OBR), await programmer.read_word(FLASH_WRPR)
-    is_locked = is_read_protected(obr)
+    options = await read_options(programmer)
+    is_locked = is_read_protected(obr) or options.rdp != RDP_OPEN
     flash_kib = await programmer.read_word(FLASH_SIZE) & 0xFFFF
-    flash_bytes, doubt = _believe(flash_kib, family, is_locked=is_locked)
-    patient: Monitor = _Patient()
-    unique_id = (await programmer.read(UNIQUE_ID, patient)).hex().upper()
+    flash_bytes, doubt = _believe(flash_kib, part, is_locked=is_locked)
+    check_same(found_id, await read_id(programmer))
     return Stm32Facts(
-        chip_id=chip_id,
-        revision=revision,
-        family=family,
+        id=found_id,
+        part=part,
         flash_bytes=flash_bytes,
+        tells_size=flash_kib not in _NO_SIZE,
         flash_kib=flash_kib,
-        unique_id=unique_id,
         is_read_protected=is_locked,
-        options=OptionBytes.of_registers(obr, wrpr),
+        options=options,
         wrpr=wrpr,
+        ram_bytes=await _ram_bytes(programmer, part),
+        chip=_words(found_id.id_code, connection.id_code, flash_kib),
         warnings=(*warnings, *doubt),
     )
 
 
-def _family(chip_id: int) -> Family:
-    family = FAMILIES.get(chip_id)
-    if family is not None:
-        return family
-    if chip_id in (0x000, 0xFFF):
+async def _ram_bytes(programmer: SwdProgrammer, part: Stm32Part) -> int:
+    """Return how much RAM there is for certain: some chips of a line have half of what the others have."""
+    try:
+        await programmer.read_word(RAM_BASE + part.ram_bytes - 4)
+    except TargetError:
+        return part.ram_bytes // 2
+    return part.ram_bytes
+
+
+def check_same(before: ChipId, now: ChipId) -> None:
+    """Raise ``TargetError`` (signature-unstable) where another chip answers now."""
+    if before.is_another(now):
         raise TargetError(
-            ErrorCode.TARGET_NOT_RESPONDING,
-            f"the chip's id reads 0x{chip_id:03X}",
-            hint="are SWDIO and SWCLK swapped? check them, GND and the board's supply",
+            ErrorCode.SIGNATURE_UNSTABLE,
+            f"the chip was {before.signature} {before.unique_id}, and is {now.signature} {now.unique_id} now",
+            hint="was the board exchanged? keep it in place until the verdict; shorten the wires",
+            facts=Facts(memory=MemoryKind.SIGNATURE.value),
         )
-    known = ", ".join(f"{one:03X}" for one in FAMILIES)
-    raise TargetError(
-        ErrorCode.SIGNATURE_UNKNOWN,
-        f"the chip's id is 0x{chip_id:03X}, which is no STM32F1's",
-        hint=f"only STM32F1 are flashed by SWD (ids {known})",
-        facts=Facts(memory="signature"),
-    )
+
+
+def _part(parts: Parts, found_id: ChipId, connection: SwdConnection, wanted: Stm32Part | None) -> Stm32Part:
+    found = parts.by_signature(found_id.signature, Stm32Part)
+    if found:
+        return wanted if wanted in found else found[0]
+    error = unknown_part(found_id.signature)
+    core = core_name(connection.cpuid)
+    if core in (None, "Cortex-M3"):
+        raise error
+    raise TargetError(error.code, f"{error.message}; its core is a {core}, which no STM32F1 has", hint=error.hint)
 
 
 def _judge(id_code: int, policy: ClonePolicy) -> tuple[str, ...]:
-    """Note or refuse the revision of a chip that only looks like an STM32. Raises ``TargetError`` (signature-mismatch)."""
+    """Note or refuse the revision of a chip that only looks like an STM32; the programmer has judged the debug port's id.
+
+    Raises ``TargetError`` (signature-mismatch).
+    """
     maker = clone_maker(id_code)
     if maker is None or policy is ClonePolicy.ALLOW:
         return ()
-    message = f"the target is a clone: revision {id_code >> 16:04X} is {maker}'s"
+    message = f"the target is a clone: {revision_words(id_code)} is {maker}'s"
     if policy is ClonePolicy.REJECT:
         raise TargetError(
             ErrorCode.SIGNATURE_MISMATCH, message, hint="take this board out, or allow clones in the recipe"
@@ -125,16 +225,22 @@ def _judge(id_code: int, policy: ClonePolicy) -> tuple[str, ...]:
     return (message,)
 
 
-def _believe(flash_kib: int, family: Family, *, is_locked: bool) -> tuple[int, tuple[str, ...]]:
+def _words(id_code: int, dpidr: int, flash_kib: int) -> str:
+    maker = clone_maker(id_code, dpidr)
+    claims = "tells no flash size" if flash_kib in _NO_SIZE else f"says {flash_kib} KiB"
+    return ", ".join((revision_words(id_code), *(() if maker is None else (f"clone: {maker}",)), claims))
+
+
+def _believe(flash_kib: int, part: Stm32Part, *, is_locked: bool) -> tuple[int, tuple[str, ...]]:
     """Return how much flash there is as far as its size register can be believed, and what is to be said about that.
 
     Many chips sold with 64 KiB say 128 (and have them); some say nothing while they are read protected.
     """
+    largest = part.flash.size_bytes
     if flash_kib in _NO_SIZE:
-        assumed = family.smallest_flash_bytes
+        assumed = part.smallest_flash_bytes
         why = " as it is read protected" if is_locked else ""
-        return assumed, (f"the chip does not tell its flash size{why}; {assumed // 1024} KiB are assumed",)
-    if flash_kib * 1024 > family.largest_flash_bytes:
-        largest = family.largest_flash_bytes
-        return largest, (f"the chip claims {flash_kib} KiB of flash; {largest // 1024} KiB are used",)
-    return flash_kib * 1024, ()
+        return assumed, (f"the chip does not tell its flash size{why}; {assumed // _KIB} KiB are assumed",)
+    if flash_kib * _KIB > largest:
+        return largest, (f"the chip claims {flash_kib} KiB of flash; {largest // _KIB} KiB are used",)
+    return flash_kib * _KIB, ()

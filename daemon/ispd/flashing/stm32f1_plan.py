@@ -1,80 +1,70 @@
-"""What will be done to one STM32F1, in order: pure, from what is wanted and what the chip is."""
+"""What will be done to one STM32F1, in order: pure, from the recipe and what the chip tells.
 
-from dataclasses import dataclass, field
-from enum import StrEnum, unique
-from typing import ClassVar
+What decides the order: *a protection* that is in the way goes first, with consent, and takes all of flash with it; *erase* is for writing
+flash, as on AVRs; *blank* cells are not written after an erase but read back; *option bytes* follow the proof of flash; *RDP* comes last,
+since flash cannot be read under it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final
 
 from ispd.errors import ErrorCode, Facts, RefusedError, TargetError
-from ispd.flashing.stm32f1_identify import Stm32Facts
+from ispd.flashing.plan_cells import is_blank, joined, verify_step, with_blanks
+from ispd.flashing.steps import AnyStep, Leave, VerifyBits, VerifyCells
+from ispd.flashing.stm32f1_identify import OPTION_KINDS, Stm32Facts
 from ispd.model.image import BLANK, Image, Segment
-from ispd.model.part import MemoryKind
+from ispd.model.part import MemoryKind, Stm32Part
+from ispd.model.recipe import PlanKind, Recipe, VerifyScope
 from ispd.model.span import Span
-from ispd.programmers.swd_contract import SwdSettings
-from ispd.wire.stm32f1 import FLASH_BASE, OptionBytes, protected_pages
+from ispd.wire.stm32f1 import RDP_OPEN, OptionBytes, protected_pages
 
 __all__ = [
+    "CheckBlank",
     "EraseAll",
     "ErasePages",
-    "OpenProtection",
-    "RunTarget",
-    "Stm32Erase",
     "Stm32Plan",
     "Stm32Step",
-    "Stm32Wish",
-    "VerifyFlash",
+    "Unlock",
     "WriteFlash",
     "WriteOptions",
-    "plan_opening",
+    "blocks_of",
+    "located",
     "plan_stm32f1",
+    "plan_unlock",
 ]
 
-
-@unique
-class Stm32Erase(StrEnum):
-    """What is erased before writing."""
-
-    PAGES = "pages"
-    """Every page that holds a byte of the image, and no other."""
-    CHIP = "chip"
-    """All of the main flash: quicker from two pages on."""
+_UNLOCK_HINT: Final = "--unlock removes the protection and erases all of its flash"
+_ATTACHED: Final = (
+    "reading is protected now: with a debugger attached meanwhile the chip runs its program only after its supply was off; "
+    "unplug the board's supply once"
+)
+"""PM0075, "Read protection"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stm32Wish:
-    """What is wanted of a unit.
+class Unlock(AnyStep):
+    """Write option bytes without protection, reset, make sure that they are in force, and flash blank where reading was protected.
 
-    :param image: what goes into flash; addresses from 0x08000000 on, or from 0 on, which is the same flash.
-    :param opens_protection: a read or write protection may be removed, which erases the chip: somebody consented to it.
-    :param flash_bytes: overrules what the chip says of its flash; None to believe it.
-    :param options: option bytes at the end, in force from the reset on; None to leave them.
+    :param kind: what is protected, in a word.
     """
 
-    image: Image
-    erase: Stm32Erase = Stm32Erase.PAGES
-    opens_protection: bool = False
-    flash_bytes: int | None = None
-    options: OptionBytes | None = None
-    settings: SwdSettings = field(default_factory=SwdSettings)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _AnyStep:
-    name: str
-    bytes: int = 0
-    is_destructive: ClassVar[bool] = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenProtection(_AnyStep):
-    """Write option bytes without protection, reset, make sure that flash is open, and blank where reading was protected."""
-
     options: OptionBytes
+    kind: str
     expects_blank: bool
     is_destructive: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErasePages(_AnyStep):
+class CheckBlank(AnyStep):
+    """Read cells and refuse where a half-word is neither blank nor as it should be; only the blank ones are written."""
+
+    spans: tuple[Span, ...]
+    expected: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasePages(AnyStep):
     """Erase pages, by their addresses."""
 
     pages: tuple[int, ...]
@@ -82,41 +72,33 @@ class ErasePages(_AnyStep):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EraseAll(_AnyStep):
+class EraseAll(AnyStep):
     """Erase all of the main flash."""
 
     is_destructive: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WriteFlash(_AnyStep):
-    """Program erased flash, block by block, in address order. Blocks fit into RAM and hold whole half-words."""
+class WriteFlash(AnyStep):
+    """Program flash, block by block, in address order. Blocks fit into RAM and hold whole half-words.
+
+    :param after_check: only what the check found blank is written.
+    """
 
     blocks: tuple[Segment, ...]
+    after_check: bool = False
     is_destructive: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VerifyFlash(_AnyStep):
-    """Read flash back and compare, pages that the image fills only in part to their ends."""
-
-    expected: tuple[Segment, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WriteOptions(_AnyStep):
+class WriteOptions(AnyStep):
     """Write option bytes, reset, and make sure that they are in force."""
 
     options: OptionBytes
     is_destructive: ClassVar[bool] = True
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunTarget(_AnyStep):
-    """Reset the chip and let it run."""
-
-
-Stm32Step = OpenProtection | ErasePages | EraseAll | WriteFlash | VerifyFlash | WriteOptions | RunTarget
+Stm32Step = Unlock | CheckBlank | EraseAll | ErasePages | WriteFlash | VerifyCells | WriteOptions | VerifyBits | Leave
 """Every kind of step. ``bytes`` counts bytes moved."""
 
 
@@ -133,110 +115,201 @@ class Stm32Plan:
         return sum(step.bytes for step in self.steps)
 
 
-def plan_opening(wish: Stm32Wish, facts: Stm32Facts) -> Stm32Plan:
-    """Return how a protection that is in the way is removed; no steps where none is.
+def located(recipe: Recipe, part: Stm32Part) -> Recipe:
+    """Return the recipe with its image in flash: what begins at 0 means the same memory (RM0008, "Boot configuration")."""
+    start = part.flash.start
+    if not len(recipe.flash) or recipe.flash.span.stop > start:
+        return recipe
+    return replace(recipe, flash=Image.of(Segment(start + one.start, one.data) for one in recipe.flash.segments))
 
-    What is in the way: any read protection, and write protection of a page that is to be written. Raises ``TargetError``
-    (target-locked) where nobody consented.
+
+def plan_unlock(recipe: Recipe, facts: Stm32Facts) -> Unlock | None:
+    """Return how a protection that is in the way is removed, None where none is.
+
+    What is in the way: any read protection where something is to be changed, and write protection of a page that is to be written or erased. Raises
+    ``TargetError`` (target-locked) where nobody consented.
     """
-    pages = tuple((page.start - FLASH_BASE) // facts.family.page_bytes for page in _pages(wish, facts))
-    if wish.erase is Stm32Erase.CHIP:
-        pages = tuple(range(facts.flash_bytes // facts.family.page_bytes))
-    guarded = protected_pages(facts.wrpr, pages, facts.family.page_bytes)
-    if not facts.is_read_protected and not guarded:
-        return Stm32Plan(())
+    guarded = protected_pages(facts.wrpr, _touched(recipe, facts), facts.part.flash.page_bytes)
+    if facts.is_read_protected:
+        if not _changes_anything(recipe, facts):
+            return None
+    elif not guarded:
+        return None
     kind = "read" if facts.is_read_protected else "write"
-    if not wish.opens_protection:
+    if not recipe.unlock:
         raise TargetError(
             ErrorCode.TARGET_LOCKED,
             f"the chip is {kind} protected",
-            hint="removing the protection erases all of its flash: agree to that, and flash it again",
-            facts=Facts(memory=MemoryKind.FLASH.value),
+            hint=_UNLOCK_HINT,
+            facts=Facts(part=facts.part.id, memory=MemoryKind.FLASH.value),
         )
-    step = OpenProtection(
-        name="open protection",
-        options=facts.options.opened(),
-        expects_blank=facts.is_read_protected,
-    )
-    return Stm32Plan((step,), (f"the chip was {kind} protected; its protection was removed",))
+    return Unlock(name="unlock", options=facts.options.opened(), kind=kind, expects_blank=facts.is_read_protected)
 
 
-def plan_stm32f1(wish: Stm32Wish, facts: Stm32Facts) -> Stm32Plan:
-    """Return how an open chip gets what is wanted.
+def plan_stm32f1(recipe: Recipe, facts: Stm32Facts) -> Stm32Plan:
+    """Return how a chip without protection in the way gets what the recipe wants.
 
-    Raises ``RefusedError``: image-does-not-fit for an image outside of flash, image-too-large for one beyond its end,
-    image-invalid for an empty one.
+    Raises ``RefusedError`` (recipe-invalid, image-does-not-fit, image-too-large).
     """
-    pages = _pages(wish, facts)
-    blocks = _blocks(pages, facts.family.buffer_bytes)
-    written = sum(len(block.data) for block in blocks)
-    read = sum(len(page.data) for page in pages)
-    erase: Stm32Step = EraseAll(name="erase chip")
-    if wish.erase is Stm32Erase.PAGES:
-        erase = ErasePages(name="erase pages", pages=tuple(page.start for page in pages))
-    steps: list[Stm32Step] = [
-        erase,
-        WriteFlash(name="write flash", bytes=written, blocks=blocks),
-        VerifyFlash(name="verify flash", bytes=read, expected=Image.of(pages).segments),
-    ]
-    if wish.options is not None:
-        steps.append(WriteOptions(name="write options", options=wish.options))
-    steps.append(RunTarget(name="run"))
-    return Stm32Plan(tuple(steps), _doubts(wish, facts))
+    _check(recipe, facts)
+    steps: list[Stm32Step] = []
+    warnings: list[str] = []
+    if len(recipe.flash):
+        steps += _flash_steps(recipe, facts)
+        if _erases_all(recipe) and facts.part.flash.start not in recipe.flash.span:
+            warnings.append(f"nothing is written to 0x{facts.part.flash.start:08X}, where the chip starts from")
+    steps += _option_steps(recipe, facts)
+    if any(step.name == "write lock" for step in steps):
+        warnings.append(_ATTACHED)
+    steps.append(Leave(name="leave"))
+    return Stm32Plan(tuple(steps), tuple(warnings))
 
 
-def _flash_bytes(wish: Stm32Wish, facts: Stm32Facts) -> int:
-    return facts.flash_bytes if wish.flash_bytes is None else wish.flash_bytes
+# -- what may not be ---------------------------------------------------------------------------------------------------
 
 
-def _pages(wish: Stm32Wish, facts: Stm32Facts) -> list[Segment]:
-    """Return whole pages at their addresses in flash. Raises ``RefusedError`` where the image does not fit."""
-    image = _located(wish.image)
-    if not len(image):
-        raise RefusedError(ErrorCode.IMAGE_INVALID, "the image is empty")
-    flash = Span(FLASH_BASE, FLASH_BASE + _flash_bytes(wish, facts))
-    if image.span.start < flash.start or image.span.start >= flash.start + facts.family.largest_flash_bytes:
+def _check(recipe: Recipe, facts: Stm32Facts) -> None:
+    part = facts.part
+    if not (len(recipe.flash) or recipe.fuses or recipe.lock is not None):
+        raise RefusedError(ErrorCode.RECIPE_INVALID, "the recipe changes nothing", hint="name an image or option bytes")
+    missing = [memory for memory in recipe.fuses if memory not in OPTION_KINDS]
+    if recipe.eeprom is not None:
+        missing.append(MemoryKind.EEPROM)
+    if missing:
+        raise RefusedError(ErrorCode.RECIPE_INVALID, f"{part.name} has no {', '.join(missing)}")
+    if len(recipe.flash):
+        _check_fit(recipe.flash, facts)
+    if recipe.verify is VerifyScope.FULL and len(recipe.flash) and not _erases_all(recipe):
+        raise RefusedError(
+            ErrorCode.RECIPE_INVALID,
+            "all of flash can only be verified after an erase of all of it",
+            hint="erase the whole chip, or verify only what was written",
+        )
+    if _locks(recipe) and recipe.plan in (PlanKind.CHAINED, PlanKind.AUTO):
+        raise RefusedError(
+            ErrorCode.RECIPE_INVALID,
+            "a chip whose reading is protected starts only after its supply was off: its bootloader would not come up",
+            hint="--plan merged",
+        )
+
+
+def _check_fit(image: Image, facts: Stm32Facts) -> None:
+    part = facts.part
+    # what a protected chip does not tell is asked again once it is open
+    is_hidden = facts.is_read_protected and not facts.tells_size
+    flash = part.flash.span if is_hidden else facts.flash
+    if image.span in flash:
+        return
+    at = Facts(part=part.id, memory=MemoryKind.FLASH.value, address=image.span.stop - 1)
+    if image.span not in part.flash.span:
         raise RefusedError(
             ErrorCode.IMAGE_DOES_NOT_FIT,
-            f"the image is at {image.span}, which is not flash ({flash})",
+            f"the image is at {image.span}, the flash of {part.name} at {part.flash.span}",
             hint="was it made for this chip?",
+            facts=at,
         )
-    if image.span.stop > flash.stop:
-        raise RefusedError(
-            ErrorCode.IMAGE_TOO_LARGE,
-            f"the image ends at 0x{image.span.stop - 1:08X}, flash at 0x{flash.stop - 1:08X}",
-            hint="was it made for this chip? say how much flash the chip has where it tells too little",
-        )
-    return list(image.pages(facts.family.page_bytes))
+    raise RefusedError(
+        ErrorCode.IMAGE_TOO_LARGE,
+        f"the image ends at 0x{image.span.stop - 1:08X}, this chip's flash at 0x{flash.stop - 1:08X}",
+        hint="was it made for a chip with more flash?",
+        facts=at,
+    )
 
 
-def _located(image: Image) -> Image:
-    """Return an image at its address in flash; what is linked for 0 means the same memory (RM0008, boot configuration)."""
-    if image.span.stop > FLASH_BASE:
-        return image
-    return Image.of(Segment(FLASH_BASE + one.start, one.data) for one in image.segments)
+def _erases_all(recipe: Recipe) -> bool:
+    return recipe.erase and not recipe.keeps_rest
 
 
-def _blocks(pages: list[Segment], block_bytes: int) -> tuple[Segment, ...]:
-    """Return what is to be programmed: pages side by side joined, cut to what fits into RAM, without blank ends."""
+def _locks(recipe: Recipe) -> bool:
+    return recipe.lock is not None and recipe.lock != RDP_OPEN
+
+
+def _touched(recipe: Recipe, facts: Stm32Facts) -> tuple[int, ...]:
+    """Return the numbers of the pages that are erased or written."""
+    flash = facts.part.flash
+    if not len(recipe.flash):
+        return ()
+    if _erases_all(recipe):
+        return tuple(range(facts.flash_bytes // flash.page_bytes))
+    return tuple((page.start - flash.start) // flash.page_bytes for page in recipe.flash.pages(flash.page_bytes))
+
+
+def _changes_anything(recipe: Recipe, facts: Stm32Facts) -> bool:
+    return len(recipe.flash) > 0 or _wanted(recipe, facts) != facts.options
+
+
+# -- flash -------------------------------------------------------------------------------------------------------------
+
+
+def _flash_steps(recipe: Recipe, facts: Stm32Facts) -> Iterable[Stm32Step]:
+    """Yield what erases, writes and reads back."""
+    part = facts.part
+    pages = tuple(recipe.flash.pages(part.flash.page_bytes))
+    spans = joined(page.span for page in pages)
+    if not recipe.erase:
+        size = sum(map(len, spans))
+        expected = recipe.flash.segments
+        yield CheckBlank(name="check flash", bytes=size, spans=spans, expected=expected)
+        blocks = blocks_of(recipe.flash, facts.block_bytes)
+    else:
+        expected = pages
+        if recipe.keeps_rest:
+            yield ErasePages(name="erase", pages=tuple(page.start for page in pages))
+        else:
+            yield EraseAll(name="erase")
+        written = Image.of(page for page in pages if not is_blank(page))
+        blocks = blocks_of(written, facts.block_bytes)
+    if blocks:
+        size = sum(len(block.data) for block in blocks)
+        yield WriteFlash(name="write flash", bytes=size, blocks=blocks, after_check=not recipe.erase)
+    if recipe.verify is VerifyScope.FULL:
+        spans, expected = (facts.flash,), with_blanks(facts.flash, pages)
+    yield verify_step(MemoryKind.FLASH, spans, expected, after_erase=recipe.erase)
+
+
+def blocks_of(image: Image, size_bytes: int) -> tuple[Segment, ...]:
+    """Return what is to be programmed: whole half-words, filled with FF, in pieces of at most ``size_bytes``, without blank ends."""
     blocks = []
-    for run in Image.of(pages).segments:
-        for start in range(0, len(run.data), block_bytes):
-            data = run.data[start : start + block_bytes].rstrip(bytes([BLANK]))
+    spans = joined(segment.span.aligned(2) for segment in image.segments)
+    for span in spans:
+        for start in range(span.start, span.stop, size_bytes):
+            data = image.bytes_in(Span(start, min(span.stop, start + size_bytes)))
+            kept = data.rstrip(bytes([BLANK]))
+            data = data[: len(kept) + len(kept) % 2]
             if data:
-                blocks.append(Segment(run.start + start, data + bytes([BLANK]) * (len(data) % 2)))
+                blocks.append(Segment(start, data))
     return tuple(blocks)
 
 
-def _doubts(wish: Stm32Wish, facts: Stm32Facts) -> tuple[str, ...]:
-    """Return what looks wrong with an image that begins where the chip starts from."""
-    image = _located(wish.image)
-    if image.span.start != FLASH_BASE or len(image.segments[0].data) < 8:
-        return ()
-    stack, reset = (int.from_bytes(image.segments[0].data[at : at + 4], "little") for at in (0, 4))
-    flash = Span(FLASH_BASE, FLASH_BASE + _flash_bytes(wish, facts))
-    if stack >> 20 != 0x200 or not reset & 1 or (reset - 1) not in flash:
-        return (f"the image does not begin like a program (stack 0x{stack:08X}, start 0x{reset:08X})",)
-    if (reset - 1) not in image.span:
-        return (f"the image starts at 0x{reset - 1:08X}, where it has nothing: was it linked for another address?",)
-    return ()
+# -- option bytes ------------------------------------------------------------------------------------------------------
+
+
+def _wanted(recipe: Recipe, facts: Stm32Facts) -> OptionBytes:
+    """Return option bytes as they are at the end: bits that do not exist as ones, what need not change as it is."""
+    before = facts.options
+    values = [before.rdp if recipe.lock is None else recipe.lock]
+    for kind, value in zip(OPTION_KINDS, before.values[1:], strict=True):
+        mask = facts.part.mask(kind)
+        asked = recipe.fuses.get(kind, value)
+        values.append(asked | ~mask & 0xFF if (asked ^ value) & mask else value)
+    return OptionBytes.of_values(values)
+
+
+def _option_steps(recipe: Recipe, facts: Stm32Facts) -> Iterable[Stm32Step]:
+    before = facts.options
+    final = _wanted(recipe, facts)
+    asked = frozenset(recipe.fuses)
+    all_asked = asked | ({MemoryKind.LOCK} if recipe.lock is not None else frozenset())
+    is_locking = final.rdp not in (before.rdp, RDP_OPEN)
+    first = replace(final, rdp=before.rdp) if is_locking else final
+    if first != before:
+        yield WriteOptions(name="write option bytes", options=first)
+    yield VerifyBits(name="verify fuses", expected=_bits(first), asked=asked if is_locking else all_asked)
+    if is_locking:
+        yield WriteOptions(name="write lock", options=final)
+        yield VerifyBits(name="verify lock", expected=_bits(final), asked=all_asked)
+
+
+def _bits(options: OptionBytes) -> Mapping[MemoryKind, int]:
+    rdp, *others = options.values
+    return {**dict(zip(OPTION_KINDS, others, strict=True)), MemoryKind.LOCK: rdp}

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ispd.errors import ErrorCode, Facts, TargetError
 from ispd.model.image import BLANK, Segment
-from ispd.model.part import AvrPart, MemoryKind
+from ispd.model.part import AvrPart, Interface, MemoryKind, Part
 
 __all__ = ["Mismatch", "bits_error", "bits_note", "cells_error", "compare", "compare_bits", "not_blank_error"]
 
@@ -38,7 +38,7 @@ def compare(expected: Sequence[Segment], actual: Segment) -> tuple[Mismatch, ...
 
 
 def compare_bits(
-    part: AvrPart, expected: Mapping[MemoryKind, int], actual: Mapping[MemoryKind, int]
+    part: Part, expected: Mapping[MemoryKind, int], actual: Mapping[MemoryKind, int]
 ) -> dict[MemoryKind, Mismatch]:
     """Return the fuse and lock bytes that differ in bits that exist."""
     masked = {
@@ -47,7 +47,7 @@ def compare_bits(
     return {memory: Mismatch(0, want, have) for memory, (want, have) in masked.items() if want != have}
 
 
-def not_blank_error(part: AvrPart, mismatches: Sequence[Mismatch]) -> TargetError:
+def not_blank_error(part: Part, mismatches: Sequence[Mismatch]) -> TargetError:
     """Return the refusal to write cells that only an erase could change."""
     first = mismatches[0]
     return TargetError(
@@ -60,7 +60,7 @@ def not_blank_error(part: AvrPart, mismatches: Sequence[Mismatch]) -> TargetErro
 
 
 def cells_error(
-    part: AvrPart,
+    part: Part,
     memory: MemoryKind,
     mismatches: Sequence[Mismatch],
     *,
@@ -83,7 +83,7 @@ def cells_error(
     )
 
 
-def bits_error(part: AvrPart, memory: MemoryKind, asked: int, read: int) -> TargetError:
+def bits_error(part: Part, memory: MemoryKind, asked: int, read: int) -> TargetError:
     """Return the error for a fuse or lock byte that reads back wrong. ``asked`` and ``read`` are the bytes as they are."""
     mask = part.mask(memory)
     expected, actual = asked & mask, read & mask
@@ -94,8 +94,8 @@ def bits_error(part: AvrPart, memory: MemoryKind, asked: int, read: int) -> Targ
             ErrorCode.FUSE_MISMATCH,
             "a fuse that does not change is locked: flash again with an image, erased first",
         )
-        spien = part.bits["spien"]
-        if spien.memory is memory and (expected ^ actual) == spien.mask:
+        spien = part.bits.get("spien")
+        if spien is not None and spien.memory is memory and (expected ^ actual) == spien.mask:
             hint = "SPIEN cannot be changed through ISP: correct the fuse byte of the recipe"
     message = f"{memory} reads 0x{actual:02X} instead of 0x{expected:02X}"
     if (expected, actual) != (asked, read):
@@ -105,7 +105,7 @@ def bits_error(part: AvrPart, memory: MemoryKind, asked: int, read: int) -> Targ
     )
 
 
-def bits_note(part: AvrPart, asked: Mapping[MemoryKind, int], read: Mapping[MemoryKind, int]) -> str:
+def bits_note(part: Part, asked: Mapping[MemoryKind, int], read: Mapping[MemoryKind, int]) -> str:
     """Return in words which bytes read otherwise than they were asked, in bits that do not exist; empty for none."""
     return "; ".join(
         f"{memory}: 0x{value:02X} asked, 0x{read[memory]:02X} read, equal in the bits 0x{part.mask(memory):02X} that exist"
@@ -119,12 +119,12 @@ def _more(mismatches: Sequence[Mismatch]) -> str:
     return f", and {rest} more byte{'s' if rest > 1 else ''} differ" if rest else ""
 
 
-def _facts(part: AvrPart, memory: MemoryKind, first: Mismatch) -> Facts:
+def _facts(part: Part, memory: MemoryKind, first: Mismatch) -> Facts:
     return Facts(part=part.id, memory=memory.value, address=first.address, expected=first.expected, actual=first.actual)
 
 
 def _diagnose(
-    part: AvrPart,
+    part: Part,
     memory: MemoryKind,
     mismatches: Sequence[Mismatch],
     *,
@@ -134,7 +134,13 @@ def _diagnose(
 ) -> tuple[ErrorCode, str]:
     is_flash = memory is MemoryKind.FLASH
     many = len(mismatches) >= _MANY
-    if is_flash and many and all(wrong.actual == wrong.address >> 1 & 0xFF for wrong in mismatches):
+    clock = "SCK" if part.interface is Interface.ISP else "SWD clock"
+    if (
+        is_flash
+        and many
+        and isinstance(part, AvrPart)
+        and all(wrong.actual == wrong.address >> 1 & 0xFF for wrong in mismatches)
+    ):
         return ErrorCode.TARGET_LOCKED, "the chip only echoes its addresses: it is read-locked; a chip erase unlocks it"
     if is_flash and (hint := _hint_of_pattern(part, mismatches, compared)):
         return ErrorCode.VERIFY_MISMATCH, hint
@@ -146,10 +152,13 @@ def _diagnose(
             ErrorCode.VERIFY_MISMATCH,
             "the same wrong value was read again: flash once more; if this address fails again the chip is bad, replace it",
         )
-    return ErrorCode.VERIFY_MISMATCH, "scattered bytes differ: use a slower SCK, shorter wires and a steadier supply"
+    return (
+        ErrorCode.VERIFY_MISMATCH,
+        f"scattered bytes differ: use a slower {clock}, shorter wires and a steadier supply",
+    )
 
 
-def _hint_of_pattern(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> str:
+def _hint_of_pattern(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> str:
     """Return the cure where it shows in which flash addresses differ, empty where it does not."""
     if (boundary := _boundary(part, mismatches, compared)) is not None:
         return (
@@ -166,7 +175,7 @@ def _hint_of_pattern(part: AvrPart, mismatches: Sequence[Mismatch], compared: Se
     return ""
 
 
-def _boundary(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
+def _boundary(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
     """Return the address from which on every page differs though all below it are right, None where there is none.
 
     One wrong page alone proves nothing.
@@ -186,7 +195,7 @@ def _boundary(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[
     return None
 
 
-def _shorter_page(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
+def _shorter_page(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> int | None:
     """Return the page size of a chip whose pages are shorter than thought, None where that is not what is to be seen.
 
     What is loaded beyond the chip's page lands in its beginning again: of each page thought of only one piece arrives,
@@ -214,7 +223,7 @@ def _of_shorter_page(data: bytes, at: int, thought: int, page_bytes: int) -> int
     return data[page + thought - page_bytes + offset]
 
 
-def _are_whole_blank_pages(part: AvrPart, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> bool:
+def _are_whole_blank_pages(part: Part, mismatches: Sequence[Mismatch], compared: Sequence[Segment]) -> bool:
     """Tell whether, in each page that differs, every byte that should not be blank is."""
     if any(wrong.actual != BLANK for wrong in mismatches):
         return False

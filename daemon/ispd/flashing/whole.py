@@ -16,7 +16,7 @@ from ispd.flashing.chained import chain_board
 from ispd.flashing.interface import TargetInterface
 from ispd.flashing.observer import UnitObserver, UnitOutcome
 from ispd.flashing.sck import SckStart
-from ispd.flashing.session import failure_of
+from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
 from ispd.model.job import Failure, Verdict

@@ -5,7 +5,7 @@ clones' revisions the stlink tools' and OpenOCD's tables.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntFlag
 from types import MappingProxyType
@@ -19,7 +19,6 @@ __all__ = [
     "DBGMCU_CR",
     "DBGMCU_IDCODE",
     "DBGMCU_STOP_WATCHDOGS",
-    "FAMILIES",
     "FLASH_AR",
     "FLASH_BASE",
     "FLASH_CONTROLLER",
@@ -35,14 +34,16 @@ __all__ = [
     "IWDG_RELOAD",
     "OPTION_SPAN",
     "RAM_BASE",
+    "RDP_OPEN",
     "UNIQUE_ID",
     "Cr",
-    "Family",
     "OptionBytes",
     "Sr",
     "clone_maker",
+    "device_id",
     "is_read_protected",
     "protected_pages",
+    "revision_words",
 ]
 
 FLASH_BASE: Final = 0x0800_0000
@@ -103,74 +104,47 @@ def is_read_protected(obr: int) -> bool:
     return bool(obr & 0x02)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """STM32F1 chips of one id.
-
-    :param smallest_flash_bytes: flash of the smallest chip sold.
-    :param largest_flash_bytes: flash of the largest one, as far as it is written here (of an XL its first bank).
-    :param buffer_bytes: how much of RAM is used for data, which the smallest of them has beside the loader.
-    """
-
-    name: str
-    page_bytes: int
-    smallest_flash_bytes: int
-    largest_flash_bytes: int
-    buffer_bytes: int = 4096
-
-
-_KIB: Final = 1024
-FAMILIES: Final[Mapping[int, Family]] = MappingProxyType(
+_REVISIONS: Final[Mapping[int, Mapping[int, str]]] = MappingProxyType(
     {
-        0x410: Family(
-            name="F1xx medium density", page_bytes=1024, smallest_flash_bytes=64 * _KIB, largest_flash_bytes=128 * _KIB
-        ),
-        0x412: Family(
-            name="F1xx low density",
-            page_bytes=1024,
-            smallest_flash_bytes=16 * _KIB,
-            largest_flash_bytes=32 * _KIB,
-            buffer_bytes=2048,
-        ),
-        0x414: Family(
-            name="F1xx high density", page_bytes=2048, smallest_flash_bytes=256 * _KIB, largest_flash_bytes=512 * _KIB
-        ),
-        0x418: Family(
-            name="F1xx connectivity line",
-            page_bytes=2048,
-            smallest_flash_bytes=64 * _KIB,
-            largest_flash_bytes=256 * _KIB,
-        ),
-        0x420: Family(
-            name="F1xx value line",
-            page_bytes=1024,
-            smallest_flash_bytes=16 * _KIB,
-            largest_flash_bytes=128 * _KIB,
-            buffer_bytes=2048,
-        ),
-        0x428: Family(
-            name="F1xx high density value line",
-            page_bytes=2048,
-            smallest_flash_bytes=256 * _KIB,
-            largest_flash_bytes=512 * _KIB,
-        ),
-        0x430: Family(
-            name="F1xx XL density", page_bytes=2048, smallest_flash_bytes=512 * _KIB, largest_flash_bytes=512 * _KIB
-        ),
+        0x410: MappingProxyType({0x0000: "A", 0x2000: "B", 0x2001: "Z", 0x2003: "Y"}),
+        0x412: MappingProxyType({0x1000: "A"}),
+        0x414: MappingProxyType({0x1000: "A", 0x1001: "Z", 0x1003: "Y"}),
+        0x418: MappingProxyType({0x1000: "A", 0x1001: "Z"}),
+        0x420: MappingProxyType({0x1000: "A", 0x1001: "Z"}),
+        0x428: MappingProxyType({0x1000: "A", 0x1001: "Z"}),
+        0x430: MappingProxyType({0x1000: "A"}),
     }
 )
-"""Families by the lower 12 bits of DBGMCU_IDCODE."""
+"""Letters of revisions (RM0008 and RM0041, "MCU device ID code"); digits and further letters that some codes share are left out."""
+
+
+def device_id(dbgmcu_idcode: int) -> bytes:
+    """Return the device id (lower 12 bits of DBGMCU_IDCODE) as two bytes, high one first."""
+    return (dbgmcu_idcode & 0xFFF).to_bytes(2, "big")
+
+
+def revision_words(dbgmcu_idcode: int) -> str:
+    """Return the revision by ST's letter, by its code where it has none."""
+    code = dbgmcu_idcode >> 16
+    letter = _REVISIONS.get(dbgmcu_idcode & 0xFFF, {}).get(code)
+    return f"revision 0x{code:04X}" if letter is None else f"revision {letter}"
+
 
 _CLONES: Final[Mapping[int, str]] = MappingProxyType(dict.fromkeys((0x1303, 0x1704, 0x1906, 0x1909), "GigaDevice GD32"))
 """Makers by the upper 16 bits of DBGMCU_IDCODE; ST's own are 0000, 1000, 1001, 1003, 1018, 2000, 2001, 2003, 3000."""
 
 
-def clone_maker(dbgmcu_idcode: int) -> str | None:
-    """Return who made a chip whose revision no genuine one has, None for all others."""
-    return _CLONES.get(dbgmcu_idcode >> 16)
+_CLONE_PORTS: Final[Mapping[int, str]] = MappingProxyType({0x2BA0_1477: "CKS32 or CS32"})
+"""Makers by DPIDR; a genuine STM32F1 has 1BA01477."""
 
 
-_RDP_OPEN: Final = 0xA5
+def clone_maker(dbgmcu_idcode: int, dpidr: int | None = None) -> str | None:
+    """Return who made a chip whose revision, or debug port, no genuine one has; None for all others."""
+    return _CLONES.get(dbgmcu_idcode >> 16) or _CLONE_PORTS.get(dpidr or 0)
+
+
+RDP_OPEN: Final = 0xA5
+"""The one value of RDP that leaves flash readable."""
 _RDP_SHUT: Final = 0x00
 _USER_UNUSED: Final = 0xF8
 """Bits of the user byte that mean nothing: it has WDG_SW, nRST_STOP and nRST_STDBY."""
@@ -180,7 +154,7 @@ _USER_UNUSED: Final = 0xF8
 class OptionBytes:
     """Option bytes by name. Anything but A5 in ``rdp`` protects flash from being read; a one in ``wrp`` lets a group be written."""
 
-    rdp: int = _RDP_OPEN
+    rdp: int = RDP_OPEN
     user: int = 0xFF
     data: tuple[int, int] = (0xFF, 0xFF)
     wrp: tuple[int, int, int, int] = (0xFF, 0xFF, 0xFF, 0xFF)
@@ -193,11 +167,11 @@ class OptionBytes:
     @property
     def is_open(self) -> bool:
         """True where neither reading nor writing is restricted."""
-        return self.rdp == _RDP_OPEN and all(group == 0xFF for group in self.wrp)
+        return self.rdp == RDP_OPEN and all(group == 0xFF for group in self.wrp)
 
     def opened(self) -> "OptionBytes":
         """Return the same without any protection."""
-        return replace(self, rdp=_RDP_OPEN, wrp=(0xFF, 0xFF, 0xFF, 0xFF))
+        return replace(self, rdp=RDP_OPEN, wrp=(0xFF, 0xFF, 0xFF, 0xFF))
 
     def encode(self) -> bytes:
         """Return what :data:`OPTION_SPAN` holds: each byte with its complement behind it."""
@@ -205,13 +179,25 @@ class OptionBytes:
 
     def as_registers(self) -> "OptionBytes":
         """Return what :meth:`of_registers` finds once these are in force."""
-        return replace(self, rdp=_RDP_OPEN if self.rdp == _RDP_OPEN else _RDP_SHUT, user=self.user | _USER_UNUSED)
+        return replace(self, rdp=RDP_OPEN if self.rdp == RDP_OPEN else _RDP_SHUT, user=self.user | _USER_UNUSED)
+
+    @classmethod
+    def of_values(cls, values: Sequence[int]) -> "OptionBytes":
+        """Return option bytes from what :attr:`values` gives."""
+        rdp, user, first, second, *wrp = values
+        return cls(rdp=rdp, user=user, data=(first, second), wrp=_four(bytes(wrp)))
+
+    @classmethod
+    def decode(cls, cells: bytes) -> "OptionBytes":
+        """Return what a reset makes of what :data:`OPTION_SPAN` holds: a byte whose complement is wrong counts as FF."""
+        pairs = zip(cells[::2], cells[1::2], strict=True)
+        return cls.of_values([value if value ^ complement == 0xFF else 0xFF for value, complement in pairs])
 
     @classmethod
     def of_registers(cls, obr: int, wrpr: int) -> "OptionBytes":
         """Return what FLASH_OBR and FLASH_WRPR tell; the code of a read protection is not told."""
         return cls(
-            rdp=_RDP_SHUT if is_read_protected(obr) else _RDP_OPEN,
+            rdp=_RDP_SHUT if is_read_protected(obr) else RDP_OPEN,
             user=obr >> 2 & 0xFF | _USER_UNUSED,
             data=(obr >> 10 & 0xFF, obr >> 18 & 0xFF),
             wrp=_four(struct.pack("<I", wrpr)),
@@ -223,6 +209,7 @@ def _four(found: bytes) -> tuple[int, int, int, int]:
     return first, second, third, fourth
 
 
+_KIB: Final = 1024
 _WRP_BITS: Final = 31
 
 

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from ispd.errors import ErrorCode, JobError
 from ispd.flashing.observer import Identified
-from ispd.flashing.session import TargetState
+from ispd.flashing.target_state import TargetState
 from ispd.model.job import StepRecord
 
 

@@ -5,7 +5,7 @@ from tests.unit.flashing.bench_unit import PARTS, factory, image, pattern
 
 from ispd.errors import ErrorCode, IspdError
 from ispd.flashing.plan import plan_unit
-from ispd.flashing.session import TargetState
+from ispd.flashing.target_state import TargetState
 from ispd.flashing.steps import (
     CheckWritable,
     EraseChip,

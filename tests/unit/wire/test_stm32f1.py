@@ -3,7 +3,15 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ispd.wire.stm32f1 import FAMILIES, OPTION_SPAN, OptionBytes, clone_maker, is_read_protected, protected_pages
+from ispd.wire.stm32f1 import (
+    OPTION_SPAN,
+    OptionBytes,
+    clone_maker,
+    device_id,
+    is_read_protected,
+    protected_pages,
+    revision_words,
+)
 
 OPEN = "A5 5A FF 00 FF 00 FF 00 FF 00 FF 00 FF 00 FF 00"
 BYTE = st.integers(0, 255)
@@ -54,10 +62,12 @@ def test_a_bit_protects_four_kib_and_the_last_all_that_follow() -> None:
     assert protected_pages(0, (5,), 1024) == (5,)
 
 
-def test_families_and_clones_by_id() -> None:
-    small = {chip_id for chip_id, family in FAMILIES.items() if family.page_bytes == 1024}
-    assert small == {0x410, 0x412, 0x420}
-    assert set(FAMILIES) - small == {0x414, 0x418, 0x428, 0x430}
-    assert all(one.smallest_flash_bytes <= one.largest_flash_bytes <= 512 * 1024 for one in FAMILIES.values())
+def test_revisions_and_clones_by_id() -> None:
+    words = [revision_words(revision << 16 | 0x6410) for revision in (0x0000, 0x2000, 0x2001, 0x2003, 0x1303)]
+    assert words == ["revision A", "revision B", "revision Z", "revision Y", "revision 0x1303"]
+    assert revision_words(0x1003_0414) == "revision Y"
+    assert device_id(0x2003_6410) == b"\x04\x10"
+    assert clone_maker(0x2003_6410, 0x1BA0_1477) is None
+    assert clone_maker(0x2003_6410, 0x2BA0_1477) == "CKS32 or CS32"
     assert [clone_maker(revision << 16 | 0x410) for revision in (0x0000, 0x2000, 0x2001, 0x2003)] == [None] * 4
     assert all(clone_maker(revision << 16 | 0x410) for revision in (0x1303, 0x1704, 0x1906, 0x1909))

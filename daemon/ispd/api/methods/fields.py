@@ -46,7 +46,8 @@ LockByte = Annotated[
     Byte, Meta(description="lock byte of an AVR, or read protection (RDP) of an STM32, where 0xA5 is open")
 ]
 NamedOptionBytes = Annotated[
-    OptionBytes | None, Meta(description="option bytes of an STM32: user, data0, data1, wrp0 to wrp3; those left out are not touched")
+    OptionBytes | None,
+    Meta(description="option bytes of an STM32: user, data0, data1, wrp0 to wrp3; those left out are not touched"),
 ]
 BootloaderName = Annotated[
     str, Meta(max_length=64, description="bootloader id or QMK name: its fuse bytes, and its lock byte if it has one")

@@ -8,6 +8,7 @@ from ispctl.doctor.machine import Machine
 from ispctl.doctor.ports import examine_lost_ports, examine_nodes, examine_rules
 from ispctl.doctor.programs import examine_holders, examine_kernel_log, examine_programs
 from ispctl.doctor.service import ask_daemon
+from ispctl.doctor.stlinks import examine_stlinks
 from ispctl.doctor.tools import examine_libusb, examine_tools
 from ispctl.doctor.usb import known_devices, usb_devices
 
@@ -28,6 +29,7 @@ def examine(machine: Machine, socket: Path) -> list[Finding]:
         *examine_programs(machine),
         *examine_holders(machine, known),
         *examine_kernel_log(machine),
+        *examine_stlinks(devices, answer.programmers),
         *examine_hubs(devices, known),
         *examine_tools(machine),
     ]

@@ -37,7 +37,7 @@ def examine_nodes(machine: Machine, known: list[UsbDevice]) -> Iterator[Finding]
     """Tell whether the daemon may use each serial port and each USB programmer."""
     account = machine.daemon_account()
     nodes = machine.nodes()
-    usb = [device for device in known if not device.ports]
+    usb = [device for device in known if device.is_used_by_usb]
     if not nodes and not usb:
         yield Finding("ports", Level.NOTE, "no programmer is connected", "plug one in; `dmesg` says what came")
     by_port = {port: device for device in known for port in device.ports}
@@ -64,7 +64,8 @@ def _node(machine: Machine, account: Account, check: str, node: Path, device: Us
         join = f"`usermod -aG {group} {user}`; then start the daemon again, from a new login where it is your own"
         cure = f"{cure}; or {join}" if cure else join
     # a port of a device that nobody knows may be anything; a programmer that is closed to the daemon is lost to it
-    level = Level.NOTE if device is None else Level.BAD
+    is_needed = device is not None and (check == "usb" or not device.is_used_by_usb)
+    level = Level.BAD if is_needed else Level.NOTE
     return Finding(check, level, f"{what}{user} may not use it, group {group}", cure or _AGAIN, shown)
 
 
@@ -77,6 +78,6 @@ def examine_lost_ports(devices: list[UsbDevice]) -> Iterator[Finding]:
             message = f"{device.title} has lost its serial port to brltty, which takes it for a Braille display"
             cure = "`systemctl mask --now brltty-udev.service brltty.service`, or `apt remove brltty`; then plug it in again"
             yield Finding("lost-port", Level.BAD, message, cure, device.name)
-        elif any(interface.kind == _SERIAL and not interface.driver for interface in device.interfaces):
+        elif any(one.kind == _SERIAL and not one.driver for one in device.interfaces) and not device.has_own_interface:
             message = f"{device.title} has a serial interface without a driver"
             yield Finding("lost-port", Level.BAD, message, "`modprobe cdc_acm`, then plug it in again", device.name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ispctl.doctor.finding import Finding, Level
-from ispctl.doctor.machine import Machine
+from ispctl.doctor.machine import Machine, Process
 from ispctl.doctor.usb import UsbDevice
 
 __all__ = ["examine_holders", "examine_kernel_log", "examine_programs"]
@@ -20,6 +20,22 @@ _CURES = {
     "brltty": "it takes CH340 and CP2102 adapters for Braille displays: `systemctl mask --now brltty-udev.service`",
     "fwupd": "it opens bootloaders it knows: `systemctl mask --now fwupd.service` while flashing",
 }
+_DEBUGGERS = (
+    "openocd",
+    "st-util",
+    "st-flash",
+    "st-trace",
+    "stlink-server",
+    "ST-LINK_gdbserv",  # as the kernel cuts it
+    "STM32_Programme",
+    "pyocd",
+    "pyocd-gdbserver",
+    "probe-rs",
+    "cargo-embed",
+    "cargo-flash",
+    "blackmagic",
+)
+"""Programs that keep an ST-Link for as long as they run; names as in /proc/PID/comm, 15 characters at most."""
 _MARK_IT = "install ispd's udev rules, or `udevadm trigger` where they are; for other adapters a rule of your own"
 
 _TAKEN = re.compile(r"usbfs: interface \d+ claimed by (\S+) while '([^']{1,16})' sets config")
@@ -54,6 +70,9 @@ def examine_holders(machine: Machine, known: list[UsbDevice]) -> Iterator[Findin
     """Name who has a programmer open: a serial port is lost to us then, a USB device only where it was claimed."""
     places = {os.path.realpath(node): (node, Level.BAD) for node in machine.nodes()}
     for device in known:
+        for node in machine.nodes():
+            if node.name in device.ports and device.is_used_by_usb:
+                places[os.path.realpath(node)] = (node, Level.NOTE)
         is_claimed = any(interface.driver == "usbfs" for interface in device.interfaces)
         places[os.path.realpath(device.node)] = (device.node, Level.BAD if is_claimed else Level.NOTE)
     hidden = []
@@ -67,11 +86,17 @@ def examine_holders(machine: Machine, known: list[UsbDevice]) -> Iterator[Findin
         for place in sorted(places.keys() & opened):
             node, level = places[place]
             message = f"is held open by {process.name} (process {process.pid})"
-            cure = _CURES.get(process.name, f"end that program: `kill {process.pid}`")
-            yield Finding("holder", level, message, cure, machine.shown(node))
-    if places and (meddlers := sorted(_CURES.keys() & set(hidden))):
+            yield Finding("holder", level, message, _cure(process), machine.shown(node))
+    if places and (meddlers := sorted({*_CURES, *_DEBUGGERS} & set(hidden))):
         message = f"whether {' or '.join(meddlers)} holds a port only root can see"
         yield Finding("holder", Level.NOTE, message, "`sudo ispctl doctor`")
+
+
+def _cure(process: Process) -> str:
+    end = f"`kill {process.pid}`"
+    if process.name in _DEBUGGERS:
+        return f"it debugs a chip through it: end it, or its IDE's session ({end}), then re-plug the programmer"
+    return _CURES.get(process.name, f"end that program: {end}")
 
 
 def examine_kernel_log(machine: Machine) -> Iterator[Finding]:

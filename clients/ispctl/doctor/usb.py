@@ -22,6 +22,7 @@ _MARK = "ISPD_DEVICE"
 """The property that the rules give to what they know."""
 
 _HUB_CLASS = "09"
+_VENDOR_CLASS = "ff"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,17 @@ class UsbDevice:
     def is_hub(self) -> bool:
         """True for hubs, root hubs included."""
         return self.kind == _HUB_CLASS
+
+    @property
+    def has_own_interface(self) -> bool:
+        """True where an interface that no driver of the kernel wants comes first: a debug probe, whatever else it is."""
+        first = next(iter(self.interfaces), None)
+        return first is not None and first.kind.startswith(_VENDOR_CLASS) and first.driver in ("", "usbfs")
+
+    @property
+    def is_used_by_usb(self) -> bool:
+        """True where programs reach it as a USB device: it has no serial port, or one that is not what matters about it."""
+        return not self.ports or self.has_own_interface
 
     @property
     def is_marked(self) -> bool:

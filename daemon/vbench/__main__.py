@@ -37,7 +37,8 @@ class _Bench:
             if table.plugged:
                 self.plug(table.name)
         for event in described.event:
-            server.at(event.at, partial(self.happen, event, event.board.build(parts) if event.board else None))
+            target = event.board.build(parts) if event.board is not None and event.subject in self.boards else None
+            server.at(event.at, partial(self.happen, event, target))
 
     def plug(self, name: str) -> None:
         board = self.boards[name]

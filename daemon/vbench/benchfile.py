@@ -23,7 +23,7 @@
 
     [[programmer]]
     name = "P2"
-    kind = "usbasp"                        # stk500v1 (the default) | usbasp | usbtiny | buspirate | usbasp-loader
+    kind = "usbasp"                        # stk500v1 (the default) | usbasp | usbtiny | buspirate | usbasp-loader | stlink
     path = "1-1.2"
     firmware = "stock-2007"                # stock-2005 .. stock-2011 | nerdralph | dioannidis | usbasp-flash
     manufacturer = "Clone"                 # texts of a clone: also product, serial
@@ -49,6 +49,27 @@
     kind = "usbasp-loader"                 # a keyboard in its bootloader that looks like a USBasp
     part = "atmega32a"
 
+    [[programmer]]
+    name = "S1"
+    kind = "stlink"
+    path = "1-1.3"
+    board_usb = "1-2.3"
+    firmware = "V2J37S7"                   # V2J17S4 .. (a dongle), V2J40M27 (M: a V2-1 on a Nucleo), V3J10M3, V1
+    serial = "2C1219002B135937334D4E00"    # or serial_bytes = "52FF6C06..": old firmware, that many characters of one byte each
+    swapped = false                        # SWDIO and SWCLK exchanged
+    has_nrst = true                        # the reset wire is there; false by default, as on most Bluepills
+    supplies = true                        # 3.3 V is wired; measures = false: the dongle cannot measure the board's supply
+    [programmer.board]
+    part = "bluepill"                      # any STM32F1 of the catalog, by any of its names
+    state = "locked"                       # blank | used | locked (a firmware, and read protection) | bootloader (STM32duino) | flashed
+    fuses = { user = 0xFF, wrp0 = 0xFE }   # option bytes; lock = 0xA5 is RDP open
+    flash_kib = 64                         # also size_kib: what its size register says; clone = "gd32" | "cs32" | "apm32"
+    habit = "swd-off"                      # of its firmware: swd-off | sleeps; then only connecting under reset works
+    fault = [{ kind = "lost-page", address = 0x1000 }]
+                                           # stuck-bits | busy-forever | slow-writes | lost-page | goes-silent | sck-ceiling |
+                                           # read-flips | ap-wait; of its USB side: vanishes | stalls | wrong-identity | never-enumerates
+                                           # also unique_id (one of its own by name and seed), fixed_pull_up
+
     [[port]]                               # a USB port for boards that are on no programmer
     name = "B1"
     path = "1-2.9"
@@ -67,30 +88,17 @@
 """
 
 import tomllib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
 
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import Parts
 from ispd.errors import ConfigError, ErrorCode
-from vbench.board_table import BoardState, BoardTable, part_named, read_faults
-from vbench.bus_pirate import BusPirate, BusPirateHardware, BusPirateWiring
-from vbench.emulated import EmulatedSerial, EmulatedUsb
-from vbench.faults import ProgrammerFault, UsbFault
-from vbench.line import Flavour
-from vbench.serial_programmer import SerialProgrammer
-from vbench.target import AvrTarget
+from vbench.board_table import BoardState, BoardTable
+from vbench.programmer_table import ProgrammerKind, ProgrammerTable
 from vbench.tools import check_versions
-from vbench.usbasp import UsbAsp, UsbAspFirmware
-from vbench.usbasp_loader import UsbAspLoader
-from vbench.usbtiny import UsbTiny, UsbTinyModel
 
 __all__ = [
     "BenchFile",
@@ -102,125 +110,6 @@ __all__ = [
     "ProgrammerTable",
     "read_bench",
 ]
-
-E = TypeVar("E", bound=StrEnum)
-
-
-class ProgrammerKind(StrEnum):
-    """What a programmer is."""
-
-    STK500V1 = "stk500v1"
-    USBASP = "usbasp"
-    USBTINY = "usbtiny"
-    BUSPIRATE = "buspirate"
-    USBASP_LOADER = "usbasp-loader"
-
-
-class ProgrammerTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A programmer and its port; ``plugged`` false keeps it in the drawer until an event plugs it in.
-
-    ``board_usb`` is the path of the port where its boards' own USB cables go; without it they have none.
-
-    The options below ``fault`` belong to some kinds only, see ``_KINDS``; they keep their default where not given.
-    """
-
-    name: str
-    kind: ProgrammerKind = ProgrammerKind.STK500V1
-    path: str | None = None
-    board_usb: str | None = None
-    plugged: bool = True
-    refusal: ErrorCode | None = None
-    board: BoardTable | None = None
-    fault: list[dict[str, Any]] = []
-
-    flavour: Flavour | UnsetType = UNSET
-    baud: int | UnsetType = UNSET
-    auto_reset: bool | UnsetType = UNSET
-    stuck_in_bootloader: bool | UnsetType = UNSET
-    firmware: str | UnsetType = UNSET
-    manufacturer: str | UnsetType = UNSET
-    product: str | UnsetType = UNSET
-    serial: str | UnsetType = UNSET
-    slow_jumper: bool | UnsetType = UNSET
-    buffer_bytes: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
-    tau_s: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
-    model: UsbTinyModel | UnsetType = UNSET
-    stretch: Annotated[float, Meta(ge=1)] | UnsetType = UNSET
-    part: str | UnsetType = UNSET
-    hardware: BusPirateHardware | UnsetType = UNSET
-    own_supply: bool | UnsetType = UNSET
-    aux_on_xtal1: bool | UnsetType = UNSET
-    latency_s: Annotated[float, Meta(gt=0)] | UnsetType = UNSET
-
-    def build(self, parts: Parts) -> EmulatedSerial | EmulatedUsb:
-        """Make the programmer, with its board. Raises ``ConfigError`` for an option that is not its kind's."""
-        kind = _KINDS[self.kind]
-        given = {name: getattr(self, name) for name in _OPTIONS if getattr(self, name) is not UNSET}
-        for name in given.keys() - kind.options:
-            raise ConfigError(f"programmer {self.name}: a {self.kind} has no {name}")
-        return kind.build(
-            parts,
-            target=self.board.build(parts) if self.board else None,
-            faults=read_faults(self.fault, kind.faults),
-            **given,
-        )
-
-
-def _stk500v1(_parts: Parts, *, flavour: Flavour = Flavour.UNO, **options: Any) -> SerialProgrammer:
-    return SerialProgrammer(flavour, **options)
-
-
-def _usbasp(_parts: Parts, *, firmware: str = UsbAspFirmware.STOCK_2011, **options: Any) -> UsbAsp:
-    return UsbAsp(_choice(UsbAspFirmware, firmware), **options)
-
-
-def _usbtiny(_parts: Parts, **options: Any) -> UsbTiny:
-    return UsbTiny(**options)
-
-
-def _buspirate(_parts: Parts, *, own_supply: bool = False, aux_on_xtal1: bool = True, **options: Any) -> BusPirate:
-    wiring = BusPirateWiring(own_supply=own_supply, aux_on_xtal1=aux_on_xtal1)
-    try:
-        return BusPirate(wiring=wiring, **options)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-
-
-def _usbasp_loader(parts: Parts, *, target: AvrTarget | None, part: str = "", **options: Any) -> UsbAspLoader:
-    if target is not None:
-        raise ConfigError("a usbasp-loader has no header for a board: name its own part")
-    return UsbAspLoader(part_named(parts, part), **options)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """How a kind of programmer is made, and the options and faults that it has."""
-
-    build: Callable[..., EmulatedSerial | EmulatedUsb]
-    options: frozenset[str]
-    faults: UnionType
-
-
-_KINDS = {
-    ProgrammerKind.STK500V1: _Kind(
-        build=_stk500v1,
-        options=frozenset({"flavour", "baud", "auto_reset", "stuck_in_bootloader"}),
-        faults=ProgrammerFault,
-    ),
-    ProgrammerKind.USBASP: _Kind(
-        build=_usbasp,
-        options=frozenset({"firmware", "manufacturer", "product", "serial", "slow_jumper", "buffer_bytes", "tau_s"}),
-        faults=UsbFault,
-    ),
-    ProgrammerKind.USBTINY: _Kind(build=_usbtiny, options=frozenset({"model", "tau_s", "stretch"}), faults=UsbFault),
-    ProgrammerKind.BUSPIRATE: _Kind(
-        build=_buspirate,
-        options=frozenset({"hardware", "firmware", "own_supply", "aux_on_xtal1", "latency_s"}),
-        faults=ProgrammerFault,
-    ),
-    ProgrammerKind.USBASP_LOADER: _Kind(build=_usbasp_loader, options=frozenset({"part", "tau_s"}), faults=UsbFault),
-}
-_OPTIONS = sorted(frozenset[str]().union(*(kind.options for kind in _KINDS.values())))
 
 
 class PortTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -277,8 +166,12 @@ def read_bench(file: Path, parts: Parts) -> BenchFile:
         bootloaders = load_bootloaders(parts)
         for board in _boards(bench):
             board.build_board(parts, bootloaders)
+        programmers = {programmer.name: programmer for programmer in bench.programmer}
         for programmer in bench.programmer:
             programmer.build(parts)
+        for event in bench.event:
+            if event.board is not None and event.subject in programmers:
+                programmers[event.subject].check_board(event.board, parts)
     except OSError as error:
         raise ConfigError(f"bench file {file} cannot be read: {error.strerror}") from error
     except (ValueError, ConfigError) as error:  # of TOML, of msgspec, of a program's version
@@ -311,10 +204,3 @@ def _check(bench: BenchFile) -> None:
 def _boards(bench: BenchFile) -> Iterator[BoardTable]:
     tables: list[ProgrammerTable | PortTable | EventTable] = [*bench.programmer, *bench.port, *bench.event]
     yield from (table.board for table in tables if table.board is not None)
-
-
-def _choice(kind: type[E], value: str) -> E:
-    try:
-        return kind(value)
-    except ValueError:
-        raise ConfigError(f"unknown firmware {value!r}; known are {', '.join(kind)}") from None

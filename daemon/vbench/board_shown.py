@@ -1,5 +1,6 @@
 """A face on the bus: what a host talks to from one enumeration of a board to the end of it."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
@@ -51,6 +52,8 @@ class ShownUsb(Shown):
     def __init__(self, face: EmulatedFace, program: Program, stage: Stage) -> None:
         super().__init__(face, program, stage)
         self._end = cast("UsbEnd", face)
+        self.is_silent = False
+        """Nobody answers any more, but the host has not noticed: the line is still pulled up."""
 
     @property
     def descriptors(self) -> Descriptors:
@@ -60,12 +63,14 @@ class ShownUsb(Shown):
     def run(self, now: float) -> None:
         """Catch up with the clock."""
         self._stage.catch_up(now)
-        if self.power_lost_at is None:
+        if self.power_lost_at is None and not self.is_silent:
             self._end.run(now)
 
     def control(self, transfer: ControlTransfer, at: float) -> ControlReply:
         """Carry out one transfer; where the board leaves in the middle of it there is no answer."""
         self._stage.catch_up(at)
+        if self.is_silent and self.power_lost_at is None:
+            return ControlReply(ends_at=math.inf)
         is_counted = bool(transfer.request_type & _TYPE_MASK)
         if self.power_lost_at is not None or (is_counted and self._stage.strikes(1, at)):
             return ControlReply(ends_at=at)

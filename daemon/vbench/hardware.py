@@ -439,7 +439,8 @@ def open_bench(file: Path) -> BenchHardware:
     for table in described.programmer:
         programmer = table.build(parts)
         target = programmer.socket.target
-        board = table.board.build_board(parts, bootloaders, target) if table.board and target else None
+        made = target if isinstance(target, AvrTarget) else None
+        board = table.board.build_board(parts, bootloaders, made, name=table.name) if table.board else None
         bench.add(
             table.name,
             programmer,
@@ -450,7 +451,7 @@ def open_bench(file: Path) -> BenchHardware:
             board=board,
         )
     for port in described.port:
-        board = port.board.build_board(parts, bootloaders) if port.board else None
+        board = port.board.build_board(parts, bootloaders, name=port.name) if port.board else None
         bench.add_port(port.name, port.path, board, refusal=port.refusal)
     for event in described.event:
         bench.at(event.at, _action(bench, event, parts, bootloaders))
@@ -465,7 +466,8 @@ def _action(bench: BenchHardware, event: EventTable, parts: Parts, bootloaders: 
     if event.press is not None:
         return partial(bench.press, event.press)
     if event.board is not None:
-        return partial(_swap, bench, event.subject, event.board.build_board(parts, bootloaders))
+        name = f"{event.subject} at {event.at}"
+        return partial(_swap, bench, event.subject, event.board.build_board(parts, bootloaders, name=name))
     return partial(_take_off, bench, event.subject)
 
 

@@ -3,8 +3,10 @@
 Source: version gates as OpenOCD's ``stlink_usb.c`` and pyOCD know them; nobody but ST has the firmware.
 """
 
+import re
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Self
 
 from ispd.transport.contract import UsbIdentity
 from vbench.usb_descriptors import Descriptors
@@ -16,6 +18,8 @@ _TEXT = "STMicroelectronics"
 _V1_ID, _V2_ID = 0x3744, 0x3748
 _V2_1_IDS = frozenset({0x374A, 0x374B, 0x3752})
 _V3_IDS = frozenset({0x374E, 0x374F, 0x3753, 0x3754})
+_V2_1_ID, _V3_ID = 0x374B, 0x374F
+_RELEASE = re.compile(r"V([123])(?:J(\d{1,2}))?(?:([SM])(\d{1,2}))?")
 _BULK = 2
 _VERSION = 0x0100
 """bcdDevice."""
@@ -60,6 +64,18 @@ class StLinkFirmware:
     def __post_init__(self) -> None:
         if self.product_id not in {_V1_ID, _V2_ID} | _V2_1_IDS | _V3_IDS:
             raise ValueError(f"{self.product_id:04X} is no ST-Link of the bench")
+
+    @classmethod
+    def named(cls, release: str) -> Self:
+        """Return the probe of a release as ST writes it: V2J37S7 of a dongle, V2J40M27 of a V2-1 (M), V3J10M3, V1.
+
+        Raises ``ValueError``.
+        """
+        found = _RELEASE.fullmatch(release)
+        if found is None:
+            raise ValueError(f"{release!r} is no release of an ST-Link, as V2J37S7, V2J40M27, V3J10M3 or V1 are")
+        product_id = {"1": _V1_ID, "2": _V2_1_ID if found[3] == "M" else _V2_ID, "3": _V3_ID}[found[1]]
+        return cls(product_id=product_id, jtag=int(found[2] or 0), third=int(found[4] or 0))
 
     @property
     def generation(self) -> int:

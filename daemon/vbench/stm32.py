@@ -7,6 +7,7 @@ of flash, 0x0800_0000 on the chip's bus.
 import binascii
 import hashlib
 import struct
+from enum import StrEnum
 
 from ispd.catalog.lint import usb_id_in
 from ispd.model.image import Image, Segment
@@ -15,8 +16,10 @@ from ispd.model.span import Span
 __all__ = [
     "APPLICATION",
     "LEGACY_APPLICATION",
+    "Habit",
     "Stm32Chip",
     "find_application",
+    "find_habit",
     "has_loader",
     "stm32_application",
     "stm32_loader",
@@ -32,6 +35,7 @@ _STACK_MASK, _STACK_BASE = 0x2FFE_0000, 0x2000_0000
 _STACK = 0x2000_5000
 _MAGIC = b"vbnch\x02"
 _HEAD = struct.Struct("<II6sHIHHBBHBBBBHHHBBBB")
+_HABIT_MAGIC = b"habit "
 _MARKER_AT = 8
 _CRC_AT = _MARKER_AT + 8
 _DEFAULT_USB = "FEED:0000"
@@ -41,12 +45,30 @@ _LOADER_MD5 = "333c30605e739ce9bedee5999fdaf81b"
 """generic_boot20_pc13.bin of rogerclarkmelbourne/STM32duino-bootloader."""
 
 
-class Stm32Chip:
-    """Cells of one chip. ``dr10`` is lost with the supply; ``bad_pages`` hold addresses of pages that no programming changes."""
+class Habit(StrEnum):
+    """What a firmware does to the debug port; only a reset that is held while a debugger attaches undoes it."""
 
-    def __init__(self, *, flash_bytes: int = 0x1_0000, bad_pages: frozenset[int] = frozenset()) -> None:
+    SWD_OFF = "swd-off"
+    """Its pins become keys: SWJ_CFG 100 in AFIO_MAPR (RM0008, 9.3.5 "JTAG/SWD alternate function remapping")."""
+    SLEEPS = "sleeps"
+    """Stop mode: without DBG_STOP in DBGMCU_CR the bus has no clock (RM0008, 31.16.1)."""
+
+
+class Stm32Chip:
+    """Cells of one chip. ``dr10`` is lost with the supply; ``bad_pages`` hold addresses of pages that no programming changes.
+
+    :param page_bytes: 1 KiB up to 128 KiB of flash and 2 KiB above, where not given.
+    """
+
+    def __init__(
+        self,
+        *,
+        flash_bytes: int = 0x1_0000,
+        bad_pages: frozenset[int] = frozenset(),
+        page_bytes: int | None = None,
+    ) -> None:
         self.flash = bytearray(b"\xff") * flash_bytes
-        self.page_bytes = 1024 if flash_bytes <= 0x2_0000 else 2048
+        self.page_bytes = page_bytes or (1024 if flash_bytes <= 0x2_0000 else 2048)
         self.dr10 = 0
         self._bad = {address // self.page_bytes for address in bad_pages}
 
@@ -71,20 +93,38 @@ class Stm32Chip:
         return now + len(data) / 2 * _HALF_WORD_S
 
 
-def stm32_application(size_bytes: int, *, seed: int = 0, usb: str = "FEED:6061", start: int = APPLICATION) -> bytes:
+def stm32_application(
+    size_bytes: int,
+    *,
+    seed: int = 0,
+    usb: str = "FEED:6061",
+    start: int = APPLICATION,
+    habit: Habit | None = None,
+) -> bytes:
     """Make a firmware as its .bin: vectors for ``start``, a USB device descriptor, a check sum over all of it.
 
-    Raises ``ValueError`` for a size below that of its head.
+    Raises ``ValueError`` for a size below that of its head and its habit's name.
     """
-    if size_bytes < _HEAD.size:
-        raise ValueError(f"an application has at least {_HEAD.size} bytes")
+    named = b"" if habit is None else _HABIT_MAGIC + habit.encode() + b"\0"
+    if size_bytes < _HEAD.size + len(named):
+        raise ValueError(f"an application has at least {_HEAD.size + len(named)} bytes")
     vendor, product = (int(half, 16) for half in usb.split(":"))
     descriptor = (18, 1, 0x0200, 0, 0, 0, 64, vendor, product, 0x0001, 0, 0, 0, 1)
     vectors = (_STACK, _FLASH_BASE + start + _HEAD.size | 1)
     content = bytearray(_HEAD.pack(*vectors, _MAGIC, 0, 0, size_bytes & 0xFFFF, size_bytes >> 16, *descriptor))
+    content += named
     content += hashlib.shake_128(str(seed).encode()).digest(size_bytes - len(content))
     struct.pack_into("<I", content, _CRC_AT, binascii.crc32(content))
     return bytes(content)
+
+
+def find_habit(chip: Stm32Chip, at: int) -> Habit | None:
+    """Return what the firmware of :func:`stm32_application` at ``at`` does to the debug port."""
+    named = bytes(chip.flash[at + _HEAD.size : at + _HEAD.size + 32])
+    if not named.startswith(_HABIT_MAGIC):
+        return None
+    name = named.removeprefix(_HABIT_MAGIC).split(b"\0")[0]
+    return next((habit for habit in Habit if habit.encode() == name), None)
 
 
 def stm32_loader() -> bytes:

@@ -4,6 +4,7 @@ What starts on a Bluepill follows ``main`` of the STM32duino bootloader: DR10 de
 board whose chip has USB in its ROM the BOOT0 pin decides.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,11 +13,20 @@ from vbench.application import Keyboard
 from vbench.board_face import Exit, Program
 from vbench.board_faults import NeverEnumerates, Stalls, Vanishes, WrongIdentity
 from vbench.board_presence import ENUMERATION_S, JUMP_S, BoardPresence, usb_identity
+from vbench.board_shown import ShownUsb
 from vbench.dfuse import ROM_USB, DfuSe
 from vbench.faults import LostPage
-from vbench.stm32 import APPLICATION, LEGACY_APPLICATION, Stm32Chip, find_application, has_loader, stm32_loader
+from vbench.stm32 import (
+    APPLICATION,
+    LEGACY_APPLICATION,
+    Stm32Chip,
+    find_application,
+    find_habit,
+    has_loader,
+    stm32_loader,
+)
 from vbench.stm32duino import JUMP_NOW, STAY, USB, Stm32duino
-from vbench.stm32f1 import Stm32F1, Stm32F1Fault, Stm32F1Model
+from vbench.stm32f1 import UID, Stm32F1, Stm32F1Fault, Stm32F1Model
 
 __all__ = ["DfuSeBoard", "Stm32Board", "Stm32Fault"]
 
@@ -112,6 +122,7 @@ class _UsbBoard(BoardPresence):
         """Jump to where the program that left meant to."""
 
     def _begin(self, program: Program, at: float) -> None:
+        self._hide(at)
         self._program = program
         self._shown_at = at + self._enumeration_s
 
@@ -126,16 +137,20 @@ class Stm32Board(_UsbBoard):
     """A Bluepill; see :class:`~vbench.emulated.EmulatedBoard`. Its flash is what a probe on ``swd`` writes.
 
     The program on USB stops while the core is halted or held in reset, and begins anew when it runs again; it begins anew too
-    when the cable is put into a board that a probe supplies already.
+    when the cable is put into a board that a probe supplies already. Its D+ pull-up is a resistor (Blue Pill schematic: 10 kOhm
+    from PA12 to 3.3 V): the host believes that the device is there and gets no answers, until the next program on USB begins and
+    pulls the line low for a moment (``setupUSB`` of the STM32duino bootloader, and any firmware for such boards).
 
     :param flash_bytes: 64 KiB, or the 128 that most parts have.
     :param has_loader: whether it comes with the bootloader.
     :param application: what was at 0x0800_2000 before.
     :param model: another chip than a genuine one of that size.
     :param is_protected: it comes read-protected.
+    :param uid: its unique id, 12 bytes; the same on each board where None.
+    :param fixed_pull_up: as above; where not, the program switches it and the board leaves the bus when that stops.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all are keywords that seldom occur
         self,
         *,
         flash_bytes: int = 0x1_0000,
@@ -143,11 +158,13 @@ class Stm32Board(_UsbBoard):
         application: bytes = b"",
         model: Stm32F1Model | None = None,
         is_protected: bool = False,
+        uid: bytes | None = None,
+        fixed_pull_up: bool = True,
         faults: Sequence[Stm32Fault | Stm32F1Fault] = (),
         enumeration_s: float = ENUMERATION_S,
     ) -> None:
         model = model or _model_of(flash_bytes)
-        chip = Stm32Chip(flash_bytes=model.flash_bytes, bad_pages=_lost(faults))
+        chip = Stm32Chip(flash_bytes=model.flash_bytes, bad_pages=_lost(faults), page_bytes=model.page_bytes)
         if has_loader:
             loader = stm32_loader()
             chip.flash[: len(loader)] = loader
@@ -156,9 +173,11 @@ class Stm32Board(_UsbBoard):
             chip, faults=[fault for fault in faults if isinstance(fault, Stm32Fault)], enumeration_s=enumeration_s
         )
         of_chip = [fault for fault in faults if isinstance(fault, Stm32F1Fault)]
-        self.swd = Stm32F1(model, chip=chip, is_protected=is_protected, faults=of_chip)
+        self.swd = Stm32F1(model, chip=chip, uid=uid or UID, is_protected=is_protected, faults=of_chip)
         """The chip as a probe sees it: what goes into a :class:`~vbench.swd.SwdSocket`."""
         self.swd.on_run = self._core_runs
+        self.swd.on_access = self.catch_up
+        self._fixed_pull_up = fixed_pull_up
 
     def attach(self, at: float) -> None:
         """Plug its USB cable in: a supply."""
@@ -185,10 +204,25 @@ class Stm32Board(_UsbBoard):
 
     def _core_runs(self, runs: bool, at: float) -> None:
         self.catch_up(at)
-        self._stop(at)
+        if self._fixed_pull_up and self._has_cable:
+            self._fall_silent()
+        else:
+            self._stop(at)
         if runs and self._has_cable:
             self._start(at)
         self._notify()
+
+    def _fall_silent(self) -> None:
+        """Stop the program, and leave on the bus who is there."""
+        self._program = None
+        self._shown_at = math.inf
+        if isinstance(self._shown, ShownUsb):
+            self._shown.is_silent = True
+
+    def _run_application(self, place: int, at: float) -> None:
+        super()._run_application(place, at)
+        if self._program is not None:
+            self.swd.habit = find_habit(self.chip, place)
 
     def _start(self, at: float) -> None:
         if not has_loader(self.chip):

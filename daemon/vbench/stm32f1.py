@@ -10,24 +10,24 @@ from dataclasses import dataclass
 
 from vbench.cortex_m3 import PPB_BASE, PPB_BYTES, CortexM3
 from vbench.faults import BusyForever, GoesSilent, LostPage, ReadFlips, SckCeiling, SlowWrites, StuckBits
-from vbench.stm32 import Stm32Chip
+from vbench.stm32 import Habit, Stm32Chip
 from vbench.stm32f1_flash import FLASH_BASE, OPTION_BASE, OPTION_BYTES, REGISTERS, BusFaultError, FlashController
 from vbench.swd import Ack, SwdReply
 from vbench.violation import Violation
 
-__all__ = ["GENUINE", "ApWait", "Stm32F1", "Stm32F1Fault", "Stm32F1Model"]
+__all__ = ["GENUINE", "UID", "ApWait", "Stm32F1", "Stm32F1Fault", "Stm32F1Model"]
 
 _SRAM_BASE = 0x2000_0000
 _SYSTEM_BASE, _SYSTEM_BYTES = 0x1FFF_F000, 0x800
 _SIZE_AT, _UID_AT = 0x1FFF_F7E0, 0x1FFF_F7E8
-_IDCODE_AT = 0xE004_2000
+_IDCODE_AT, _DBGMCU_CR = 0xE004_2000, 0xE004_2004
+_DBG_STOP = 1 << 1
 _PERIPHERALS = range(0x4000_0000, 0x4003_0000)
 _REGISTER_BYTES = 0x400
 _DR10_AT = 0x4000_6C28
 _PERIPHERAL_RESETS = {0x4002_1000: 0x0000_0083, 0x4002_1014: 0x14, 0x4002_1024: 0x0C00_0000}
 """RCC: HSI on and ready; SRAM and flash clocked in sleep; pin and power-on reset seen."""
 _ALIAS_END = 0x0800_0000
-_SUPPLY_MV = 3240
 _STALL_S = 1e-3
 """How long a debug access waits for a busy flash before the probe is told to try again."""
 
@@ -54,6 +54,8 @@ class Stm32F1Model:
     :param hides_size: that register reads 0 under read protection.
     :param stalls: a store to flash waits while that is busy; on some clones it is lost.
     :param shows_lock: FLASH_CR tells that the flash is locked.
+    :param page_bytes: by the size of flash where None.
+    :param supply_mv: of its board, whoever supplies it.
     """
 
     dpidr: int = 0x1BA0_1477
@@ -64,10 +66,14 @@ class Stm32F1Model:
     hides_size: bool = True
     stalls: bool = True
     shows_lock: bool = True
+    page_bytes: int | None = None
+    supply_mv: int = 3240
 
 
 GENUINE = Stm32F1Model()
 """STM32F103C8, revision Y."""
+UID = bytes.fromhex("52FF6C064980545247140267")
+"""Of all boards that are not given their own."""
 
 
 class Stm32F1:
@@ -83,13 +89,13 @@ class Stm32F1:
         model: Stm32F1Model = GENUINE,
         *,
         chip: Stm32Chip | None = None,
-        uid: bytes = bytes.fromhex("52FF6C064980545247140267"),
+        uid: bytes = UID,
         is_protected: bool = False,
         faults: Sequence[Stm32F1Fault] = (),
     ) -> None:
         lost = frozenset(fault.address for fault in faults if isinstance(fault, LostPage))
         self.model = model
-        self.chip = chip or Stm32Chip(flash_bytes=model.flash_bytes, bad_pages=lost)
+        self.chip = chip or Stm32Chip(flash_bytes=model.flash_bytes, bad_pages=lost, page_bytes=model.page_bytes)
         cells = [fault for fault in faults if isinstance(fault, StuckBits | BusyForever | SlowWrites)]
         self.flash = FlashController(self.chip, stalls=model.stalls, shows_lock=model.shows_lock, faults=cells)
         if is_protected:
@@ -107,11 +113,15 @@ class Stm32F1:
         )
         self.on_run: Callable[[bool, float], object] | None = None
         """Called when the program in flash begins to run or is stopped, with the time."""
+        self.on_access: Callable[[float], object] | None = None
+        """Called with the time before each debug access: what its program does to the port by then counts."""
+        self.habit: Habit | None = None
+        """What the running program has done to the debug port; any reset undoes it."""
         self.accesses = 0
         """Debug accesses so far: blocks count as one."""
         self.resets = 0
         self._supplies: set[str] = set()
-        self._nrst_low = False
+        self._nrst_low = self._is_debugged = False
         self._reads = 0
         self._registers = dict(_PERIPHERAL_RESETS)
         self._silent_after = min((f.after_instructions for f in faults if isinstance(f, GoesSilent)), default=None)
@@ -143,6 +153,7 @@ class Stm32F1:
         if self.is_powered:
             self.ram[:] = bytes(len(self.ram))
             self.core.power_on()
+            self._is_debugged = False
             self._reset(release=not self._nrst_low)
         else:
             self.chip.dr10 = 0
@@ -166,7 +177,7 @@ class Stm32F1:
 
     def supply_mv(self) -> int:
         """Return its supply."""
-        return _SUPPLY_MV if self.is_powered else 0
+        return self.model.supply_mv if self.is_powered else 0
 
     def reset_requested(self) -> None:
         """The core asks for a reset of everything but debug logic."""
@@ -175,6 +186,7 @@ class Stm32F1:
 
     def _reset(self, *, release: bool) -> None:
         self.resets += 1
+        self.habit = None
         self.flash.reset()
         self._registers = dict(_PERIPHERAL_RESETS)
         if release:
@@ -192,8 +204,11 @@ class Stm32F1:
 
     def connect(self, at: float, clock_hz: float) -> int | None:
         """Reset the line and return DPIDR, None where it does not answer."""
-        self.run(at)
-        return self.model.dpidr if self._answers(self.accesses, clock_hz) else None
+        self._catch_up(at)
+        if not self._answers(self.accesses, clock_hz):
+            return None
+        self._is_debugged = True
+        return self.model.dpidr
 
     def read(self, address: int, length: int, width: int, at: float, clock_hz: float) -> SwdReply:
         """Read memory."""
@@ -224,15 +239,26 @@ class Stm32F1:
     def _answers(self, index: int, clock_hz: float) -> bool:
         is_loose = self._silent_after is not None and index >= self._silent_after
         is_too_fast = self._ceiling_hz is not None and clock_hz > self._ceiling_hz
-        return self.is_powered and not is_loose and not is_too_fast
+        return self.is_powered and not is_loose and not is_too_fast and self.habit is not Habit.SWD_OFF
+
+    @property
+    def _has_bus_clock(self) -> bool:
+        """Whether an access gets past the debug port: not in stop mode, unless the debugger has asked for that."""
+        return self.habit is not Habit.SLEEPS or bool(self.core.load(_DBGMCU_CR) & _DBG_STOP)
+
+    def _catch_up(self, at: float) -> None:
+        self.run(at)
+        if self.on_access is not None:
+            self.on_access(at)
 
     def _admit(self, address: int, at: float, clock_hz: float) -> Ack:
         """Catch up, count an access and tell whether it gets through to the bus."""
-        self.run(at)
+        self._catch_up(at)
         index, self.accesses = self.accesses, self.accesses + 1
         if not self._answers(index, clock_hz):
             return Ack.NONE
-        if index in self._waits:
+        self._is_debugged = True
+        if index in self._waits or not self._has_bus_clock:
             return Ack.WAIT
         if self._is_flash(address) and self.flash.is_busy(self.now):
             if self.flash.busy_until - self.now > _STALL_S:
@@ -277,7 +303,12 @@ class Stm32F1:
         self._store(address, value, size)
 
     def vector(self, index: int) -> int:
-        """Return a word of the vector table."""
+        """Return a word of the vector table: of nothing where the flash is shut against the core itself.
+
+        That is so from a reset under read protection on, after a debugger was attached, until the next power-on reset (PM0075, 2.4.1).
+        """
+        if self.flash.is_protected and self._is_debugged:
+            return 0xFFFF_FFFF
         return int.from_bytes(self.chip.flash[4 * index : 4 * index + 4], "little")
 
     def _check_readable(self) -> None:

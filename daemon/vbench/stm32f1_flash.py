@@ -16,6 +16,7 @@ __all__ = [
     "FLASH_BASE",
     "OPTION_BASE",
     "OPTION_BYTES",
+    "RDP_OPEN",
     "REGISTERS",
     "BusFaultError",
     "Control",
@@ -29,12 +30,12 @@ REGISTERS = 0x4002_2000
 _KEYS = (0x4567_0123, 0xCDEF_89AB)
 _ACR_RESET = 0x30
 """Prefetch on, no wait states."""
-_OPEN = 0xA5
+RDP_OPEN = 0xA5
 """The one value of RDP that leaves the flash readable."""
 _HALF_WORD_S, _ERASE_S = 52.5e-6, 40e-3
 """Usual times of the data sheet (DS5319): 40, 52.5 and 70 us for a half-word, 20 to 40 ms for a page or all of it."""
 _WRITE_GROUPS = 32
-_OPTIONS_OPEN = bytes((_OPEN, _OPEN ^ 0xFF, *(0xFF, 0x00) * 7))
+_OPTIONS_OPEN = bytes((RDP_OPEN, RDP_OPEN ^ 0xFF, *(0xFF, 0x00) * 7))
 
 
 class BusFaultError(Exception):
@@ -120,11 +121,18 @@ class FlashController:
     @property
     def is_protected(self) -> bool:
         """Whether read protection is in force."""
-        return self._loaded[0] != _OPEN
+        return self._loaded[0] != RDP_OPEN
 
     def protect(self) -> None:
         """Leave the factory read-protected, as many Bluepills do; in force at once."""
         self.options[0:2] = bytes((0x00, 0xFF))
+        self.reset()
+
+    def set_options(self, values: bytes) -> None:
+        """Leave the factory with other option bytes: RDP, USER, DATA0, DATA1, WRP0 to WRP3; in force at once."""
+        if len(values) != OPTION_BYTES // 2:
+            raise ValueError(f"there are {OPTION_BYTES // 2} option bytes")
+        self.options[:] = bytes(byte for value in values for byte in (value, value ^ 0xFF))
         self.reset()
 
     def reset(self) -> None:
@@ -283,7 +291,7 @@ class FlashController:
             self._status |= Status.PGERR
             return
         seconds = _HALF_WORD_S
-        if offset == 0 and value == _OPEN and self.is_protected:
+        if offset == 0 and value == RDP_OPEN and self.is_protected:
             self._mass_erase()
             seconds += _ERASE_S
         self.options[offset : offset + 2] = bytes((value, value ^ 0xFF))

@@ -64,11 +64,13 @@ class SwdWiring:
     :param swapped: SWDIO and SWCLK are exchanged, as on dongles with a wrong print.
     :param has_nrst: the reset wire is there; on most Bluepills it is not.
     :param supplies: the dongle's 3.3 V is wired.
+    :param measures: the probe measures the board's supply; cheap dongles have no divider for that, and read nothing.
     """
 
     swapped: bool = False
     has_nrst: bool = False
     supplies: bool = True
+    measures: bool = True
 
 
 class SwdSocket:
@@ -115,7 +117,7 @@ class SwdSocket:
 
     def supply_mv(self) -> int:
         """Return what the probe measures of the board's supply."""
-        return 0 if self.target is None else self.target.supply_mv()
+        return 0 if self.target is None or not self.wiring.measures else self.target.supply_mv()
 
     def connect(self, at: float, clock_hz: float) -> int | None:
         """Reset the line and return DPIDR, None where nobody answers."""

@@ -7,14 +7,14 @@ import pytest
 from ispd.catalog.parts import Parts
 from ispd.errors import ConfigError
 from vbench.benchfile import ProgrammerKind, read_bench
-from vbench.emulated import EmulatedSerial, EmulatedUsb
+from vbench.emulated import EmulatedProgrammer
 from vbench.serial_programmer import SerialProgrammer
 from vbench.usbasp import UsbAsp
 from vbench.usbasp_loader import UsbAspLoader
 from vbench.usbtiny import UsbTiny
 
 
-def built(tmp_path: Path, parts: Parts, table: str) -> EmulatedSerial | EmulatedUsb:
+def built(tmp_path: Path, parts: Parts, table: str) -> EmulatedProgrammer:
     file = tmp_path / "bench.toml"
     file.write_text(f'[[programmer]]\nname = "P1"\n{table}')
     return read_bench(file, parts).programmer[0].build(parts)

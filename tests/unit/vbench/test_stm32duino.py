@@ -252,8 +252,6 @@ def test_a_bench_file_has_bluepills(parts: Parts) -> None:
     board.attach(0.0)
     assert [shown(board.face(at)) for at in (0.5, WINDOW_S + 0.5)] == [LOADER, "FEED:0007"]
     with pytest.raises(ConfigError):
-        BoardTable(part="stm32f103", state=BoardState.LOCKED).build_board(parts, bootloaders)
-    with pytest.raises(ConfigError):
         BoardTable(part="stm32f103", fault=[{"kind": "erase-leaves"}]).build_board(parts, bootloaders)
 
 

@@ -3,13 +3,26 @@
 The expected texts are those of the QMK ISP guide, and of the programs' own sources where the guide shows none.
 """
 
-import re
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from tests.oracle.usb.bed import UsbBed, missing_packages
+from tests.oracle.stlink_programs import (
+    BYTE_SUM,
+    GUIDE,
+    PLACE,
+    PROBE,
+    SERIAL,
+    SIZE,
+    UNLOCK,
+    fields,
+    guide_image,
+    probe_with,
+    program,
+    require_programs,
+    write,
+)
+from tests.oracle.usb.bed import UsbBed
 
 from vbench.faults import GoesSilent
 from vbench.stlink import StLink
@@ -21,19 +34,6 @@ from vbench.swd import SwdSocket, SwdWiring
 
 pytestmark = pytest.mark.oracle
 
-PLACE = "1-1.4"
-SERIAL = "2C1219002B135937334D4E00"
-PROBE = ("st-info", "--probe")
-OPENOCD = ("openocd", "-f", "interface/stlink.cfg", "-f", "target/stm32f1x.cfg", "-c")
-UNLOCK = (*OPENOCD, "init; reset halt; stm32f1x unlock 0; reset halt; exit")
-GUIDE = {
-    "version": "V2J37S7",
-    "serial": SERIAL,
-    "flash": "65536 (pagesize: 1024)",
-    "sram": "20480",
-    "chipid": "0x0410",
-    "descr": "F1xx Medium-density",
-}
 NOBODY = {**GUIDE, "flash": "0 (pagesize: 0)", "sram": "0", "chipid": "0x0000", "descr": "unknown device"}
 PAGES = range(0x0800_0000, 0x0800_2000, 0x400)
 GUIDE_LOG = [
@@ -48,49 +48,16 @@ GUIDE_LOG = [
     "INFO common.c: Flash written and verified! jolly good!",
     "WARN common.c: NRST is not connected",
 ]
-SIZE, BYTE_SUM = 7172, 0x8E534
-"""Of the guide's bootloader file."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _packages() -> None:
-    for tool, package in (("st-flash", "stlink-tools"), ("openocd", "openocd")):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed: apt-get install {package}")
-    if missing := missing_packages():
-        pytest.skip(f"USB devices cannot be mocked without the Debian packages {missing}")
+def _programs() -> None:
+    require_programs()
 
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A file as long as the guide's bootloader and with the same sum of bytes, vectors included."""
-    content = bytearray((0x2000_2800).to_bytes(4, "little") + (0x0800_00F1).to_bytes(4, "little"))
-    content += bytes((index * 37 + 11) % 162 for index in range(SIZE - len(content)))
-    index = 8
-    while (missing := BYTE_SUM - sum(content)) != 0:
-        content[index] = min(max(content[index] + missing, 0), 0xFF)
-        index += 1
-    path = tmp_path / "generic_boot20_pc13.bin"
-    path.write_bytes(content)
-    return path
-
-
-def probe_with(chip: Stm32F1, firmware: StLinkFirmware | None = None, *, has_nrst: bool = False) -> StLink:
-    return StLink(firmware, socket=SwdSocket(chip, wiring=SwdWiring(has_nrst=has_nrst)))
-
-
-def fields(result: subprocess.CompletedProcess[str]) -> dict[str, str]:
-    assert result.returncode == 0
-    assert "Found 1 stlink programmers" in result.stdout
-    return dict(re.findall(r"^ +(\w+): +(.*)$", result.stdout, re.MULTILINE))
-
-
-def write(path: Path, *options: str) -> tuple[str, ...]:
-    return ("st-flash", *options, "--reset", "--format", "binary", "write", str(path), "0x08000000")
-
-
-def program(path: Path) -> tuple[str, ...]:
-    return (*OPENOCD, f"program {path} 0x08000000 verify reset exit")
+    return guide_image(tmp_path)
 
 
 def log_of(result: subprocess.CompletedProcess[str]) -> list[str]:

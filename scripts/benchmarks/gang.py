@@ -10,23 +10,16 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import anyio
 from _stand import emulated_boards, flash_all, running_daemon, sample_image, tabulated, write_image
+from _virtual import virtual_job_s
 
-from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
-from ispd.model.job import Job
 from ispd.model.recipe import Recipe
-from ispd.model.station import Station as About
-from ispd.programmers.registry import load_drivers
-from ispd.station.journal import Journal
 from ispd.station.spec import SlotSpec
-from ispd.station.station import Knowledge, Station
-from vbench.hardware import BenchHardware
 from vbench.line import Flavour
 from vbench.serial_programmer import SerialProgrammer
 from vbench.target import AvrTarget
-from vbench.virtual_time import InlineWorker, VirtualClock, run_virtual
+from vbench.virtual_time import run_virtual
 
 VIRTUAL_LIMIT = 1.05
 REAL_LIMIT = 1.10
@@ -44,36 +37,13 @@ class Run:
 
 async def virtual_run(slots: int, image_bytes: int, folder: Path) -> Run:
     """Flash a board on each of ``slots`` slots on virtual time."""
-    clock = VirtualClock()
-    parts = load_parts()
-    part = parts.avr("atmega32u4")
-    hardware = BenchHardware()
-    specs = []
+    part = load_parts().avr("atmega32u4")
+    programmers = {}
     for number in range(slots):
-        name = f"V{number:02}"
-        programmer = SerialProgrammer(Flavour.UART, target=AvrTarget(part, seed=number))
-        hardware.add(f"/bench/{name}", programmer)
-        specs.append(SlotSpec(name=name, programmer="stk500v1", port=f"/bench/{name}", baud=19200))
-    journal = await Journal.open(folder / f"virtual-{slots}.db", InlineWorker(), now="start")
-    about = About(version="", started="", socket="", state_dir="", bench=True, slots=0, jobs_open=0)
-    knowledge = Knowledge(parts=parts, bootloaders=load_bootloaders(parts), drivers=load_drivers())
-    station = Station(
-        hardware, journal, knowledge=knowledge, clock=clock, specs=specs, watch_hotplug=False, about=about
-    )
-    async with hardware, anyio.create_task_group() as tasks:
-        await tasks.start(station.run)
-        begun = clock.monotonic()
-        with station.events.subscribe(size=100_000) as events:
-            job: Job = await station.enqueue(Recipe(flash=sample_image(image_bytes)), slots=None, count=None)
-            async for event in events:
-                if event.job is not None and event.job.state.is_final:
-                    job = event.job
-                    break
-        seconds = clock.monotonic() - begun
-        await station.stop()
-    await journal.aclose()
-    if job.passed != slots:
-        raise RuntimeError(f"only {job.passed} of {slots} boards passed")
+        port = f"/bench/V{number:02}"
+        spec = SlotSpec(name=f"V{number:02}", programmer="stk500v1", port=port, baud=19200)
+        programmers[spec] = SerialProgrammer(Flavour.UART, target=AvrTarget(part, seed=number))
+    seconds = await virtual_job_s(folder, programmers, Recipe(flash=sample_image(image_bytes)))
     return Run(slots=slots, seconds=seconds)
 
 

@@ -53,6 +53,7 @@ class _BootloaderFile(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     image_file: str = ""
     image_is_combined: bool = False
     image_sha256: str = ""
+    sketch_file_bytes: int | None = None
     note: str = ""
     unverified: list[str] = []
     fuses: dict[MemoryKind, int] = {}
@@ -177,6 +178,7 @@ def _bootloader(stem: str, data: _BootloaderFile) -> Bootloader:
         image_file=data.image_file,
         image_is_combined=data.image_is_combined,
         image_sha256=data.image_sha256,
+        sketch_file_bytes=data.sketch_file_bytes,
         note=data.note,
         unverified=tuple(data.unverified),
     )
@@ -231,11 +233,19 @@ def _check_section(data: _BootloaderFile, parts: Parts) -> Iterator[str]:
         yield "section_start and section_bytes go together"
     if data.section_start is None or data.section_bytes is None:
         return
-    if data.parts and data.application_max_bytes not in (None, data.section_start):
-        yield "application_max_bytes is not what lies below the section"
+    section = Span(data.section_start, data.section_start + data.section_bytes)
     for part in filter(None, (_part(name, parts) for name in data.parts)):
-        if data.section_start + data.section_bytes != part.flash.size_bytes:
-            yield f"the section does not end with the flash of {part.name}"
+        flash = part.flash.span
+        if section.start == flash.start:
+            application = Span(section.stop, flash.stop)
+            if data.application_start != application.start:
+                yield "application_start is not where the section ends"
+        else:
+            application = Span(flash.start, section.start)
+            if section.stop != flash.stop:
+                yield f"the section does not end with the flash of {part.name}"
+        if data.application_max_bytes not in (None, len(application)):
+            yield "application_max_bytes is not what lies beside the section"
         if isinstance(part, AvrPart) and part.boot is not None and part.boot.bits.memory in data.fuses:
             size_bytes = part.boot.size_bytes(data.fuses[part.boot.bits.memory])
             if size_bytes != data.section_bytes:

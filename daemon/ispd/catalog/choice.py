@@ -6,7 +6,7 @@ from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.imagefile import ImageFile
 from ispd.catalog.options import RecipeOptions
 from ispd.catalog.parts import Parts
-from ispd.catalog.usb_descriptor import usb_id_in
+from ispd.catalog.sections import holds
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
 from ispd.model.part import AvrPart, MemoryKind, Part
@@ -87,16 +87,20 @@ def check_bootloader(bootloader: Bootloader, part: Part) -> None:
 
 
 def _holds(files: Iterable[ImageFile], bootloader: Bootloader) -> bool:
-    section = bootloader.section
-    return section is not None and any(usb_id_in(file.image, section) in bootloader.usb for file in files)
+    return any(holds(file.image, bootloader) for file in files)
 
 
 def choose_fuses(
     options: RecipeOptions, bootloader: Bootloader | None, part: Part | None
 ) -> tuple[dict[MemoryKind, int], tuple[str, ...]]:
-    """Return the fuse bytes to write, the bootloader's and over them what was given, and a word where they differ."""
+    """Return the fuse and option bytes to write, the bootloader's and over them what was given, and a word where they differ."""
     fuses = {} if bootloader is None else dict(bootloader.fuses)
-    given = {MemoryKind.LFUSE: options.lfuse, MemoryKind.HFUSE: options.hfuse, MemoryKind.EFUSE: options.efuse}
+    given = {
+        MemoryKind.LFUSE: options.lfuse,
+        MemoryKind.HFUSE: options.hfuse,
+        MemoryKind.EFUSE: options.efuse,
+        **options.option_bytes,
+    }
     told: list[str] = []
     for memory, value in given.items():
         if value is None:

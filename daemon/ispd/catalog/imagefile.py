@@ -1,7 +1,7 @@
 """Image files: Intel HEX, ELF and raw binaries in, images out. The only importer of intelhex."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from io import StringIO
 
@@ -41,6 +41,7 @@ class ImageFile:
     :param warnings: what was done to the file beyond reading it.
     :param memory: what ``image`` is for.
     :param elf: everything else an ELF file wants in a part; None for other formats.
+    :param has_address: False for a raw binary of which nobody said where it belongs; it stands at 0.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ImageFile:
     warnings: tuple[str, ...] = ()
     memory: MemoryKind = MemoryKind.FLASH
     elf: ElfContent | None = None
+    has_address: bool = True
 
     @property
     def source(self) -> SourceFile:
@@ -88,7 +90,7 @@ def read_image(name: str, content: bytes, *, base: int | None = None, memory: Me
             ErrorCode.IMAGE_INVALID, f"{name} is a UF2 file", hint="that is for boards with a drive; ISP takes the .hex"
         )
     if name.lower().endswith(".bin") and not is_elf:
-        return _read_raw(name, content, 0 if base is None else base, kind)
+        return replace(_read_raw(name, content, base or 0, kind), has_address=base is not None)
     if base is not None:
         raise RefusedError(
             ErrorCode.INVALID_PARAMETER,

@@ -8,13 +8,15 @@ from dataclasses import dataclass, replace
 
 from ispd.catalog.avr_image import find_bootloader, guess_bootloader
 from ispd.catalog.imagefile import ImageFile
+from ispd.catalog.sections import clip, is_combined, sides
 from ispd.errors import ErrorCode, Facts, RefusedError
+from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.part import Part
 from ispd.model.recipe import SourceFile
 from ispd.model.span import Span
 
-__all__ = ["MergeResult", "clip", "merge_files", "strip_below"]
+__all__ = ["MergeResult", "merge_files", "strip_to"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,15 +30,22 @@ class MergeResult:
 
 
 def merge_files(
-    files: Sequence[ImageFile], part: Part | None, *, strip_sketch: bool = False, parts: Iterable[Part] = ()
+    files: Sequence[ImageFile],
+    part: Part | None,
+    *,
+    strip_sketch: bool = False,
+    parts: Iterable[Part] = (),
+    loader: Bootloader | None = None,
 ) -> MergeResult:
-    """Join files; their order does not matter. Start records are left out, with a note: they mean nothing to an AVR.
+    """Join files; their order does not matter. Start records are left out, with a note: they mean nothing to a chip.
 
     :param part: tells where a boot section can begin.
     :param strip_sketch: of a combined file (bootloader and sketch) that is in another's way, take the bootloader only.
     :param parts: where ``part`` is not known, what it may be; a combined file is then judged by its length.
+    :param loader: the known bootloader below a firmware that one of the files holds; without it, one at the end of flash is looked for.
     Raises ``RefusedError`` (image-overlap) naming both files and the range, unless the bytes are the same.
     """
+    finder = _Finder(part, parts, loader)
     taken: list[ImageFile] = []
     told: list[str] = []
     for file in files:
@@ -44,9 +53,9 @@ def merge_files(
         for index, stands in enumerate(taken):
             earlier = stands
             if strip_sketch and _clash(earlier, fresh) is not None:
-                earlier, fresh = _strip_one(earlier, fresh, _Finder(part, parts))
+                earlier, fresh = _strip_one(earlier, fresh, finder)
                 taken[index] = earlier
-            _refuse_clash(earlier, fresh, _Finder(part, parts))
+            _refuse_clash(earlier, fresh, finder)
             both = list(earlier.image.overlaps(fresh.image))
             if both:
                 told.append(f"{earlier.name} and {fresh.name} both hold {_list(both)}, with the same bytes")
@@ -56,7 +65,7 @@ def merge_files(
         sources=tuple(file.source for file in files),
         warnings=(*dict.fromkeys(warning for file in taken for warning in file.warnings), *told),
         notes=tuple(
-            f"{file.name}: its start record (0x{file.start_record:04X}) is left out; an AVR has no use for it"
+            f"{file.name}: its start record (0x{file.start_record:04X}) is left out; the chip has no use for it"
             for file in files
             if file.start_record is not None
         ),
@@ -69,15 +78,21 @@ class _Finder:
 
     part: Part | None
     parts: Iterable[Part]
+    loader: Bootloader | None
 
-    def combined_at(self, file: ImageFile) -> int | None:
-        """Return where the bootloader of a combined file begins; None for any other file."""
+    def combined_at(self, file: ImageFile) -> Span | None:
+        """Return where the bootloader of a combined file lies; None for any other file."""
+        image = file.image
+        if self.loader is not None:
+            return sides(image, self.loader)[0].span if is_combined(image, self.loader) else None
         if self.part is not None:
-            start = find_bootloader(self.part, file.image, file.start_record)
+            start = find_bootloader(self.part, image, file.start_record)
         else:
-            guessed = guess_bootloader(self.parts, file.image, file.start_record)
+            guessed = guess_bootloader(self.parts, image, file.start_record)
             start = file.start_record if guessed is None else guessed
-        return start if start is not None and file.image.span.start < start < file.image.span.stop else None
+        return (
+            Span(start, image.span.stop) if start is not None and image.span.start < start < image.span.stop else None
+        )
 
 
 def _clash(first: ImageFile, second: ImageFile) -> Span | None:
@@ -125,43 +140,40 @@ def _beyond(image: Image, known: Image) -> Iterator[Segment]:
 
 def _strip_one(first: ImageFile, second: ImageFile, finder: _Finder) -> tuple[ImageFile, ImageFile]:
     """Reduce the one combined file of two to its bootloader. Where both are, nobody can tell whose firmware is meant."""
-    starts = [finder.combined_at(file) for file in (first, second)]
-    match starts:
-        case [int(start), None]:
-            return strip_below(first, start), second
-        case [None, int(start)]:
-            return first, strip_below(second, start)
+    match [finder.combined_at(file) for file in (first, second)]:
+        case [Span() as kept, None]:
+            return strip_to(first, kept), second
+        case [None, Span() as kept]:
+            return first, strip_to(second, kept)
         case [None, None]:
             return first, second
         case _:
             raise RefusedError(
                 ErrorCode.IMAGE_OVERLAP,
-                f"{first.name} and {second.name} both hold a bootloader and something below it",
+                f"{first.name} and {second.name} both hold a bootloader and something beside it",
                 hint="name one file with a firmware and one with a bootloader",
                 facts=Facts(address=second.image.span.start),
             )
 
 
-def strip_below(file: ImageFile, start: int) -> ImageFile:
-    """Return only the bootloader of a combined file: what lies below it is dropped, filler bytes too."""
-    note = f"{file.name}: only the bootloader from 0x{start:04X} on was taken, not what the file holds below it"
-    return replace(file, image=clip(file.image, start, file.image.span.stop), warnings=(*file.warnings, note))
-
-
-def clip(image: Image, start: int, stop: int) -> Image:
-    """Return what an image defines from ``start`` up to, not including, ``stop``."""
-    keep = Span(min(start, stop), stop)
-    inside = (segment.span.overlap(keep) for segment in image.segments)
-    return Image(tuple(Segment(span.start, image.bytes_in(span)) for span in inside if len(span)))
+def strip_to(file: ImageFile, kept: Span) -> ImageFile:
+    """Return only the bootloader of a combined file: what lies beside it is dropped, filler bytes too."""
+    if kept.stop >= file.image.span.stop:
+        what = f"from 0x{kept.start:04X} on was taken, not what the file holds below it"
+    else:
+        what = f"up to 0x{kept.stop - 1:04X} was taken, not what the file holds above it"
+    note = f"{file.name}: only the bootloader {what}"
+    return replace(file, image=clip(file.image, kept.start, kept.stop), warnings=(*file.warnings, note))
 
 
 def _cure(first: ImageFile, second: ImageFile, finder: _Finder) -> str:
     """Say what to do about an overlap: mostly, one file is a bootloader that was built together with a sketch."""
     for file in (second, first):
-        start = finder.combined_at(file)
-        if start is not None:
+        kept = finder.combined_at(file)
+        if kept is not None:
+            side = "below" if kept.stop >= file.image.span.stop else "above"
             return (
-                f"{file.name} is a combined file, a bootloader at 0x{start:04X} and a sketch or firmware below it:"
+                f"{file.name} is a combined file, a bootloader at 0x{kept.start:04X} and a sketch or firmware {side} it:"
                 " --strip-sketch takes the bootloader only"
             )
     return "only one of them can be in flash: name the firmware and the bootloader that belong together"

@@ -9,7 +9,8 @@ import msgspec
 
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.errors import ErrorCode, Facts, RefusedError
-from ispd.model.recipe import PlanKind, VerifyScope
+from ispd.model.part import MemoryKind
+from ispd.model.recipe import ClonePolicy, PlanKind, VerifyScope
 
 __all__ = ["read_recipe", "recipe_files"]
 
@@ -34,6 +35,20 @@ class _Fuses(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     efuse: int | None = None
 
 
+class _OptionBytes(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    user: int | None = None
+    data0: int | None = None
+    data1: int | None = None
+    wrp0: int | None = None
+    wrp1: int | None = None
+    wrp2: int | None = None
+    wrp3: int | None = None
+
+    def named(self) -> dict[MemoryKind, int]:
+        """Return those that the recipe names."""
+        return {MemoryKind(name): value for name, value in msgspec.structs.asdict(self).items() if value is not None}
+
+
 class _Recipe(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     part: str | None = None
     bootloader: str | None = None
@@ -41,8 +56,12 @@ class _Recipe(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     image: list[_File] = []
     eeprom: _File | None = None
     fuses: _Fuses = msgspec.field(default_factory=_Fuses)
+    option_bytes: _OptionBytes = msgspec.field(default_factory=_OptionBytes)
     lock: int | None = None
     erase: bool = True
+    keep_rest: bool = False
+    unlock: bool = False
+    clones: ClonePolicy | None = None
     verify: VerifyScope | None = None
     strip_sketch: bool = False
     accept_fuses: bool = False
@@ -78,7 +97,11 @@ def read_recipe(name: str, content: bytes, files: Mapping[str, bytes]) -> Recipe
         hfuse=recipe.fuses.hfuse,
         efuse=recipe.fuses.efuse,
         lock=recipe.lock,
+        option_bytes=recipe.option_bytes.named(),
         erase=recipe.erase,
+        keeps_rest=recipe.keep_rest,
+        unlock=recipe.unlock,
+        clones=recipe.clones,
         verify=recipe.verify,
         strip_sketch=recipe.strip_sketch,
         accept_fuses=recipe.accept_fuses,

@@ -5,10 +5,12 @@ from dataclasses import replace
 
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.imagefile import ImageFile, read_image
-from ispd.catalog.merge import clip, merge_files
+from ispd.catalog.merge import merge_files
 from ispd.catalog.options import NamedBytes
 from ispd.catalog.parts import Parts
+from ispd.catalog.placement import place_files
 from ispd.catalog.recipe import admit
+from ispd.catalog.sections import sides
 from ispd.catalog.split import VIA_BOOTLOADER, check_identity, check_served, choose_chain
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
@@ -65,12 +67,12 @@ def _loader(
             raise _nothing("the job has no bootloader image to put back", hint=f"name {wanted}")
         return recipe.flash, (), ()
     start = 0 if bootloader.section is None else bootloader.section.start
-    merged = merge_files(files, part)
-    loader = clip(merged.image, start, max(start, merged.image.span.stop))
+    merged = merge_files(place_files(files, part, bootloader), part)
+    loader = merged.image if bootloader.section is None else sides(merged.image, bootloader)[0]
     if not len(loader):
         raise RefusedError(
             ErrorCode.RECIPE_INVALID,
-            f"there is no bootloader in what was named: nothing from 0x{start:04X} on",
+            f"there is no bootloader in what was named: nothing in its place at 0x{start:04X}",
             hint=f"name {wanted}",
             facts=Facts(field="images"),
         )

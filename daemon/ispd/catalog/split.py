@@ -1,7 +1,7 @@
 """The files of a job whose firmware goes on through a bootloader: which one is meant, what of them is it, what its firmware.
 
-Everything from the bootloader's section on is bootloader, everything below it firmware; where the firmware begins and how long it
-may be is the bootloader's to say.
+What lies in the bootloader's section is bootloader, what lies on the other side firmware; where the firmware begins and how long it may
+be is the bootloader's to say.
 """
 
 from collections.abc import Iterable, Sequence
@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 
 from ispd.catalog.avr_image import find_bootloader, guess_bootloader, has_jump
 from ispd.catalog.bootloaders import Bootloaders
+from ispd.catalog.cortex_image import vector_table
 from ispd.catalog.imagefile import ImageFile, ImageFormat
-from ispd.catalog.merge import clip, merge_files, strip_below
+from ispd.catalog.merge import merge_files, strip_to
 from ispd.catalog.parts import Parts
+from ispd.catalog.sections import check_application, holds, is_below_firmware, is_combined, sides, starts_in_section
 from ispd.catalog.usb_descriptor import usb_device_in
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
@@ -21,9 +23,6 @@ from ispd.model.recipe import PlanKind, SourceFile
 from ispd.model.span import Span
 
 __all__ = ["VIA_BOOTLOADER", "Split", "check_identity", "check_merged", "check_served", "choose_chain", "split_files"]
-
-_ARM_RAM = Span(0x2000_0000, 0x2010_0000)
-"""Where the stack of an STM32 begins."""
 
 VIA_BOOTLOADER = frozenset({PlanKind.CHAINED, PlanKind.AUTO, PlanKind.CHAIN_ONLY})
 """Plans whose firmware goes, or may go, on through the bootloader."""
@@ -70,7 +69,7 @@ def check_served(bootloader: Bootloader, plan: PlanKind) -> None:
         )
     if bootloader.chips and plan is not PlanKind.CHAIN_ONLY:
         raise _invalid(
-            f"the {bootloader.chips[0]} of {bootloader.id} is not programmed through ISP",
+            f"the {bootloader.chips[0]} of {bootloader.id} is reached by no programmer here",
             hint="put its bootloader on by other means; --chain-only flashes the firmware through it",
             field="plan",
         )
@@ -89,19 +88,21 @@ def split_files(
         return _split_addressed(files, bootloader)
     if bootloader.section is None:
         raise _invalid(f"the catalog does not say where {bootloader.id} begins", hint="name another bootloader")
-    start = bootloader.section.start
     for file in files:
-        if file.image.span.stop > start > file.image.span.start and not _is_combined(file, part, bootloader, start):
-            raise _too_large(file.name, file.image.span.stop, start, bootloader)
-    merged = merge_files(_without_sketches(files, start, strip_sketch=strip_sketch), part)
-    loader, firmware = clip(merged.image, start, part.flash.size_bytes), clip(merged.image, 0, start)
-    beyond = clip(merged.image, part.flash.size_bytes, max(merged.image.span.stop, part.flash.size_bytes))
-    # bytes outside of flash stay with the bootloader: who checks what is written by ISP tells of them
-    loader = loader.merged(beyond)
+        loader, firmware = sides(file.image, bootloader)
+        is_lone = (
+            is_below_firmware(bootloader) and len(loader) and not len(firmware) and not _is_loader(loader, bootloader)
+        )
+        if is_lone or (len(loader) and len(firmware) and not _is_combined(file, part, bootloader)):
+            raise _not_one(file, bootloader)
+    is_below = is_below_firmware(bootloader)
+    kept = _without_sketches(files, bootloader, strip_sketch=strip_sketch)
+    merged = merge_files(kept, part, loader=bootloader if is_below else None)
+    loader, firmware = sides(merged.image, bootloader)
     _check_both(loader, firmware, bootloader, plan)
     _check_limits(firmware, bootloader)
-    told = (*merged.warnings, *_vector_words(firmware))
-    return Split(bootloader=loader, firmware=firmware, sources=merged.sources, warnings=told)
+    words = check_application(firmware, bootloader) if is_below else _vector_words(firmware)
+    return Split(bootloader=loader, firmware=firmware, sources=merged.sources, warnings=(*merged.warnings, *words))
 
 
 def check_identity(loader: Image, bootloader: Bootloader, *, force: bool = False) -> tuple[str, ...]:
@@ -122,15 +123,12 @@ def check_identity(loader: Image, bootloader: Bootloader, *, force: bool = False
 def check_merged(image: Image, bootloader: Bootloader | None, part: Part | None, parts: Iterable[Part]) -> None:
     """Raise ``RefusedError`` (recipe-invalid) unless an image holds a bootloader and a firmware."""
     if bootloader is not None and bootloader.section is not None:
-        start: int | None = bootloader.section.start
+        present = [len(side) > 0 for side in sides(image, bootloader)]
     else:
         start = guess_bootloader(parts, image) if part is None else find_bootloader(part, image)
-    if start is None:
-        raise _invalid(
-            "there is no bootloader in the image", hint="name its file too, or --plan isp-only", field="plan"
-        )
-    for what, present in (("bootloader", image.span.stop > start), ("firmware", image.span.start < start)):
-        if not present:
+        present = [False] if start is None else [image.span.stop > start, image.span.start < start]
+    for what, is_there in zip(("bootloader", "firmware"), present, strict=False):
+        if not is_there:
             raise _invalid(
                 f"there is no {what} in the image", hint="name its file too, or --plan isp-only", field="plan"
             )
@@ -170,18 +168,7 @@ def _traits(bootloader: Bootloader) -> tuple[object, ...]:
 
 
 def _is_in(files: Iterable[ImageFile], bootloader: Bootloader, *, with_release: bool = False) -> bool:
-    section = bootloader.section
-    if section is None or not bootloader.parts:
-        return False
-    for file in files:
-        found = usb_device_in(file.image, section)
-        if (
-            found is not None
-            and found[0] in bootloader.usb
-            and (not with_release or found[1] == bootloader.usb_release)
-        ):
-            return True
-    return False
+    return any(holds(file.image, bootloader, with_release=with_release) for file in files)
 
 
 def _holds_some(part: Part, file: ImageFile) -> bool:
@@ -189,29 +176,38 @@ def _holds_some(part: Part, file: ImageFile) -> bool:
     return find_bootloader(part, file.image, file.start_record) is not None
 
 
-def _is_combined(file: ImageFile, part: Part, bootloader: Bootloader, start: int) -> bool:
-    """Tell a file that holds a bootloader behind something else from a firmware that is too long."""
-    return find_bootloader(part, file.image, file.start_record) == start or _is_in((file,), bootloader)
+def _is_combined(file: ImageFile, part: Part, bootloader: Bootloader) -> bool:
+    """Tell a file that holds a bootloader beside something else from a firmware that reaches into the bootloader's place."""
+    if is_combined(file.image, bootloader):
+        return True
+    section = bootloader.section
+    return section is not None and find_bootloader(part, file.image, file.start_record) == section.start
 
 
-def _without_sketches(files: Sequence[ImageFile], start: int, *, strip_sketch: bool) -> list[ImageFile]:
+def _is_loader(image: Image, bootloader: Bootloader) -> bool:
+    return holds(image, bootloader) or starts_in_section(image, bootloader)
+
+
+def _without_sketches(files: Sequence[ImageFile], bootloader: Bootloader, *, strip_sketch: bool) -> list[ImageFile]:
     """Return the files, of combined ones beside a firmware the bootloader only.
 
     What clashes with the firmware is left in unless it may be stripped: then the merge tells of it. What the firmware holds too does no harm.
     """
-    firmware = [file.image for file in files if file.image.span.stop <= start]
+    split = [sides(file.image, bootloader) for file in files]
+    firmware = [application for loader, application in split if not len(loader)]
     if not firmware:
         return list(files)
     return [
-        strip_below(file, start) if _has_other_sketch(file.image, start, firmware, strip_sketch=strip_sketch) else file
-        for file in files
+        strip_to(file, loader.span)
+        if len(loader) and _has_other_sketch(sketch, firmware, strip_sketch=strip_sketch)
+        else file
+        for file, (loader, sketch) in zip(files, split, strict=True)
     ]
 
 
-def _has_other_sketch(image: Image, start: int, firmware: Sequence[Image], *, strip_sketch: bool) -> bool:
-    """Tell whether a combined file holds what is not of the firmware, and may be left out."""
-    sketch = clip(image, 0, start)
-    if not len(sketch) or image.span.stop <= start:
+def _has_other_sketch(sketch: Image, firmware: Sequence[Image], *, strip_sketch: bool) -> bool:
+    """Tell whether what a combined file holds beside its bootloader is not of the firmware, and may be left out."""
+    if not len(sketch):
         return False
     if any(_differs(sketch, other) for other in firmware):
         return strip_sketch
@@ -242,8 +238,11 @@ def _split_addressed(files: Sequence[ImageFile], bootloader: Bootloader) -> Spli
             facts=Facts(address=merged.image.span.start),
         )
     _check_limits(merged.image, bootloader)
-    _check_linked_at(merged.image, bootloader)
-    return Split(bootloader=Image(()), firmware=merged.image, sources=merged.sources, warnings=merged.warnings)
+    table = vector_table(merged.image, start)
+    # a RISC-V begins with an instruction
+    told = check_application(merged.image, bootloader) if table is not None and table.is_plausible else ()
+    words = (*merged.warnings, *told)
+    return Split(bootloader=Image(()), firmware=merged.image, sources=merged.sources, warnings=words)
 
 
 def _vector_words(firmware: Image) -> tuple[str, ...]:
@@ -256,24 +255,6 @@ def _vector_words(firmware: Image) -> tuple[str, ...]:
         return ()
     word = int.from_bytes(firmware.bytes_in(Span(0, 2)), "little")
     return (f"the word at address 0 is 0x{word:04X}, not a jump: is this an AVR firmware?",)
-
-
-def _check_linked_at(firmware: Image, bootloader: Bootloader) -> None:
-    """Refuse what was linked for another address, the commonest mistake with a .bin: a Cortex-M's reset vector lies inside its firmware.
-
-    ARMv7-M Architecture Reference Manual, B1.5.3: the first word is the stack pointer, the second the reset vector, whose bit 0 is set.
-    """
-    start = firmware.span.start
-    stack, reset = (int.from_bytes(firmware.bytes_in(Span(start + at, start + at + 4)), "little") for at in (0, 4))
-    is_vector_table = stack in _ARM_RAM and reset & 1 == 1 and start == bootloader.application_start
-    if is_vector_table and reset & ~1 not in firmware.span:
-        raise RefusedError(
-            ErrorCode.IMAGE_DOES_NOT_FIT,
-            f"the firmware's reset vector is 0x{reset & ~1:08X}, outside of it; with {bootloader.id} it lies"
-            f" from 0x{start:08X} to 0x{firmware.span.stop - 1:08X}",
-            hint="it was built for another bootloader: build it for this one",
-            facts=Facts(address=start + 4),
-        )
 
 
 def _check_both(loader: Image, firmware: Image, bootloader: Bootloader, plan: PlanKind) -> None:
@@ -313,12 +294,22 @@ def _check_limits(firmware: Image, bootloader: Bootloader) -> None:
             )
 
 
-def _too_large(name: str, stop: int, limit: int, bootloader: Bootloader) -> RefusedError:
+def _not_one(file: ImageFile, bootloader: Bootloader) -> RefusedError:
+    """Return what is wrong with a file on both sides that holds no bootloader."""
+    span, start = file.image.span, bootloader.application_start
+    if is_below_firmware(bootloader):
+        return RefusedError(
+            ErrorCode.IMAGE_DOES_NOT_FIT,
+            f"{file.name} begins at 0x{span.start:08X}, in the place of {bootloader.id}; with it a firmware begins at 0x{start:08X}",
+            hint="build the firmware for this bootloader; --plan isp-only puts it on as it is, without one",
+            facts=Facts(address=span.start, field="images"),
+        )
+    limit = 0 if bootloader.section is None else bootloader.section.start
     return RefusedError(
         ErrorCode.IMAGE_TOO_LARGE,
-        f"{name} has {stop} bytes and no bootloader at 0x{limit:04X}; {bootloader.id} leaves a firmware {limit}",
+        f"{file.name} has {span.stop} bytes and no bootloader at 0x{limit:04X}; {bootloader.id} leaves a firmware {limit}",
         hint="build it smaller, or name the bootloader that the boards have",
-        facts=Facts(address=stop - 1, field="images"),
+        facts=Facts(address=span.stop - 1, field="images"),
     )
 
 

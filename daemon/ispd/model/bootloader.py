@@ -29,6 +29,7 @@ class Bootloader:
     :param is_any: it stands for every bootloader of its QMK name, where only the board could say which it has.
     :param dfu_alt: alternate setting of its DFU interface that takes the firmware.
     :param entry: what somebody has to do on a board without firmware so that it starts; empty where a reset is enough.
+    :param sketch_file_bytes: length of a file of its vendor that holds a sketch too, where that is mistaken for ``image_file``.
     :param by_hand: how a firmware gets on with it, where nothing here does that.
     """
 
@@ -57,5 +58,6 @@ class Bootloader:
     image_file: str
     image_is_combined: bool
     image_sha256: str = ""
+    sketch_file_bytes: int | None = None
     note: str = ""
     unverified: tuple[str, ...] = ()

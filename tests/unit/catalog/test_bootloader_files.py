@@ -7,6 +7,7 @@ import pytest
 
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
+from ispd.catalog.sections import is_below_firmware
 from ispd.catalog.split import check_served
 from ispd.chain.registry import load_tools, tool_for
 from ispd.errors import RefusedError
@@ -97,7 +98,7 @@ def test_a_bootloader_is_complete(bootloader: Bootloader):
     assert all(re.fullmatch(r"[A-Z0-9]+", chip) for chip in bootloader.chips)
     assert bootloader.usb or bootloader.by_hand
     assert set(bootloader.unverified) <= {*Bootloader.__dataclass_fields__, "section_start", "section_bytes"}
-    assert bool(bootloader.application_start) <= (not bootloader.parts)
+    assert bool(bootloader.application_start) <= (not bootloader.parts or is_below_firmware(bootloader))
     if bootloader.parts and not bootloader.by_hand:
         assert bootloader.section is not None
         assert bootloader.application_max_bytes is not None

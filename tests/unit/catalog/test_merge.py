@@ -70,7 +70,7 @@ def test_of_two_combined_files_none_is_stripped():
 
 def test_start_records_are_left_out_with_a_word():
     made = merge_files([firmware, loader], U4)
-    assert made.notes == ("loader.hex: its start record (0x7000) is left out; an AVR has no use for it",)
+    assert made.notes == ("loader.hex: its start record (0x7000) is left out; the chip has no use for it",)
     assert made.warnings == ()
     assert b":04000003" not in write_hex(made.image)
 

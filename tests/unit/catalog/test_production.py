@@ -30,7 +30,7 @@ SKETCH = JUMP + b"\x33" * 2000
 
 # filler between sketch and bootloader, in one run of 32-byte records
 FILLED = {"caterina-leonardo", "caterina-micro"}
-PAIRS = [(b, PARTS.avr(name)) for b in BOOTLOADERS for name in b.parts if b.qmk != "lufa-ms"]
+PAIRS = [(b, PARTS.avr(name)) for b in BOOTLOADERS for name in b.parts if b.qmk not in ("lufa-ms", "stm32duino")]
 """LUFA's mass storage begins below every boot section: no address tells it from a firmware."""
 
 
@@ -172,4 +172,6 @@ def test_bootloaders_of_other_controllers_are_refused():
             )
         assert caught.value.code is ErrorCode.UNKNOWN_BOOTLOADER
     assert len(PAIRS) >= 25
-    assert {b.id for b in BOOTLOADERS} == {b.id for b, _ in PAIRS} | {"lufa-ms"} | {b.id for b in others}
+    assert {b.id for b in BOOTLOADERS} == {b.id for b, _ in PAIRS} | {"lufa-ms", "stm32duino-pc13"} | {
+        b.id for b in others
+    }

@@ -282,9 +282,9 @@ def test_no_byte_is_lost_or_moved(start, length, plan):
         (
             [*BY_ISP_TOO, PlanKind.MERGED, PlanKind.ISP_ONLY],
             (APP,),
-            {"bootloader": "stm32duino"},
+            {"bootloader": "stm32-dfu"},
             ErrorCode.RECIPE_INVALID,
-            "STM32F103",
+            "reached by no programmer",
         ),
         (list(PlanKind), (APP,), {"bootloader": "rp2040"}, ErrorCode.RECIPE_INVALID, "nothing here flashes through"),
         (BY_ISP_TOO, (APP,), {"bootloader": "caterina", "part": "m32u4"}, ErrorCode.UNKNOWN_BOOTLOADER, "more than"),
@@ -363,13 +363,13 @@ def test_the_isp_half_is_at_ease_without_a_firmware():
     assert caught.value.code is ErrorCode.UNKNOWN_BOOTLOADER
 
 
-# ---------------------------------------------------------------- chips that the part catalog does not know
+# ---------------------------------------------------------------- a bootloader below the firmware
 
 
-def test_a_firmware_for_another_chip_goes_to_where_its_bootloader_wants_it():
+def test_a_firmware_for_an_stm32_goes_to_where_its_bootloader_wants_it():
     raw = NamedBytes("bluepill.bin", bytes.fromhex("00500020 09210008") + bytes(2000))
     recipe = build(PlanKind.CHAIN_ONLY, raw, bootloader="stm32duino")
-    assert (recipe.part, recipe.bootloader) == (None, "stm32duino-pc13")
+    assert (recipe.part, recipe.bootloader) == ("stm32f103xb", "stm32duino-pc13")
     assert images(recipe) == (Image(()), Image((Segment(0x08002000, raw.content),)))
     placed = NamedBytes("bluepill.bin", raw.content, 0x08002000)
     assert build(PlanKind.CHAIN_ONLY, placed, bootloader="stm32duino").firmware == recipe.firmware
@@ -431,11 +431,11 @@ def test_the_image_says_which_of_any_is_put_back():
 
 
 def test_where_there_is_nothing_to_rescue():
-    raw = NamedBytes("bluepill.bin", b"\x00\x20\x00\x20" * 500)
+    raw = NamedBytes("keyboard.bin", b"\x00\x20\x00\x20" * 500)
     for recipe in (
         build(None, APP, BOOT, part="m32u4"),
         build(PlanKind.MERGED, APP, BOOT, part="m32u4"),
-        build(PlanKind.CHAIN_ONLY, raw, bootloader="stm32duino"),
+        build(PlanKind.CHAIN_ONLY, raw, bootloader="stm32-dfu"),
     ):
         with pytest.raises(RefusedError) as caught:
             as_rescue(recipe, PARTS, BOOTLOADERS)

@@ -206,7 +206,7 @@ def show_probe(probe: Record) -> str:
         "protection": protection(probe["fuses"] or {}, probe["lock"]) if is_stm32 else None,
         "calibration": byte(probe["calibration"]),
         "clock": probe["clock"],
-        clock_name(probe["signature"]): None if probe["sck_hz"] is None else f"{probe['sck_hz']} Hz",
+        clock_name(probe["signature"]): f"{probe['sck_hz']} Hz" if (probe["sck_hz"] or 0) > 0 else None,
     }
     lines = [f"{name}: {printable(value)}" for name, value in facts.items() if value]
     lines += [f"warning: {printable(warning)}" for warning in probe["warnings"]]

@@ -179,7 +179,9 @@ def test_what_a_protected_chip_does_not_tell_is_left_out():
     silent = Failure(
         code="target-not-responding", message="the chip's id reads 0x000", hint="are SWDIO and SWCLK swapped?"
     )
-    shown = show_probe(plain(Probe(slot="A1", signature=None, programmer="stlink", firmware="V2J37S7", failure=silent)))
+    shown = show_probe(
+        plain(Probe(slot="A1", signature=None, programmer="stlink", firmware="V2J37S7", sck_hz=0, failure=silent))
+    )
     assert shown.splitlines() == [
         "slot A1",
         "programmer: stlink",

@@ -199,6 +199,8 @@ class Entry:
         """Let go of NRST with the core told to halt at its first instruction; raises ``TargetError`` where it does not."""
         await self._channel.ask(WriteWord(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.HALT)))
         await self._channel.ask(WriteWord(DEMCR, DEMCR_CATCH_RESET))
+        # forgets the reset at power-up: one that goes on is seen again (ARM DDI 0403, DHCSR.S_RESET_ST)
+        await self._channel.ask(ReadWord(DHCSR))
         await self._channel.ask(DriveReset(ResetLine.HIGH))
         seen = Dhcsr(0)
         deadline = self._clock.monotonic() + _HALT_S

@@ -34,7 +34,7 @@ class UsbOnly:
 
 async def test_several_at_once_by_place_and_a_plug_that_is_pulled() -> None:
     backend = PyusbBackend()
-    chips = {f"1-1.{port}": Stm32F1() for port in range(1, 5)}
+    chips = {f"1-1.{port}": Stm32F1() for port in range(1, 17)}
     for path, chip in chips.items():
         backend.add(path, StLink(socket=SwdSocket(chip)))
     hardware, clock = UsbOnly(backend), SystemClock()
@@ -59,4 +59,4 @@ async def test_several_at_once_by_place_and_a_plug_that_is_pulled() -> None:
         for probe in probes.values():
             await probe.aclose()
     assert chips["1-1.3"].core.is_halted is False
-    assert (backend.opens, backend.closes, backend.strays) == (4, 4, [])
+    assert (backend.opens, backend.closes, backend.strays) == (16, 16, [])

@@ -323,7 +323,9 @@ class Stm32F1:
         return self._word(word) >> shift & (1 << 8 * size) - 1
 
     def _word(self, address: int) -> int:
-        """Return an aligned word; raises ``BusFaultError``."""
+        """Return an aligned word; raises ``BusFaultError``. What a loader polls comes first."""
+        if REGISTERS <= address < REGISTERS + _REGISTER_BYTES:
+            return self.flash.read_register(address - REGISTERS, self.now)
         if address < _ALIAS_END and address < len(self.chip.flash):
             address += FLASH_BASE
         for start, cells in ((FLASH_BASE, self.chip.flash), (_SRAM_BASE, self.ram), (OPTION_BASE, self.flash.options)):
@@ -333,8 +335,6 @@ class Stm32F1:
                 return int(struct.unpack_from("<I", cells, address - start)[0])
         if 0 <= address - _SYSTEM_BASE < _SYSTEM_BYTES:
             return self._system_word(address)
-        if REGISTERS <= address < REGISTERS + _REGISTER_BYTES:
-            return self.flash.read_register(address - REGISTERS, self.now)
         if address in _PERIPHERALS:
             return self.chip.dr10 if address == _DR10_AT else self._registers.get(address, 0)
         if 0 <= address - PPB_BASE < PPB_BYTES:

@@ -6,7 +6,7 @@ everything. What is written into option bytes counts from the next reset on.
 
 import math
 from collections.abc import Sequence
-from enum import IntFlag
+from enum import IntEnum
 
 from vbench.faults import BusyForever, SlowWrites, StuckBits
 from vbench.stm32 import Stm32Chip
@@ -42,8 +42,8 @@ class BusFaultError(Exception):
     """Nothing answers at an address, or not to this access."""
 
 
-class Status(IntFlag):
-    """FLASH_SR."""
+class Status(IntEnum):
+    """Bits of FLASH_SR."""
 
     BSY = 1 << 0
     PGERR = 1 << 2
@@ -51,8 +51,8 @@ class Status(IntFlag):
     EOP = 1 << 5
 
 
-class Control(IntFlag):
-    """FLASH_CR."""
+class Control(IntEnum):
+    """Bits of FLASH_CR. Plain integers when combined: a loader asks for them some 100,000 times."""
 
     PG = 1 << 0
     PER = 1 << 1
@@ -138,8 +138,8 @@ class FlashController:
     def reset(self) -> None:
         """Reset: registers as after power-up, option bytes loaded anew. An erase that was under way is through."""
         self.busy_until = -math.inf
-        self._status = Status(0)
-        self._control = Control.LOCK
+        self._status = 0
+        self._control = int(Control.LOCK)
         self._acr, self._address = _ACR_RESET, 0
         self._keys, self._option_keys = _KeyHole(), _KeyHole()
         self._load_options()
@@ -168,19 +168,24 @@ class FlashController:
     def read_register(self, offset: int, now: float) -> int:
         """Return a register; the keys read 0."""
         self._catch_up(now)
-        is_busy = self.is_busy(now)
-        hidden = Control(0) if self._shows_lock else Control.LOCK
-        started = Control.STRT if is_busy and self._control & _ERASES else Control(0)
-        user, first, second = self._loaded[1:4]
-        known = {
-            0x00: self._acr,
-            0x0C: self._status | (Status.BSY if is_busy else 0),
-            0x10: (self._control | started) & ~hidden,
-            0x14: self._address,
-            0x1C: self._has_option_error | self.is_protected << 1 | user << 2 | first << 10 | second << 18,
-            0x20: int.from_bytes(self._loaded[4:8], "little"),
-        }
-        return int(known.get(offset, 0))
+        is_busy = now < self.busy_until
+        value = 0
+        match offset:
+            case 0x0C:
+                value = self._status | Status.BSY if is_busy else self._status
+            case 0x00:
+                value = self._acr
+            case 0x10:
+                started = Control.STRT if is_busy and self._control & _ERASES else 0
+                value = (self._control | started) & ~(0 if self._shows_lock else Control.LOCK)
+            case 0x14:
+                value = self._address
+            case 0x1C:
+                user, first, second = self._loaded[1:4]
+                value = self._has_option_error | self.is_protected << 1 | user << 2 | first << 10 | second << 18
+            case 0x20:
+                value = int.from_bytes(self._loaded[4:8], "little")
+        return value
 
     def write_register(self, offset: int, value: int, now: float) -> None:
         """Write a register; what the controller refuses is noted and has no effect."""
@@ -193,9 +198,9 @@ class FlashController:
             case 0x08 if not self._control & (Control.LOCK | Control.OPTWRE):
                 self._open(self._option_keys.take(value), Control.OPTWRE, now)
             case 0x0C:
-                self._status &= ~Status(value & _CLEARABLE)
+                self._status &= ~(value & _CLEARABLE)
             case 0x10:
-                self._command(Control(value & (_SETTABLE | Control.OPTWRE)), now)
+                self._command(value & (_SETTABLE | Control.OPTWRE), now)
             case 0x14:
                 self._address = value
 
@@ -205,7 +210,7 @@ class FlashController:
         elif is_open is not None:
             self._note(ViolationKind.WRONG_KEY, now)
 
-    def _command(self, value: Control, now: float) -> None:
+    def _command(self, value: int, now: float) -> None:
         if self.is_busy(now):
             self._note(ViolationKind.WHILE_BUSY, now)
             return

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import struct
 import tomllib
 from pathlib import Path
 
@@ -29,6 +30,9 @@ DIGEST = re.compile(r'^sha256 = "[0-9a-f]{64}"$', re.MULTILINE)
 
 def made_up(name: str, start: int, *, combined: bool) -> bytes:
     """A file of the kind that the recipe names."""
+    if name.endswith(".bin"):
+        begin = start + 0x2000 if name == "keyboard.bin" else start
+        return struct.pack("<II", 0x2000_5000, begin + 0x101).ljust(0x200, b"\x11")
     if name.endswith(".elf"):
         return elf((0, JUMP + b"\x11" * 400))
     if name.endswith(".eep"):
@@ -66,19 +70,25 @@ def test_an_example_is_a_complete_job(path: Path):
     recipe = build_recipe(read_recipe(path.name, text.encode(), files), PARTS, BOOTLOADERS)
     assert recipe.part is not None
     assert recipe.plan is plan
+    assert recipe.unlock is said.get("unlock", False)
     assert recipe.fuses == ({} if bootloader is None else dict(bootloader.fuses))
     assert recipe.lock == (None if bootloader is None else bootloader.lock)
     assert recipe.erase is (bool(said.get("image")) and plan is not PlanKind.CHAIN_ONLY)
     assert [w for w in recipe.warnings if "only the bootloader from" not in w] == []
-    below = [] if recipe.firmware is None else [segment.start for segment in recipe.firmware.segments]
-    wanted = {PlanKind.CHAINED: ([0], [start]), PlanKind.CHAIN_ONLY: ([0], [])}.get(plan, ([], [0, start]))
-    assert (below, [segment.start for segment in recipe.flash.segments]) == (wanted if said.get("image") else ([], []))
+    over_usb = [] if recipe.firmware is None else [segment.start for segment in recipe.firmware.segments]
+    application = 0 if bootloader is None else bootloader.application_start
+    wanted = {PlanKind.CHAINED: ([application], [start]), PlanKind.CHAIN_ONLY: ([application], [])}.get(
+        plan, ([], [application, start])
+    )
+    assert (over_usb, [segment.start for segment in recipe.flash.segments]) == (
+        wanted if said.get("image") else ([], [])
+    )
 
 
 def test_the_examples_cover_each_kind_of_the_guide():
     named = {tomllib.loads(path.read_text()).get("bootloader", "") for path in RECIPES}
     families = {_meant(name).family for name in named if name}
-    assert families == {"flip", "caterina", "bootloadhid", "usbasploader"}
+    assert families == {"flip", "caterina", "bootloadhid", "usbasploader", "dfu"}
 
 
 def test_the_example_keyboard_names_its_controller():
@@ -98,6 +108,9 @@ def test_every_key_of_a_recipe_is_explained():
         "lock",
         "plan",
         "erase",
+        "keep_rest",
+        "unlock",
+        "clones",
         "verify",
         "strip_sketch",
         "accept_fuses",
@@ -105,8 +118,10 @@ def test_every_key_of_a_recipe_is_explained():
         "supply_mv",
     } <= keys
     assert {"lfuse", "hfuse", "efuse", "file", "sha256"} <= keys
+    assert "[option_bytes] with user, data0, data1, wrp0 to wrp3" in text
     assert "`base`" in text
     commented = re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE)
     files = {name: (EXAMPLES / name).read_bytes() for name in recipe_files("board.toml", commented.encode())}
     options = read_recipe("board.toml", commented.encode(), files)
     assert (options.bootloader, options.strip_sketch, options.sck_hz) == ("caterina-micro", True, 125_000)
+    assert (options.keeps_rest, options.unlock, options.clones) == (True, True, "warn")

@@ -84,12 +84,10 @@ class CortexCore:
     async def start(self, program: Program) -> None:
         """Start a program of ours, interrupts masked; :meth:`finish` waits for its end. RAM can be written meanwhile."""
         registers = {**program.registers, CoreRegister.XPSR: XPSR_THUMB, CoreRegister.PC: program.entry}
-        for register, value in registers.items():
-            await self._programmer.write_register(register, value)
-        await self._programmer.write_word(DFSR, DFSR_CLEAR)
+        masked = Dhcsr.DEBUG | Dhcsr.MASK_INTERRUPTS
         # the mask must not change in the moment the core is let go (ARM DDI 0403, C1.6.2)
-        await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.HALT | Dhcsr.MASK_INTERRUPTS))
-        await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG | Dhcsr.MASK_INTERRUPTS))
+        words = ((DFSR, DFSR_CLEAR), (DHCSR, dhcsr(masked | Dhcsr.HALT)), (DHCSR, dhcsr(masked)))
+        await self._programmer.write_all((*registers.items(), *words))
         self._started_s = self._clock.monotonic()
 
     async def finish(self, program: Program) -> None:
@@ -103,10 +101,6 @@ class CortexCore:
             if error.code is ErrorCode.TARGET_NOT_RESPONDING:
                 await self.halt()
             raise
-
-    async def register(self, register: CoreRegister) -> int:
-        """Return a register of the halted core."""
-        return await self._programmer.read_register(register)
 
     async def _reset(self) -> None:
         try:

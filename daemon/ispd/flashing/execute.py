@@ -8,9 +8,9 @@ needs two writes is damaged and would be hidden by them.
 from collections.abc import Sequence
 from functools import partial
 
+from ispd.catalog.admission import admit
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
-from ispd.catalog.recipe import admit
 from ispd.errors import ErrorCode, LocalProtocolError, TargetError
 from ispd.flashing.erased import check_erased
 from ispd.flashing.observer import Identified, UnitObserver, UnitOutcome

@@ -5,17 +5,18 @@ from typing import Final
 
 import anyio
 
+from ispd.catalog.admission import admit
 from ispd.catalog.bootloaders import Bootloaders
+from ispd.catalog.cortex_image import located
 from ispd.catalog.parts import Parts
-from ispd.catalog.recipe import admit
-from ispd.errors import IspdError, LinkTimeoutError
+from ispd.errors import ErrorCode, IspdError, LinkTimeoutError, TargetError
 from ispd.flashing.cortex_core import CortexCore
 from ispd.flashing.observer import Identified, UnitObserver, UnitOutcome
 from ispd.flashing.readback import Tally
 from ispd.flashing.sck import SckStart
 from ispd.flashing.stm32f1_connect import Hold, swd_rungs, take_hold
 from ispd.flashing.stm32f1_identify import ChipId, Stm32Facts, check_same, identify
-from ispd.flashing.stm32f1_plan import Stm32Plan, located, plan_stm32f1, plan_unlock
+from ispd.flashing.stm32f1_plan import Stm32Plan, plan_stm32f1, plan_unlock
 from ispd.flashing.stm32f1_steps import Stm32Steps
 from ispd.flashing.unit_work import UnitWork, conclude
 from ispd.flashing.verdict import check_spoken, wrong_part
@@ -84,7 +85,7 @@ class _Run:
         )
         self.work.learn(fuses_before=facts.state.fuses, lock_before=facts.state.lock)
         await self.work.identified(found)
-        recipe = located(self._recipe, facts.part)
+        recipe = replace(self._recipe, flash=located(self._recipe.flash, facts.part.flash.span))
         warnings = self.work.warnings
         warnings += admit(recipe, facts.part, bootloaders, facts.state.bits)
         unlock = plan_unlock(recipe, facts)
@@ -137,7 +138,14 @@ class _Run:
     async def _take_hold(self) -> Hold:
         rungs = swd_rungs(self._programmer.capabilities, fixed_hz=self._recipe.sck_hz, first_hz=self._start.rung_hz)
         self._is_held = True
-        hold = await take_hold(self._programmer, rungs, self._recipe.clones)
+        fixed_hz = self._recipe.sck_hz
+        try:
+            hold = await take_hold(self._programmer, rungs, self._recipe.clones)
+        except TargetError as error:
+            if fixed_hz is None or error.code is ErrorCode.SIGNATURE_MISMATCH:
+                raise
+            hint = f"the recipe fixes SWD's clock at {fixed_hz} Hz: leave it out, or name a slower one; {error.hint}"
+            raise TargetError(error.code, error.message, hint=hint, facts=error.facts) from error
         self.work.warnings += hold.connection.warnings
         self.work.learn(signature=str(hold.id.signature), sck_hz=hold.connection.clock_hz)
         return hold

@@ -13,7 +13,7 @@ from ispd.flashing.readback import Unwatched
 from ispd.flashing.stm32f1_loader import LOADER_CODE
 from ispd.model.image import Segment
 from ispd.model.part import MemoryKind
-from ispd.programmers.swd_contract import SwdProgrammer
+from ispd.programmers.swd_contract import Place, SwdProgrammer
 from ispd.transport.clock import Clock
 from ispd.wire.cortex_m import CoreRegister
 from ispd.wire.stm32f1 import (
@@ -84,9 +84,8 @@ class Stm32Flash:
 
         Raises ``TargetError`` (target-locked) where it does not unlock, which it does only once after a reset.
         """
-        await self._programmer.write_word(DBGMCU_CR, DBGMCU_STOP_WATCHDOGS)
         # RAM is ours alone: where the reset did not happen, DMA may still be writing there
-        await self._programmer.write_word(AHBENR, AHBENR_RESET)
+        await self._programmer.write_all(((DBGMCU_CR, DBGMCU_STOP_WATCHDOGS), (AHBENR, AHBENR_RESET)))
         self._has_loader = False
         await self._wait_ready(_ERASE_S)
         await self._unlock()
@@ -97,15 +96,10 @@ class Stm32Flash:
 
     async def erase_page(self, address: int) -> None:
         """Erase the page at an address. Raises ``TargetError`` (erase-failed, target-locked, target-busy)."""
-        await self._clear()
-        await self._programmer.write_word(FLASH_CR, Cr.ERASE_PAGE)
-        await self._programmer.write_word(FLASH_AR, address)
-        await self._start(Cr.ERASE_PAGE, address)
+        await self._start(Cr.ERASE_PAGE, address, ((FLASH_AR, address),))
 
     async def erase_all(self) -> None:
         """Erase all of the main flash; option bytes stay. Raises as :meth:`erase_page` does."""
-        await self._clear()
-        await self._programmer.write_word(FLASH_CR, Cr.ERASE_ALL)
         await self._start(Cr.ERASE_ALL, None)
 
     async def program(self, blocks: Sequence[Segment], between: Callable[[Segment], Awaitable[None]]) -> None:
@@ -132,8 +126,6 @@ class Stm32Flash:
         """
         await self._unlock()
         await self._unlock_options()
-        await self._clear()
-        await self._programmer.write_word(FLASH_CR, Cr.ERASE_OPTIONS | Cr.OPTIONS_OPEN)
         await self._start(Cr.ERASE_OPTIONS | Cr.OPTIONS_OPEN, OPTION_SPAN.start)
         # again, from the start: whether the erase left them open depends on the chip
         await self._unlock()
@@ -155,27 +147,21 @@ class Stm32Flash:
     # -- pieces ------------------------------------------------------------------------------------------------------
 
     async def _unlock(self) -> None:
-        await self._programmer.write_word(FLASH_CR, Cr.LOCK)
-        await self._write_keys(FLASH_KEYR)
+        await self._programmer.write_all(((FLASH_CR, Cr.LOCK), *((FLASH_KEYR, key) for key in FLASH_KEYS)))
         if Cr.LOCK in Cr(await self._programmer.read_word(FLASH_CR)):
             raise _locked("the flash controller does not unlock")
 
     async def _unlock_options(self) -> None:
-        await self._write_keys(FLASH_OPTKEYR)
+        await self._programmer.write_all([(FLASH_OPTKEYR, key) for key in FLASH_KEYS])
         if Cr.OPTIONS_OPEN not in Cr(await self._programmer.read_word(FLASH_CR)):
             raise _locked("the option bytes do not unlock")
 
-    async def _write_keys(self, register: int) -> None:
-        for key in FLASH_KEYS:
-            await self._programmer.write_word(register, key)
-
-    async def _clear(self) -> None:
-        await self._programmer.write_word(FLASH_SR, Sr.CLEAR)
-
-    async def _start(self, operation: Cr, address: int | None) -> None:
-        """Start what FLASH_CR was set to, and wait for its end."""
+    async def _start(self, operation: Cr, address: int | None, more: Sequence[tuple[Place, int]] = ()) -> None:
+        """Clear the flags, set FLASH_CR and start an erase, and wait for its end."""
         self.is_busy = True
-        await self._programmer.write_word(FLASH_CR, operation | Cr.START)
+        await self._programmer.write_all(
+            ((FLASH_SR, Sr.CLEAR), (FLASH_CR, operation), *more, (FLASH_CR, operation | Cr.START))
+        )
         state = await self._wait_ready(_ERASE_S)
         self.is_busy = False
         await self._programmer.write_word(FLASH_CR, operation & Cr.OPTIONS_OPEN)
@@ -217,10 +203,9 @@ class Stm32Flash:
     async def _program(self, block: Segment, number: int, mode: Cr, following: Segment | None = None) -> None:
         """Have the loader put half-words that were loaded into flash or option bytes, and load those of the next block meanwhile."""
         count = len(block.data) // _HALF_WORD_BYTES
-        await self._clear()
-        await self._programmer.write_word(FLASH_CR, mode)
         # a hardware watchdog runs while the loader does
-        await self._programmer.write_word(IWDG_KR, IWDG_RELOAD)
+        prepared: tuple[tuple[Place, int], ...] = ((FLASH_SR, Sr.CLEAR), (FLASH_CR, mode), (IWDG_KR, IWDG_RELOAD))
+        await self._programmer.write_all(prepared)
         program = Program(
             entry=_CODE_AT,
             registers={
@@ -243,7 +228,7 @@ class Stm32Flash:
 
     async def _check_loader(self, address: int, count: int) -> None:
         """Judge by its registers what the loader did."""
-        r1, r2, r5 = [await self._core.register(one) for one in (CoreRegister.R1, CoreRegister.R2, CoreRegister.R5)]
+        r1, r2, r5 = await self._programmer.read_all((CoreRegister.R1, CoreRegister.R2, CoreRegister.R5))
         state = Sr(r5 & 0xFF)
         if Sr.WRITE_PROTECTED in state:
             raise _write_protected(r1)

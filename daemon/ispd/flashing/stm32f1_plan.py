@@ -14,7 +14,7 @@ from ispd.flashing.plan_cells import is_blank, joined, verify_step, with_blanks
 from ispd.flashing.steps import AnyStep, Leave, VerifyBits, VerifyCells
 from ispd.flashing.stm32f1_identify import OPTION_KINDS, Stm32Facts
 from ispd.model.image import BLANK, Image, Segment
-from ispd.model.part import MemoryKind, Stm32Part
+from ispd.model.part import MemoryKind
 from ispd.model.recipe import PlanKind, Recipe, VerifyScope
 from ispd.model.span import Span
 from ispd.wire.stm32f1 import RDP_OPEN, OptionBytes, protected_pages
@@ -29,7 +29,6 @@ __all__ = [
     "WriteFlash",
     "WriteOptions",
     "blocks_of",
-    "located",
     "plan_stm32f1",
     "plan_unlock",
 ]
@@ -113,14 +112,6 @@ class Stm32Plan:
     def total_bytes(self) -> int:
         """Bytes written and read back: what progress counts."""
         return sum(step.bytes for step in self.steps)
-
-
-def located(recipe: Recipe, part: Stm32Part) -> Recipe:
-    """Return the recipe with its image in flash: what begins at 0 means the same memory (RM0008, "Boot configuration")."""
-    start = part.flash.start
-    if not len(recipe.flash) or recipe.flash.span.stop > start:
-        return recipe
-    return replace(recipe, flash=Image.of(Segment(start + one.start, one.data) for one in recipe.flash.segments))
 
 
 def plan_unlock(recipe: Recipe, facts: Stm32Facts) -> Unlock | None:

@@ -19,7 +19,7 @@ from ispd.flashing.verdict import failure_of
 from ispd.model.part import Interface, MemoryKind, Stm32Part
 from ispd.model.recipe import ClonePolicy, Recipe
 from ispd.programmers.contract import Monitor, ProgrammerIdentity
-from ispd.programmers.swd_contract import SwdProgrammer, SwdSettings
+from ispd.programmers.swd_contract import SwdProgrammer
 from ispd.transport.clock import Clock, SystemClock
 from ispd.wire.cortex_m import core_name
 
@@ -130,7 +130,7 @@ class SwdInterface:
         """Hold NRST low and the core halted at its first instruction, whichever is wired; afterwards the target starts anew."""
         core = CortexCore(self._programmer, SystemClock())
         async with visit(self._programmer):
-            await self._programmer.connect(SwdSettings(clones=ClonePolicy.ALLOW))
+            await take_hold(self._programmer, self.rungs(), ClonePolicy.ALLOW)
             await core.reset_and_halt()
             await self._programmer.hold_reset(is_held=True)
             try:

@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import anyio
+
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
 from ispd.catalog.plans import as_merged
@@ -20,6 +22,7 @@ from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
 from ispd.model.job import Failure, Verdict
+from ispd.model.part import Interface
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.transport.clock import Clock
 from ispd.transport.contract import UsbDeviceAt
@@ -29,6 +32,9 @@ __all__ = ["RESCUE_HINT", "Equipment", "Way", "WholeObserver", "flash_whole", "w
 RESCUE_HINT = "`ispctl rescue SLOT` does it by ISP, once the board is on a slot with a programmer"
 
 _NOTHING_KNOWN = SckStart()
+
+_LEAVES_WITHIN_S = 3.0
+"""After a reset a program that drives D+ low to be seen anew has done so within a second; the host's hubs need some time to tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +134,7 @@ class _WholeRun:
         self._with = equipment
         self._observer = observer
         self._sck = sck
+        self._spoken = Interface.ISP
 
     async def carry_out(self) -> UnitOutcome:
         outcome = await self._attempt(self._way.isp)
@@ -140,14 +147,15 @@ class _WholeRun:
         except IspdError as error:
             return _needing_rescue(outcome, f"the slot's programmer could not be used: {error.message}")
         await self._observer.begin_again(outcome.failure)
-        return _after_rescue(outcome, outcome.failure, await self._attempt(self._way.rescue))
+        rescued = await self._attempt(self._way.rescue)
+        return _after_rescue(outcome, outcome.failure, rescued, self._spoken.upper())
 
     async def _attempt(self, isp: Recipe | None) -> UnitOutcome:
         outcome = UnitOutcome(verdict=Verdict.PASSED, part=self._way.part)
         if isp is not None:
             bystander = await self._on_port()
             outcome = await self._by_isp(isp)
-            if outcome.verdict is Verdict.PASSED and bystander is not None and await self._on_port() == bystander:
+            if outcome.verdict is Verdict.PASSED and bystander is not None and await self._never_left(bystander):
                 failure = failure_of(faults.never_in_reset(bystander))
                 return replace(outcome, verdict=Verdict.FAILED, failure=failure)
         if outcome.verdict is not Verdict.PASSED or self._way.firmware is None:
@@ -170,10 +178,25 @@ class _WholeRun:
         """Return who is where this slot's board belongs. Reset takes a board off the bus, and it comes back with a new address."""
         return None if self._way.firmware is None or self._with.bench is None else await self._with.bench.port.look()
 
+    async def _never_left(self, bystander: UsbDeviceAt) -> bool:
+        """Tell whether who was on the port is there still. A board with an AVR is off the bus while it is held in reset; one with an STM32
+        and a fixed pull-up leaves it only when its new program starts, which it is given time for."""
+        if self._with.bench is None or await self._on_port() != bystander:
+            return False
+        port = self._with.bench.port
+        with anyio.move_on_after(_LEAVES_WITHIN_S):
+            while self._spoken is Interface.SWD:
+                seen = port.changes
+                if await port.look() != bystander:
+                    return False
+                await port.wait_for_change(seen)
+        return True
+
     async def _by_isp(self, recipe: Recipe) -> UnitOutcome:
         if self._with.target is None:
             raise LocalProtocolError("a slot without programmer cannot flash by ISP")
         target = await self._with.target()
+        self._spoken = target.kind
         return await target.flash(
             recipe,
             parts=self._with.parts,
@@ -192,23 +215,23 @@ def _needing_rescue(outcome: UnitOutcome, why: str = "") -> UnitOutcome:
     return replace(outcome, verdict=Verdict.NEEDS_RESCUE, failure=replace(outcome.failure, hint=hint))
 
 
-def _after_rescue(first: UnitOutcome, illness: Failure, rescued: UnitOutcome) -> UnitOutcome:
+def _after_rescue(first: UnitOutcome, illness: Failure, rescued: UnitOutcome, spoken: str) -> UnitOutcome:
     """Return how the unit ended, with what made the rescue necessary among its warnings."""
-    told = f"rescued by ISP: {illness.message}"
+    told = f"rescued by {spoken}: {illness.message}"
     match rescued.verdict:
         case Verdict.PASSED:
             pass
         case Verdict.FAILED if not rescued.steps and rescued.failure is not None:
-            # ISP did not even reach the chip: another slot may
+            # it did not even reach the chip: another slot may
             why = f"this slot's programmer could not do it: {rescued.failure.message}"
             return _needing_rescue(replace(first, warnings=_joined(first, rescued)), why)
         case Verdict.NEEDS_RESCUE if rescued.failure is not None:
-            hint = "ISP did not cure it: replace the chip, or take the board out of the batch"
+            hint = f"{spoken} did not cure it: replace the chip, or take the board out of the batch"
             failure = replace(rescued.failure, hint=hint)
             rescued = replace(rescued, verdict=Verdict.FAILED, failure=failure)
-            told = f"not cured by ISP: {illness.message}"
+            told = f"not cured by {spoken}: {illness.message}"
         case _:
-            told = f"a rescue by ISP was begun: {illness.message}"
+            told = f"a rescue by {spoken} was begun: {illness.message}"
     return replace(rescued, warnings=tuple(dict.fromkeys((*_joined(first, rescued), told))))
 
 

@@ -5,7 +5,6 @@ from tests.unit.flashing.bench_unit import PARTS, factory, image, pattern
 
 from ispd.errors import ErrorCode, IspdError
 from ispd.flashing.plan import plan_unit
-from ispd.flashing.target_state import TargetState
 from ispd.flashing.steps import (
     CheckWritable,
     EraseChip,
@@ -18,6 +17,7 @@ from ispd.flashing.steps import (
     WriteFuse,
     WriteLock,
 )
+from ispd.flashing.target_state import TargetState
 from ispd.model.image import Image
 from ispd.model.part import MemoryKind
 from ispd.model.recipe import Recipe, VerifyScope

@@ -1,33 +1,32 @@
 """STM32F1 flashed through the ST-Link driver, on the bench's device and chip: right bytes, right words, target running."""
 
-import random
 from dataclasses import replace
 
 import anyio
 import pytest
-from tests.unit.flashing.stm32f1_unit import FLASH, Recorder, flash, program
+from tests.unit.flashing.recording_observer import RecordingObserver
+from tests.unit.flashing.stm32f1_unit import BOOTLOADERS, FLASH, PARTS, flash, program, recipe, used_chip
 from tests.unit.programmers.stlink_rig import Meddle, Rig
 
-from ispd.errors import ErrorCode, JobError
-from ispd.flashing.stm32f1_execute import flash_stm32f1
-from ispd.flashing.stm32f1_plan import Stm32Erase, Stm32Wish
+from ispd.errors import ErrorCode
+from ispd.flashing.sck import SckStart
+from ispd.flashing.stm32f1_identify import OPTION_KINDS
+from ispd.flashing.swd_interface import SwdInterface
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import ClonePolicy
+from ispd.model.recipe import ClonePolicy, VerifyScope
 from ispd.model.span import Span
-from ispd.programmers.swd_contract import SwdSettings
 from ispd.wire.stm32f1 import OptionBytes
 from vbench.faults import BusyForever, GoesSilent, LostPage, ReadFlips, SlowWrites, StuckBits
 from vbench.stlink_firmware import StLinkFirmware
 from vbench.stm32f1 import GENUINE, ApWait, Stm32F1, Stm32F1Fault
-from vbench.swd import SwdWiring
 from vbench.virtual_time import run_virtual, virtual
 
-LOADER = Stm32Wish(image=program(7172))
-SMALL = Stm32Wish(image=program(301))
+LOADER = recipe(program(7172), keeps_rest=True)
+SMALL = recipe(program(301), keeps_rest=True)
 
-WANTED = SMALL.image.segments[0].data[0x10]
+WANTED = SMALL.flash.segments[0].data[0x10]
 BLOCKED = ~WANTED & 0xFF
 """Bits of the cell at 0x10 that are ones, and those that are zeros."""
 
@@ -36,38 +35,33 @@ def cells(chip: Stm32F1, span: Span) -> bytes:
     return bytes(chip.chip.flash[span.start - FLASH : span.stop - FLASH])
 
 
-def used_chip(chip: Stm32F1 | None = None) -> Stm32F1:
-    """Return a chip whose flash is full of something."""
-    chip = chip or Stm32F1()
-    chip.chip.flash[:] = random.Random(7).randbytes(len(chip.chip.flash))
-    return chip
-
-
-@pytest.mark.parametrize("under_reset", [False, True])
 @virtual
-async def test_a_bootloader_goes_on_and_the_rest_stays(under_reset: bool) -> None:
+async def test_a_bootloader_goes_on_and_the_rest_stays() -> None:
     chip = used_chip()
     before = bytes(chip.chip.flash)
-    rig = Rig(chip, wiring=SwdWiring(has_nrst=True))
-    recorder = Recorder()
-    wish = replace(LOADER, settings=SwdSettings(under_reset=under_reset))
-    outcome = await flash(rig, wish, recorder)
+    rig = Rig(chip)
+    recorder = RecordingObserver()
+    outcome = await flash(rig, LOADER, recorder)
     assert (outcome.verdict, outcome.failure, outcome.warnings) == (Verdict.PASSED, None, ())
-    assert cells(chip, Span(FLASH, FLASH + 0x2000)) == LOADER.image.bytes_in(Span(FLASH, FLASH + 0x2000))
+    assert cells(chip, Span(FLASH, FLASH + 0x2000)) == LOADER.flash.bytes_in(Span(FLASH, FLASH + 0x2000))
     assert chip.chip.flash[0x2000:] == before[0x2000:]
     assert chip.violations == []
     assert rig.runs
     assert rig.is_closed
-    names = ["erase pages", "write flash", "verify flash", "run"]
+    names = ["erase", "write flash", "verify flash", "verify fuses", "leave"]
     assert [record.name for record in outcome.steps] == names
+    assert (outcome.steps[0].note, outcome.steps[1].bytes, outcome.steps[2].bytes) == ("8 pages", 7172, 8192)
     assert recorder.events == [
-        *("identified 410 at 1800000", "intent"),
+        *("identified stm32f103xb 0x0410 1800000", "intent"),
         *(f"{when} {name}" for name in names for when in ("begin", "end")),
     ]
     assert recorder.progressed[-1] == (7172 + 8192, 7172 + 8192)
     assert recorder.progressed == sorted(recorder.progressed)
-    assert outcome.facts is not None
-    assert (outcome.facts.flash_kib, outcome.facts.unique_id) == (64, "52FF6C064980545247140267")
+    assert (outcome.part, outcome.signature, outcome.sck_hz) == ("stm32f103xb", "0x0410", 1_800_000)
+    assert (outcome.chip, outcome.unique_id) == ("revision Y, says 64 KiB", "52FF6C064980545247140267")
+    assert outcome.fuses_before == outcome.fuses_after == dict.fromkeys(OPTION_KINDS, 0xFF)
+    assert (outcome.lock_before, outcome.lock_after) == (0xA5, 0xA5)
+    assert len(rig.commands) < 280, "8 pages are erased one by one"
 
 
 @virtual
@@ -75,11 +69,53 @@ async def test_a_full_chip_is_written_by_one_erase() -> None:
     chip = used_chip()
     rig = Rig(chip)
     image = program(0x1_0000)
-    outcome = await flash(rig, Stm32Wish(image=image, erase=Stm32Erase.CHIP))
+    outcome = await flash(rig, recipe(image))
     assert outcome.verdict is Verdict.PASSED
     assert bytes(chip.chip.flash) == image.bytes_in(image.span)
     assert (chip.violations, chip.flash.mass_erases) == ([], 1)
-    assert outcome.seconds < 4, "64 KiB take 1.7 s in the cells alone"
+    assert outcome.seconds < 2.8, "64 KiB take 1.7 s in the cells and 0.5 s on the way back"
+    assert len(rig.commands) < 320
+
+
+@virtual
+async def test_all_of_flash_is_erased_and_on_demand_verified() -> None:
+    wanted = recipe(program(301), verify=VerifyScope.FULL)
+    chip = used_chip()
+    outcome = await flash(Rig(chip), wanted)
+    assert (outcome.verdict, outcome.warnings) == (Verdict.PASSED, ())
+    assert bytes(chip.chip.flash) == wanted.flash.bytes_in(Span(FLASH, FLASH + 0x1_0000))
+    chip = used_chip(Stm32F1(faults=[StuckBits(memory=MemoryKind.FLASH, address=0x8123, mask=1, level=0)]))
+    assert (await flash(Rig(chip), recipe(program(301)))).verdict is Verdict.PASSED, "nobody asked for that cell"
+    outcome = await flash(Rig(chip), wanted)
+    assert outcome.failure is not None
+    assert (outcome.verdict, outcome.failure.address) == (Verdict.FAILED, FLASH + 0x8123)
+
+
+@virtual
+async def test_without_an_erase_only_blank_cells_are_written() -> None:
+    wanted = recipe(program(301), erase=False)
+    used = used_chip()
+    before = bytes(used.chip.flash)
+    outcome = await flash(Rig(used), wanted)
+    assert outcome.failure is not None
+    assert (outcome.failure.code, bytes(used.chip.flash)) == (ErrorCode.NOT_BLANK, before)
+    chip = Stm32F1()
+    body = wanted.flash.segments[0].data
+    chip.chip.flash[0x40:0x60] = body[0x40:0x60]
+    chip.chip.flash[0x130:0x140] = bytes(16)
+    outcome = await flash(Rig(chip), wanted)
+    assert (outcome.verdict, chip.violations) == (Verdict.PASSED, [])
+    assert outcome.steps[0].name == "check flash"
+    assert cells(chip, wanted.flash.span) == body
+    assert chip.chip.flash[0x130:0x140] == bytes(16), "what lies beside the image stays"
+    chip.chip.flash[301] = 0x12
+    assert (await flash(Rig(chip), wanted)).verdict is Verdict.PASSED, (
+        "equal already, whatever shares the last half-word"
+    )
+    chip.chip.flash[300] = 0xFF
+    outcome = await flash(Rig(chip), wanted)
+    assert outcome.failure is not None
+    assert (outcome.failure.code, outcome.failure.address) == (ErrorCode.NOT_BLANK, FLASH + 300)
 
 
 @virtual
@@ -87,7 +123,7 @@ async def test_pieces_far_apart_and_odd_lengths() -> None:
     chip = used_chip()
     before = bytes(chip.chip.flash)
     image = Image.of([Segment(0x801, b"odd"), Segment(0x3FFF, b"\xff\x00"), Segment(0xF000, b"\xff" * 9)])
-    outcome = await flash(Rig(chip), Stm32Wish(image=image))
+    outcome = await flash(Rig(chip), recipe(image, keeps_rest=True))
     assert outcome.verdict is Verdict.PASSED
     found = bytes(chip.chip.flash)
     touched = {0x800, 0x3C00, 0x4000, 0xF000}
@@ -113,7 +149,7 @@ async def test_clones_and_old_probes_end_with_the_same_cells(model: object, jtag
     chip = used_chip(Stm32F1(model))  # type: ignore[arg-type]  # a model of the bench
     outcome = await flash(Rig(chip, StLinkFirmware(jtag=jtag)), LOADER)
     assert outcome.verdict is Verdict.PASSED
-    assert cells(chip, LOADER.image.span) == LOADER.image.bytes_in(LOADER.image.span)
+    assert cells(chip, LOADER.flash.span) == LOADER.flash.bytes_in(LOADER.flash.span)
     assert chip.violations == []
     assert len(outcome.warnings) == (2 if chip.model.dpidr == 0x2BA0_1477 else 0)
 
@@ -123,7 +159,7 @@ async def test_a_rejected_clone_is_not_touched() -> None:
     chip = used_chip(Stm32F1(replace(GENUINE, idcode=0x1704_0410)))
     before = bytes(chip.chip.flash)
     rig = Rig(chip)
-    outcome = await flash(rig, replace(LOADER, settings=SwdSettings(clones=ClonePolicy.REJECT)))
+    outcome = await flash(rig, replace(LOADER, clones=ClonePolicy.REJECT))
     assert outcome.failure is not None
     assert (outcome.verdict, outcome.failure.code) == (Verdict.FAILED, ErrorCode.SIGNATURE_MISMATCH)
     assert bytes(chip.chip.flash) == before
@@ -143,18 +179,19 @@ async def test_a_read_protected_chip_is_opened_with_consent_only(hides_size: boo
     assert (outcome.verdict, outcome.failure.code) == (Verdict.FAILED, ErrorCode.TARGET_LOCKED)
     assert bytes(chip.chip.flash) == before
     assert chip.flash.is_protected
-    rig, recorder = Rig(chip), Recorder()
-    outcome = await flash(rig, replace(LOADER, opens_protection=True), recorder)
+    rig, recorder = Rig(chip), RecordingObserver()
+    outcome = await flash(rig, replace(LOADER, unlock=True), recorder)
     assert outcome.verdict is Verdict.PASSED
-    assert cells(chip, LOADER.image.span) == LOADER.image.bytes_in(LOADER.image.span)
+    assert cells(chip, LOADER.flash.span) == LOADER.flash.bytes_in(LOADER.flash.span)
     assert chip.chip.flash[0x2000:] == b"\xff" * 0xE000, "opening erased the rest"
     assert (chip.flash.is_protected, chip.violations) == (False, [])
     assert bytes(chip.flash.options) == OptionBytes().encode()
-    assert outcome.steps[0].name == "open protection"
-    assert recorder.events.count("intent") == 2
-    assert any("protection was removed" in warning for warning in outcome.warnings)
-    assert outcome.facts is not None
-    assert outcome.facts.flash_kib == 64, "read again once it can be read"
+    assert (outcome.steps[0].name, outcome.steps[0].note) == ("unlock", "flash was erased")
+    assert recorder.events.count("intent") == 1
+    assert any("protection is removed" in warning for warning in outcome.warnings)
+    assert any("protection is removed" in warning for warning in recorder.warnings), "before anything was changed"
+    assert (outcome.lock_before, outcome.lock_after) == (0x00, 0xA5)
+    assert outcome.chip == "revision Y, says 64 KiB", "read again once it can be read"
     assert rig.runs
 
 
@@ -166,21 +203,47 @@ async def test_write_protected_pages_are_opened_and_the_other_options_stay() -> 
     refused = await flash(Rig(chip), SMALL)
     assert refused.failure is not None
     assert refused.failure.code == ErrorCode.TARGET_LOCKED
-    outcome = await flash(Rig(chip), replace(SMALL, opens_protection=True))
+    outcome = await flash(Rig(chip), replace(SMALL, unlock=True))
     assert (outcome.verdict, chip.violations) == (Verdict.PASSED, [])
     assert bytes(chip.flash.options) == OptionBytes(user=0xFE, data=(0x12, 0x34)).encode()
 
 
 @virtual
-async def test_option_bytes_are_written_last_and_in_force() -> None:
+async def test_option_bytes_are_written_after_flash_and_reading_is_protected_last() -> None:
     chip = used_chip()
-    options = OptionBytes(rdp=0x00, data=(0xAB, 0xCD), wrp=(0xFC, 0xFF, 0xFF, 0xFF))
     rig = Rig(chip)
-    outcome = await flash(rig, replace(SMALL, options=options))
+    fuses = {MemoryKind.DATA0: 0xAB, MemoryKind.DATA1: 0xCD, MemoryKind.WRP0: 0xFC, MemoryKind.USER: 0x03}
+    outcome = await flash(rig, replace(SMALL, fuses=fuses, lock=0x00, accept_fuses=True, force_fuses=True))
     assert (outcome.verdict, chip.violations) == (Verdict.PASSED, [])
-    assert bytes(chip.flash.options) == options.encode()
+    options = OptionBytes(rdp=0x00, user=0xFB, data=(0xAB, 0xCD), wrp=(0xFC, 0xFF, 0xFF, 0xFF))
+    assert bytes(chip.flash.options) == options.encode(), "bits that do not exist are ones"
     assert chip.flash.is_protected
-    assert cells(chip, SMALL.image.span) == SMALL.image.bytes_in(SMALL.image.span)
+    assert cells(chip, SMALL.flash.span) == SMALL.flash.bytes_in(SMALL.flash.span)
+    assert [step.name for step in outcome.steps[2:]] == [
+        *("verify flash", "write option bytes", "verify fuses", "write lock", "verify lock", "leave")
+    ]
+    assert outcome.fuses_after[MemoryKind.WRP0] == 0xFC
+    assert (outcome.lock_before, outcome.lock_after) == (0xA5, 0x00)
+    assert any("unplug the board's supply once" in warning for warning in outcome.warnings)
+
+
+@virtual
+async def test_what_is_set_already_is_not_written_again() -> None:
+    chip = used_chip()
+    before = bytes(chip.chip.flash)
+    outcome = await flash(Rig(chip), recipe(fuses={MemoryKind.USER: 0x07, MemoryKind.DATA0: 0xFF}, lock=0xA5))
+    assert (outcome.verdict, bytes(chip.chip.flash)) == (Verdict.PASSED, before)
+    assert [step.name for step in outcome.steps] == ["verify fuses", "leave"]
+
+
+@virtual
+async def test_a_protected_chip_is_not_changed_in_its_option_bytes_either() -> None:
+    chip = used_chip(Stm32F1(is_protected=True))
+    options = bytes(chip.flash.options)
+    for wanted in (recipe(fuses={MemoryKind.DATA0: 1}), recipe(lock=0xA5), recipe(lock=0x01)):
+        outcome = await flash(Rig(chip), wanted)
+        assert outcome.failure is not None
+        assert (outcome.failure.code, bytes(chip.flash.options)) == (ErrorCode.TARGET_LOCKED, options)
 
 
 # -- what is wrong with a board ----------------------------------------------------------------------------------------
@@ -205,7 +268,7 @@ async def test_a_bad_board_never_passes(faults: list[Stm32F1Fault], code: ErrorC
     rig = Rig(chip)
     outcome = await flash(rig, SMALL)
     if outcome.verdict is Verdict.PASSED:
-        assert cells(chip, SMALL.image.span) == SMALL.image.bytes_in(SMALL.image.span)
+        assert cells(chip, SMALL.flash.span) == SMALL.flash.bytes_in(SMALL.flash.span)
         assert isinstance(faults[0], GoesSilent | ReadFlips | BusyForever), "nothing came of it"
         return
     assert outcome.verdict is Verdict.FAILED
@@ -220,13 +283,13 @@ async def test_a_bad_board_never_passes(faults: list[Stm32F1Fault], code: ErrorC
 
 @virtual
 async def test_a_verify_error_says_where_and_what() -> None:
-    chip = Stm32F1(faults=[StuckBits(memory=MemoryKind.FLASH, address=0x23, mask=0x01, level=1)])
-    image = Image.of([Segment(FLASH, b"\x10" * 64)])
-    outcome = await flash(Rig(chip), Stm32Wish(image=image))
+    chip = Stm32F1(faults=[StuckBits(memory=MemoryKind.FLASH, address=0x423, mask=0x01, level=1)])
+    image = Image.of([Segment(FLASH + 0x400, b"\x10" * 64)])
+    outcome = await flash(Rig(chip), recipe(image, keeps_rest=True))
     assert outcome.failure is not None
     failure = outcome.failure
     assert (failure.code, failure.memory) == (ErrorCode.VERIFY_MISMATCH, "flash")
-    assert (failure.address, failure.expected, failure.actual) == (FLASH + 0x23, 0x10, 0x11)
+    assert (failure.address, failure.expected, failure.actual) == (FLASH + 0x423, 0x10, 0x11)
 
 
 @virtual
@@ -254,7 +317,7 @@ async def test_another_chip_is_refused(idcode: int, code: ErrorCode) -> None:
 async def test_flash_that_is_told_but_not_there_does_not_pass() -> None:
     chip = used_chip(Stm32F1(replace(GENUINE, size_kib=128)))
     rig = Rig(chip)
-    outcome = await flash(rig, Stm32Wish(image=program(0x1_0400)))
+    outcome = await flash(rig, recipe(program(0x1_0400)))
     assert outcome.verdict is Verdict.FAILED
     assert rig.is_free
 
@@ -264,7 +327,7 @@ async def test_a_chip_of_2_kib_pages() -> None:
     chip = Stm32F1(replace(GENUINE, idcode=0x1003_6414, flash_bytes=0x4_0000, size_kib=256, ram_bytes=48 * 1024))
     used_chip(chip)
     image = program(5000)
-    outcome = await flash(Rig(chip), Stm32Wish(image=image))
+    outcome = await flash(Rig(chip), recipe(image, keeps_rest=True))
     assert (outcome.verdict, chip.violations) == (Verdict.PASSED, [])
     assert cells(chip, Span(FLASH, FLASH + 0x1800)) == image.bytes_in(Span(FLASH, FLASH + 0x1800))
     assert outcome.steps[0].note == "3 pages"
@@ -284,9 +347,16 @@ def test_whatever_transfer_breaks_there_is_no_false_pass_and_the_target_is_let_g
         rig.meddler = lambda index, one: (
             meddle if index == begun + number and (one.is_in or meddle is not Meddle.SHORT) else None
         )
-        outcome = await flash_stm32f1(probe, SMALL, clock=rig.clock, observer=Recorder())
+        outcome = await SwdInterface(probe).flash(
+            SMALL,
+            parts=PARTS,
+            bootloaders=BOOTLOADERS,
+            clock=rig.clock,
+            observer=RecordingObserver(),
+            start=SckStart(),
+        )
         await probe.aclose()
-        is_right = cells(chip, SMALL.image.span) == SMALL.image.bytes_in(SMALL.image.span)
+        is_right = cells(chip, SMALL.flash.span) == SMALL.flash.bytes_in(SMALL.flash.span)
         assert outcome.verdict is not Verdict.PASSED or is_right, number
         if meddle is Meddle.UNPLUG and number < len(rig.log) - begun:
             assert outcome.verdict is Verdict.INTERRUPTED, (number, outcome.failure)
@@ -307,8 +377,7 @@ def test_whatever_transfer_breaks_there_is_no_false_pass_and_the_target_is_let_g
 async def test_a_job_that_is_stopped_lets_the_target_go(stop_at: int) -> None:
     chip = used_chip()
     rig = Rig(chip)
-    recorder = Recorder(stop_at=stop_at, reason=lambda: JobError(ErrorCode.CANCELLED, "the job was cancelled"))
-    outcome = await flash(rig, LOADER, recorder)
+    outcome = await flash(rig, LOADER, RecordingObserver(stop_at=stop_at))
     assert outcome.verdict is Verdict.CANCELLED
     assert rig.is_free
     assert chip.violations == []

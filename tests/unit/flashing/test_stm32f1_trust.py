@@ -3,11 +3,10 @@
 import struct
 
 import pytest
-from tests.unit.flashing.stm32f1_unit import FLASH, flash, program
+from tests.unit.flashing.stm32f1_unit import FLASH, flash, program, recipe
 from tests.unit.programmers.stlink_rig import Meddle, Rig
 
 from ispd.errors import ErrorCode
-from ispd.flashing.stm32f1_plan import Stm32Erase, Stm32Wish
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
 from ispd.transport.contract import BulkTransfer
@@ -16,7 +15,7 @@ from vbench.virtual_time import virtual
 
 KEYR, OPTKEYR, SR, CR, AR, OBR = "04", "08", "0C", "10", "14", "1C"
 KEYS = ["23 01 67 45", "AB 89 EF CD"]
-SMALL = Stm32Wish(image=program(300))
+SMALL = recipe(program(300), keeps_rest=True)
 
 
 def register_writes(rig: Rig) -> list[str]:
@@ -33,7 +32,9 @@ def keys(register: str) -> list[str]:
 @virtual
 async def test_a_page_goes_through_the_controller_as_the_manual_says() -> None:
     rig = Rig(Stm32F1())
-    assert (await flash(rig, Stm32Wish(image=Image.of([Segment(FLASH + 0x400, b"12")])))).verdict is Verdict.PASSED
+    assert (
+        await flash(rig, recipe(Image.of([Segment(FLASH + 0x400, b"12")]), keeps_rest=True))
+    ).verdict is Verdict.PASSED
     assert register_writes(rig) == [
         *(f"{CR} 80 00 00 00", *keys(KEYR)),
         *(f"{SR} 34 00 00 00", f"{CR} 02 00 00 00", f"{AR} 00 04 00 08", f"{CR} 42 00 00 00", f"{CR} 00 00 00 00"),
@@ -45,7 +46,7 @@ async def test_a_page_goes_through_the_controller_as_the_manual_says() -> None:
 @virtual
 async def test_the_whole_chip_and_an_unlock_do_too() -> None:
     rig = Rig(Stm32F1(is_protected=True))
-    wish = Stm32Wish(image=program(8), erase=Stm32Erase.CHIP, opens_protection=True)
+    wish = recipe(program(40), unlock=True)
     assert (await flash(rig, wish)).verdict is Verdict.PASSED
     unlocked = [f"{CR} 80 00 00 00", *keys(KEYR)]
     assert register_writes(rig) == [
@@ -119,7 +120,7 @@ async def test_a_controller_that_stays_locked_is_told_of() -> None:
     assert outcome.failure.code == ErrorCode.TARGET_LOCKED
 
 
-OPENING = Stm32Wish(image=program(300), opens_protection=True)
+OPENING = recipe(program(300), unlock=True)
 
 
 @virtual
@@ -140,7 +141,9 @@ async def test_a_protection_that_stays_is_tried_with_nrst_and_then_told_of() -> 
 @virtual
 async def test_option_bytes_that_read_back_otherwise_are_told_of() -> None:
     rig = Rig(Stm32F1(is_protected=True))
-    rig.falsify("F2 07 00 F8 FF 1F", [bytes.fromhex("A55A FF00 FF00 FF00 FF00 FF00 FF00 FE01")])
+    rig.falsify(
+        "F2 07 00 F8 FF 1F", [bytes.fromhex(cells) for cells in ("00FF" + "FF00" * 7, "A55A" + "FF00" * 6 + "FE01")]
+    )
     outcome = await flash(rig, OPENING)
     assert outcome.failure is not None
     assert (outcome.failure.code, outcome.failure.address) == (ErrorCode.LOCK_MISMATCH, 0x1FFF_F80E)
@@ -149,7 +152,7 @@ async def test_option_bytes_that_read_back_otherwise_are_told_of() -> None:
 @virtual
 async def test_a_chip_that_opens_without_erasing_itself_is_not_trusted() -> None:
     rig = Rig(Stm32F1(is_protected=True))
-    rig.falsify("F2 07 00 00 00 08", [bytes(256)])
+    rig.falsify("F2 07 00 00 00 08", [bytes(4096)])
     outcome = await flash(rig, OPENING)
     assert outcome.failure is not None
     assert outcome.failure.code == ErrorCode.ERASE_FAILED

@@ -13,6 +13,7 @@ from ispd.api.handlers import load_handlers
 from ispd.api.invoke import invoke
 from ispd.api.values import Dump
 from ispd.catalog.options import RecipeOptions
+from ispd.errors import ErrorCode, IspdError
 from ispd.model.image import Image
 from ispd.model.part import Interface, MemoryKind
 from ispd.model.recipe import ClonePolicy, Recipe
@@ -98,6 +99,51 @@ async def test_parameters_win_over_the_recipe_byte_by_byte(asked: list[RecipeOpt
     assert beside.clones is ClonePolicy.ALLOW
     for options in asked:
         assert (options.keeps_rest, options.unlock) == (True, True)
+
+
+VECTORS = (0x2000_5000).to_bytes(4, "little") + (0x0800_0101).to_bytes(4, "little") + b"\x11" * 248
+RAW = {"name": "board.bin", "content": b64encode(VECTORS).decode()}
+
+
+async def test_a_raw_file_for_an_stm32_becomes_a_job_at_the_start_of_its_flash():
+    station = SwdStation()
+    params = {
+        "images": [RAW],
+        "part": "bluepill",
+        "option_bytes": {"data0": 0x12},
+        "keep_rest": True,
+        "clones": "reject",
+    }
+    await invoke(HANDLERS["job.enqueue"], params, call_to(station))
+    recipe = station.recipes[1]
+    assert (recipe.part, recipe.flash.span.start, recipe.fuses) == (
+        "stm32f103xb",
+        0x0800_0000,
+        {MemoryKind.DATA0: 0x12},
+    )
+    assert (recipe.keeps_rest, recipe.unlock, recipe.clones) == (True, False, ClonePolicy.REJECT)
+
+
+@pytest.mark.parametrize(
+    ("params", "code", "told"),
+    [
+        ({"option_bytes": {"user": 0xFE}}, ErrorCode.FUSE_CONFIRM, "WDG_SW"),
+        ({"option_bytes": {"wrp0": 0xFE}}, ErrorCode.FUSE_CONFIRM, "wrp0"),
+        ({"lfuse": 0x5E}, ErrorCode.INVALID_PARAMETER, "lfuse"),
+        ({"eeprom": RAW}, ErrorCode.INVALID_PARAMETER, "eeprom"),
+        ({"part": "m32u4", "option_bytes": {"user": 0xFF}}, ErrorCode.INVALID_PARAMETER, "user"),
+        ({"part": "m32u4"}, ErrorCode.IMAGE_DOES_NOT_FIT, "Cortex-M"),
+    ],
+)
+async def test_what_belongs_to_the_other_family_or_needs_an_answer_is_refused(
+    params: dict[str, Any], code: ErrorCode, told: str
+):
+    station = SwdStation()
+    with pytest.raises(IspdError) as refused:
+        await invoke(HANDLERS["job.enqueue"], {"images": [RAW], "part": "bluepill", **params}, call_to(station))
+    assert refused.value.code is code, refused.value.message
+    assert told in f"{refused.value.message} {refused.value.facts.memory} {refused.value.facts.field}"
+    assert not station.jobs_by_id
 
 
 @pytest.mark.parametrize("unlock", [False, True])

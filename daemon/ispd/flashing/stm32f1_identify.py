@@ -220,7 +220,7 @@ def _judge(id_code: int, policy: ClonePolicy) -> tuple[str, ...]:
     message = f"the target is a clone: {revision_words(id_code)} is {maker}'s"
     if policy is ClonePolicy.REJECT:
         raise TargetError(
-            ErrorCode.SIGNATURE_MISMATCH, message, hint="take this board out, or allow clones in the recipe"
+            ErrorCode.SIGNATURE_MISMATCH, message, hint="take this board out, or let clones pass: --clones warn"
         )
     return (message,)
 

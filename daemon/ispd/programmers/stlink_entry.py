@@ -224,7 +224,7 @@ class Entry:
         message = f"the target is a clone: its id is 0x{id_code:08X}"
         if policy is ClonePolicy.REJECT:
             raise TargetError(
-                ErrorCode.SIGNATURE_MISMATCH, message, hint="take this board out, or allow clones in the recipe"
+                ErrorCode.SIGNATURE_MISMATCH, message, hint="take this board out, or let clones pass: --clones warn"
             )
         self._warnings.append(message)
 

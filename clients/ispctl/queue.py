@@ -165,7 +165,7 @@ def _enqueue(client: Client, params: dict[str, Any]) -> dict[str, Any]:
             raise
         for question in error.message.split("; "):
             click.echo(question, err=True)
-        if not click.confirm("Write these fuses?", default=False, err=True):
+        if not click.confirm("Write it all the same?", default=False, err=True):
             raise
         job = client.call("job.enqueue", **{**params, "accept_fuses": True})
     return job

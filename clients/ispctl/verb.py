@@ -138,10 +138,15 @@ class OneOf(click.ParamType):  # type: ignore[type-arg]  # click 8.1, which Debi
 
 def parse_option_byte(text: str) -> tuple[str, int]:
     """Return the name and the value of an option byte written user=0xFB, or end with a usage error."""
-    name, separator, value = text.partition("=")
-    if not separator or not name.strip():
+    from ispd.api.values import OptionBytes  # only where one is named: keeps the quick verbs quick
+
+    written, separator, value = text.partition("=")
+    name = written.strip().lower()
+    if not separator or not name:
         raise click.BadParameter(f"{text!r} is not an option byte like user=0xFB")
-    return name.strip().lower(), parse_byte(value)
+    if name not in OptionBytes.__struct_fields__:
+        raise click.BadParameter(f"{name} is no option byte: {', '.join(OptionBytes.__struct_fields__)}")
+    return name, parse_byte(value)
 
 
 def option_bytes(given: Iterable[tuple[str, int]]) -> dict[str, int] | None:

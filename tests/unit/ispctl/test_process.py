@@ -441,7 +441,7 @@ def test_at_a_terminal_the_fuse_guards_questions_are_asked(
     jobs: int,
 ):
     terminal = Terminal([*command, "enqueue", str(image), "--part", "m32u4", "--hfuse", "0x19"], environment)
-    terminal.read_until("Write these fuses? [y/N]")
+    terminal.read_until("Write it all the same? [y/N]")
     assert "OCDEN" in terminal.shown
     terminal.type(answer)
     assert terminal.end() == code

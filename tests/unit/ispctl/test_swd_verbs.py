@@ -98,6 +98,8 @@ def test_what_is_not_said_is_not_asked_for(daemon: Daemon):
     [
         ("--option-byte", "user"),
         ("--option-byte", "=0xFF"),
+        ("--option-byte", "rdp=0xA5"),
+        ("--option-byte", "lfuse=0xFF"),
         ("--option-byte", "user=0x100"),
         ("--option-byte", "user=-1"),
         ("--option-byte", "user=on"),

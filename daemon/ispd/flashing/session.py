@@ -9,7 +9,6 @@ from ispd.errors import ErrorCode, IspdError, LinkClosedError, LinkTimeoutError,
 from ispd.flashing.instructed import READ_BLOCK_BYTES, reading, writing
 from ispd.flashing.signature import complaint, plausible
 from ispd.flashing.target_state import TargetState
-from ispd.flashing.verdict import failure_of
 from ispd.model.image import Segment
 from ispd.model.part import AvrPart, MemoryKind, Signature
 from ispd.model.span import Span
@@ -17,7 +16,7 @@ from ispd.programmers.contract import IspProgrammer, Monitor
 from ispd.transport.clock import Clock
 from ispd.wire import avr_isp
 
-__all__ = ["TargetSession", "TargetState", "failure_of", "is_read_locked", "is_write_locked"]
+__all__ = ["TargetSession", "is_read_locked", "is_write_locked"]
 
 _LEAVE_DEADLINE_S = 5.0
 """Long enough for a driver to find its framing again (3 s) and then to release reset."""

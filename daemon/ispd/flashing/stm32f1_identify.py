@@ -46,7 +46,7 @@ OPTION_KINDS: Final = (
 _KIB: Final = 1024
 _NO_SIZE: Final = frozenset({0x0000, 0xFFFF})
 _NO_ID: Final = frozenset({0x000, 0xFFF})
-_NO_UNIQUE_ID: Final = frozenset({b"\0" * len(UNIQUE_ID), b"\xff" * len(UNIQUE_ID)})
+_NO_UNIQUE_ID: Final = frozenset({b"", b"\0" * len(UNIQUE_ID), b"\xff" * len(UNIQUE_ID)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,13 @@ class ChipId:
         """Its device id."""
         return Signature(device_id(self.id_code))
 
-    def is_another(self, now: "ChipId") -> bool:
-        """Tell whether what is read ``now`` is certainly of another chip."""
-        ids = {self.unique_id, now.unique_id} - {""}
-        return self.id_code != now.id_code or len(ids) > 1
+    def is_another(self, now: "ChipId", *, may_hide: bool = False) -> bool:
+        """Tell whether what is read ``now`` is of another chip, as far as can be told.
+
+        :param may_hide: it may keep its unique id to itself, which it told before.
+        """
+        is_hidden = not self.unique_id or (may_hide and not now.unique_id)
+        return self.id_code != now.id_code or (self.unique_id != now.unique_id and not is_hidden)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +131,10 @@ async def read_id(programmer: SwdProgrammer) -> ChipId:
             f"the chip's id reads 0x{id_code & 0xFFF:03X}",
             hint="are SWDIO and SWCLK swapped? check them, GND and the board's supply",
         )
-    raw = await programmer.read(UNIQUE_ID, Unwatched())
+    try:
+        raw = await programmer.read(UNIQUE_ID, Unwatched())
+    except TargetError:
+        raw = b""
     return ChipId(id_code, "" if raw in _NO_UNIQUE_ID else raw.hex().upper())
 
 
@@ -187,9 +193,9 @@ async def _ram_bytes(programmer: SwdProgrammer, part: Stm32Part) -> int:
     return part.ram_bytes
 
 
-def check_same(before: ChipId, now: ChipId) -> None:
-    """Raise ``TargetError`` (signature-unstable) where another chip answers now."""
-    if before.is_another(now):
+def check_same(before: ChipId, now: ChipId, *, may_hide: bool = False) -> None:
+    """Raise ``TargetError`` (signature-unstable) where another chip answers now; see :meth:`ChipId.is_another`."""
+    if before.is_another(now, may_hide=may_hide):
         raise TargetError(
             ErrorCode.SIGNATURE_UNSTABLE,
             f"the chip was {before.signature} {before.unique_id}, and is {now.signature} {now.unique_id} now",

@@ -15,7 +15,7 @@ from ispd.flashing.steps import AnyStep, Leave, VerifyBits, VerifyCells
 from ispd.flashing.stm32f1_identify import OPTION_KINDS, Stm32Facts
 from ispd.model.image import BLANK, Image, Segment
 from ispd.model.part import MemoryKind
-from ispd.model.recipe import PlanKind, Recipe, VerifyScope
+from ispd.model.recipe import Recipe, VerifyScope
 from ispd.model.span import Span
 from ispd.wire.stm32f1 import RDP_OPEN, OptionBytes, protected_pages
 
@@ -147,8 +147,6 @@ def plan_stm32f1(recipe: Recipe, facts: Stm32Facts) -> Stm32Plan:
     warnings: list[str] = []
     if len(recipe.flash):
         steps += _flash_steps(recipe, facts)
-        if _erases_all(recipe) and facts.part.flash.start not in recipe.flash.span:
-            warnings.append(f"nothing is written to 0x{facts.part.flash.start:08X}, where the chip starts from")
     steps += _option_steps(recipe, facts)
     if any(step.name == "write lock" for step in steps):
         warnings.append(_ATTACHED)
@@ -175,12 +173,6 @@ def _check(recipe: Recipe, facts: Stm32Facts) -> None:
             ErrorCode.RECIPE_INVALID,
             "all of flash can only be verified after an erase of all of it",
             hint="erase the whole chip, or verify only what was written",
-        )
-    if _locks(recipe) and recipe.plan in (PlanKind.CHAINED, PlanKind.AUTO):
-        raise RefusedError(
-            ErrorCode.RECIPE_INVALID,
-            "a chip whose reading is protected starts only after its supply was off: its bootloader would not come up",
-            hint="--plan merged",
         )
 
 
@@ -209,10 +201,6 @@ def _check_fit(image: Image, facts: Stm32Facts) -> None:
 
 def _erases_all(recipe: Recipe) -> bool:
     return recipe.erase and not recipe.keeps_rest
-
-
-def _locks(recipe: Recipe) -> bool:
-    return recipe.lock is not None and recipe.lock != RDP_OPEN
 
 
 def _touched(recipe: Recipe, facts: Stm32Facts) -> tuple[int, ...]:

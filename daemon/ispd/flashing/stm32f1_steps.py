@@ -187,8 +187,8 @@ class Stm32Steps:
 
     async def _leave(self) -> None:
         """Make sure that it is the same chip as at the start, then let it run."""
-        check_same(self.chip_id, await read_id(self._programmer))
         is_locked = self._work.outcome.lock_after not in (None, RDP_OPEN)
+        check_same(self.chip_id, await read_id(self._programmer), may_hide=is_locked)
         runs = await self._core.reset_and_run()
         if not runs and not is_locked:
             self._work.warnings.append("the program crashes as soon as it is started")

@@ -8,7 +8,7 @@ import anyio
 
 from ispd.errors import ErrorCode, IspdError, JobError, LinkClosedError
 from ispd.flashing.interface import TargetInterface
-from ispd.flashing.session import failure_of
+from ispd.flashing.verdict import failure_of
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.model.station import Slot, SlotState
 from ispd.station.chain_work import ChainSlotWork

@@ -10,7 +10,7 @@ from ispd.flashing.interface import TargetInterface
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.pace import choose_plan, isp_pace
 from ispd.flashing.sck import SckStart
-from ispd.flashing.session import failure_of
+from ispd.flashing.verdict import failure_of
 from ispd.flashing.whole import Equipment, Way, flash_whole, way_of
 from ispd.model.job import Unit, Verdict
 from ispd.model.recipe import PlanKind, Recipe

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from ispd.errors import ErrorCode, JobError
 from ispd.flashing.observer import Identified, UnitOutcome
-from ispd.flashing.session import TargetState
+from ispd.flashing.target_state import TargetState
 from ispd.model.job import Failure, JobState, StepRecord, Unit, Verdict
 from ispd.station.floor import Floor
 from ispd.station.queue import OpenJob

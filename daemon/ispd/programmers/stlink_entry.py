@@ -62,22 +62,20 @@ _LEAVE_S: Final = 5.0
 _LEAVE_TRIES: Final = 2
 """A disturbance may hit the very command that lets the target go."""
 
-_BOOT_PINS: Final = (
-    "is NRST connected? where it is not, set BOOT0 to 1, press the board's reset button, and flash it again: its program may have"
-    " turned the debug pins off"
-)
-
 
 async def read_version(channel: StlinkChannel) -> Firmware:
     """Return the firmware's version.
 
     An ST-Link that somebody was killed at gives the rest of an old answer first, and gets a second try.
-    Raises ``ProgrammerError`` (programmer-cannot) where it is too old for SWD as spoken here.
+    Raises ``ProgrammerError``: programmer-cannot where it is too old for SWD as spoken here, programmer-silent where it is stuck.
     """
-    try:
-        firmware = await channel.ask(GetVersion())
-    except (LinkTimeoutError, RemoteProtocolError):
-        firmware = await channel.ask(GetVersion())
+    firmware = await _ask_version(channel) or await _ask_version(channel)
+    if firmware is None:
+        raise ProgrammerError(
+            ErrorCode.PROGRAMMER_SILENT,
+            f"the ST-Link on {channel.name} does not answer",
+            hint="unplug it and plug it in again: a program that was killed while it used it leaves it stuck",
+        )
     if firmware.lists_clocks:
         firmware = await channel.ask(GetExtendedVersion())
     if not firmware.can_debug:
@@ -87,6 +85,13 @@ async def read_version(channel: StlinkChannel) -> Firmware:
             hint="update it with ST's STSW-LINK007",
         )
     return firmware
+
+
+async def _ask_version(channel: StlinkChannel) -> Firmware | None:
+    try:
+        return await channel.ask(GetVersion())
+    except (LinkTimeoutError, RemoteProtocolError):
+        return None
 
 
 class Entry:
@@ -109,8 +114,6 @@ class Entry:
         except TargetError as error:
             if voltage_mv is not None and voltage_mv < _DEAD_MV and not settings.ignores_voltage:
                 raise _no_supply(voltage_mv) from error
-            if settings.under_reset and error.code is ErrorCode.TARGET_NOT_RESPONDING:
-                raise TargetError(error.code, error.message, hint=f"{error.hint}; {_BOOT_PINS}") from error
             raise
         if settings.under_reset:
             await self._halt_at_reset()

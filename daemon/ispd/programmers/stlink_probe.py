@@ -198,7 +198,7 @@ async def open_stlink(hardware: Opener, port: str, clock: Clock) -> StlinkProbe:
     """Open the ST-Link at a place in the USB tree, make sure that it is one and can do SWD, and return it.
 
     Raises ``TransportError``, or ``ProgrammerError`` with ``programmer-cannot`` for an ST-Link/V1, for firmware that is too old
-    and for what is none, ``programmer-is-bootloader`` for a V3 whose firmware was not started.
+    and for what is none, ``programmer-is-bootloader`` for a V3 whose firmware was not started, ``programmer-silent`` for one that is stuck.
     """
     link = await hardware.open_usb(port)
     is_ready = False

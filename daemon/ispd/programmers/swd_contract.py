@@ -138,6 +138,6 @@ class SwdDriver(AnyDriver, Protocol):
     ) -> SwdProgrammer:
         """Open the port, make sure who answers, and return the programmer.
 
-        Raises ``TransportError``, or ``ProgrammerError`` with ``programmer-cannot`` for one that is too old, or
-        ``programmer-is-bootloader``.
+        Raises ``TransportError``, or ``ProgrammerError`` with ``programmer-cannot`` for one that is too old,
+        ``programmer-is-bootloader``, or ``programmer-silent`` for one that is stuck.
         """

@@ -54,7 +54,11 @@ _NAMES: Final[Mapping[int, str]] = MappingProxyType(
         0x81: "fault",
     }
 )
-_WIRING: Final = "check SWDIO, SWCLK, GND and the board's supply; shorten the wires or lower the SWD clock"
+_WIRING: Final = (
+    "check SWDIO, SWCLK, GND and the board's supply; shorten the wires or lower the SWD clock; where the board's program may have"
+    " turned the debug pins off, connect NRST, or set BOOT0 to 1 and press the board's reset button"
+)
+"""Without NRST such a program runs before anybody is heard; from BOOT0 the chip starts in its system memory instead (RM0008, 3.4)."""
 
 
 class SwdStatusError(TargetError):

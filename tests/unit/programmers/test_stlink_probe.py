@@ -99,6 +99,17 @@ async def test_an_old_answer_that_was_left_behind_is_dropped() -> None:
     assert (await rig.open()).identity.firmware == "V2J37S7"
 
 
+@virtual
+async def test_one_that_is_stuck_is_told_to_be_plugged_in_again() -> None:
+    rig = Rig(running_chip())
+    rig.meddler = lambda _index, transfer: Meddle.TIMEOUT if transfer.is_in else None
+    with pytest.raises(ProgrammerError, match="does not answer") as refused:
+        await rig.open()
+    assert (refused.value.code, rig.is_closed) == (ErrorCode.PROGRAMMER_SILENT, True)
+    assert "plug it in again" in refused.value.hint
+    assert rig.clock.monotonic() < 5
+
+
 # -- connecting --------------------------------------------------------------------------------------------------------
 
 
@@ -275,20 +286,6 @@ async def test_what_a_clone_or_the_first_reset_may_lack_is_done_without(command:
     assert rig.runs
 
 
-@virtual
-async def test_a_program_that_turned_its_debug_pins_off_behind_a_missing_reset_wire_gets_a_cure() -> None:
-    rig = Rig(running_chip())
-    probe = await rig.open()
-    rig.falsify("F2 31", [b"\x09".ljust(12, b"\0")] * 2)
-    with pytest.raises(TargetError) as refused:
-        await probe.connect(SwdSettings())
-    assert "BOOT0" not in refused.value.hint
-    with pytest.raises(TargetError) as refused:
-        await probe.connect(SwdSettings(under_reset=True))
-    assert "BOOT0" in refused.value.hint
-    assert rig.runs
-
-
 @pytest.mark.parametrize("policy", list(ClonePolicy))
 @virtual
 async def test_clones_are_allowed_warned_of_or_rejected(policy: ClonePolicy) -> None:
@@ -329,6 +326,7 @@ async def test_nobody_on_the_wires_is_told_with_what_to_look_at(
             await probe.connect(SwdSettings(under_reset=under_reset, ignores_voltage=True))
         assert refused.value.code is ErrorCode.TARGET_NOT_RESPONDING
         assert "SWDIO" in refused.value.hint
+        assert "BOOT0" in refused.value.hint, "what helps against a program that turned its debug pins off"
         assert not rig.device.socket.nrst_low
     with pytest.raises(LocalProtocolError):
         await probe.read_word(DHCSR)

@@ -13,6 +13,7 @@ from ispd.transport.contract import BytePort, SerialSettings, UsbLink
 from ispd.transport.usb import UsbBus
 from vbench.pyusb_backend import PyusbBackend
 from vbench.stlink import StLink
+from vbench.stlink_firmware import odd_serial
 from vbench.stm32f1 import Stm32F1
 from vbench.swd import SwdSocket
 
@@ -60,3 +61,20 @@ async def test_several_at_once_by_place_and_a_plug_that_is_pulled() -> None:
             await probe.aclose()
     assert chips["1-1.3"].core.is_halted is False
     assert (backend.opens, backend.closes, backend.strays) == (16, 16, [])
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (bytes.fromhex("00FF6C0649801B0A00140267"), "00FF6C0649801B0A00140267"),
+        (bytes(12), "00" * 12),
+        (b"\x80\xff", "008000FF"),
+        (b"", ""),
+    ],
+)
+async def test_a_serial_number_of_any_bytes_comes_through_pyusb_as_plain_text(number: bytes, shown: str) -> None:
+    backend = PyusbBackend()
+    backend.add("1-1.4", StLink(serial=odd_serial(number)))
+    probe = await open_stlink(UsbOnly(backend), "usb:1-1.4", SystemClock())
+    assert probe.identity.serial == shown
+    await probe.aclose()

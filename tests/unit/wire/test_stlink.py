@@ -196,8 +196,8 @@ def test_versions_are_written_as_everywhere_and_open_their_gates() -> None:
         assert gates(Firmware(hardware=2, jtag=(newer[0] if newer else 64) - 1)) == expected
     assert gates(Firmware(hardware=3, jtag=1)) == "1110111"
     assert gates(Firmware(hardware=3, jtag=0))[0] == "0"
-    limits = [Firmware(hardware=h, jtag=j).byte_limit for h, j in ((2, 37), (3, 5), (3, 6))]
-    assert limits == [64, 64, 512]
+    limits = [Firmware(hardware=h, jtag=j).byte_limit for h, j in ((2, 37), (3, 5), (3, 6), (4, 1))]
+    assert limits == [64, 64, 512, 512]
 
 
 def test_the_fastest_clock_not_above_the_wish_is_taken() -> None:
@@ -227,6 +227,15 @@ def test_models_by_product_id() -> None:
 )
 def test_serial_numbers_are_shown_whatever_they_are(text: str, shown: str) -> None:
     assert shown_serial(text) == shown
+
+
+@given(st.text(st.characters(max_codepoint=0xFFFF), max_size=126))
+def test_any_serial_number_can_be_put_into_any_text(text: str) -> None:
+    """Surrogates without their other half included, which no encoding takes."""
+    shown = shown_serial(text)
+    assert shown.isascii()
+    assert shown.isprintable()
+    assert bool(shown) is bool(text)
 
 
 @given(

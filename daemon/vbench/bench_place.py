@@ -19,6 +19,7 @@ from ispd.transport.contract import (
 from vbench.bench_port import BenchPort
 from vbench.bench_usb import BenchUsbLink
 from vbench.emulated import EmulatedBoard, EmulatedProgrammer
+from vbench.header import put_on_header
 from vbench.swd import SwdSocket, SwdTarget
 from vbench.target import AvrTarget
 
@@ -63,17 +64,7 @@ class Place:
 
     def put(self, board: AvrTarget | EmulatedBoard, at: float) -> None:
         """Put a board on the header. Raises ``ValueError`` where one is, and for a board with another kind of header."""
-        socket = self.programmer.socket
-        if isinstance(socket, SwdSocket):
-            chip = None if isinstance(board, AvrTarget) else board.swd
-            if chip is None:
-                raise ValueError(f"{self.name} is a debug probe, and this board has no SWD header")
-            socket.insert(chip, at)
-            return
-        target = board if isinstance(board, AvrTarget) else board.target
-        if target is None:
-            raise ValueError(f"{self.name} is an ISP programmer, and this board has no ISP header")
-        socket.insert(target, at)
+        put_on_header(self.programmer, board, at, name=self.name)
 
     def take(self, at: float) -> AvrTarget | SwdTarget:
         """Take the board off the header and return its chip; raises ``ValueError`` where there is none."""

@@ -20,7 +20,19 @@ from typing import Self, cast
 
 from ispd.transport.contract import PortKind
 from vbench.cdc_acm import Answer, CdcAcm
-from vbench.emulated import BulkEnd, EmulatedBulk, EmulatedFace, EmulatedSerial, EmulatedUsb, SerialEnd, UsbEnd
+from vbench.emulated import (
+    BulkEnd,
+    EmulatedBoard,
+    EmulatedBulk,
+    EmulatedFace,
+    EmulatedProgrammer,
+    EmulatedSerial,
+    EmulatedUsb,
+    SerialEnd,
+    UsbEnd,
+)
+from vbench.header import put_on_header
+from vbench.swd import SwdTarget
 from vbench.target import AvrTarget
 from vbench.usbip import Submitted, UsbIpSocket
 
@@ -81,7 +93,7 @@ class VhciBus:
         """Return bench seconds since the bus was made."""
         return (time.monotonic() - self._origin) * self.time_scale
 
-    def plug(self, programmer: EmulatedUsb | EmulatedSerial | EmulatedBulk, port: int) -> str:
+    def plug(self, programmer: EmulatedProgrammer, port: int) -> str:
         """Plug a device into a port (from 0, over all controllers) and return its topology path.
 
         Raises ``VhciError`` where the kernel refuses. The device appears when the kernel has enumerated it. A port whose
@@ -145,24 +157,26 @@ class VhciBus:
                 raise
         plug.stop()
 
-    def insert(self, port: int, target: AvrTarget) -> None:
-        """Put a board on the programmer at a port. Raises ``ValueError`` where there is one already."""
+    def insert(self, port: int, board: AvrTarget | EmulatedBoard) -> None:
+        """Put a board on the programmer at a port; its own USB cable is another matter (:mod:`vbench.vhci_board`).
+
+        Raises ``ValueError`` where there is one already, and for a board with another kind of header.
+        """
         programmer = self._programmer(port)
         with self.lock:
             programmer.run(self.now())
-            programmer.socket.insert(target, self.now())
+            put_on_header(programmer, board, self.now(), name=f"port {port}")
 
-    def remove(self, port: int) -> AvrTarget:
-        """Take the board off the programmer at a port. Raises ``ValueError`` where there is none."""
+    def remove(self, port: int) -> AvrTarget | SwdTarget:
+        """Take the board off the programmer at a port and return its chip. Raises ``ValueError`` where there is none."""
         programmer = self._programmer(port)
         with self.lock:
             programmer.run(self.now())
             return programmer.socket.remove(self.now())
 
-    def _programmer(self, port: int) -> EmulatedUsb | EmulatedSerial:
-        """Return the ISP programmer on a port; debug probes have headers of another kind, and whoever plugged them in has those."""
+    def _programmer(self, port: int) -> EmulatedProgrammer:
         programmer = self._plugged[port].programmer
-        if programmer is None or isinstance(programmer, BulkEnd):
+        if programmer is None:
             raise ValueError(f"no programmer is on port {port}")
         return programmer
 
@@ -231,7 +245,7 @@ class _Plug(ABC):
         end: UsbEnd | SerialEnd,
         ours: socket.socket,
         *,
-        programmer: EmulatedUsb | EmulatedSerial | EmulatedBulk | None = None,
+        programmer: EmulatedProgrammer | None = None,
     ) -> None:
         self.programmer = programmer
         self._bus = bus

@@ -7,10 +7,13 @@ import struct
 
 import pytest
 
+from ispd.catalog.parts import Parts
 from vbench.faults import StalledTransfer, UnpluggedAt
 from vbench.stlink import StLink
+from vbench.stm32_board import Stm32Board
 from vbench.stm32f1 import Stm32F1
 from vbench.swd import SwdSocket
+from vbench.target import AvrTarget
 from vbench.vhci import VhciBus
 
 _DEADLINE_S = 20.0
@@ -113,9 +116,18 @@ def test_a_stall_and_an_unplugging_are_seen() -> None:
     bus.unplug(0)
 
 
-def test_no_avr_board_fits_its_header() -> None:
-    bus = Kernel()
-    bus.plug(StLink(), 0)
-    with pytest.raises(ValueError, match="no programmer"):
+def test_boards_with_an_stm32_come_and_go_and_no_others(parts: Parts) -> None:
+    bus, board = Kernel(), Stm32Board()
+    probe = StLink()
+    bus.plug(probe, 0)
+    bus.insert(0, board)
+    bus.submit(OUT, bytes.fromhex("F230A3").ljust(16, b"\0"))
+    assert bus.answer()[1] == 0
+    asked = bus.submit(IN, length=2)
+    assert bus.answer(with_data=True) == (asked, 0, b"\x80\0")
+    assert bus.remove(0) is board.swd
+    with pytest.raises(ValueError, match="no board"):
         bus.remove(0)
+    with pytest.raises(ValueError, match="port 0 is a debug probe"):
+        bus.insert(0, AvrTarget(parts.avr("atmega32u4")))
     bus.unplug(0)

@@ -117,7 +117,9 @@ class Workstation:
 
     def remove(self, port: int) -> AvrTarget:
         """Take the board off the programmer at a port."""
-        return self._bus.remove(port)
+        target = self._bus.remove(port)
+        assert isinstance(target, AvrTarget)
+        return target
 
     def moment(self, bench_s: float) -> float:
         """Return when a bench time was, in monotonic seconds."""

@@ -8,7 +8,7 @@ from tests.unit.flashing.recording_observer import RecordingObserver
 from tests.unit.flashing.stm32f1_unit import BOOTLOADERS, FLASH, PARTS, flash, program, recipe, used_chip
 from tests.unit.programmers.stlink_rig import Meddle, Rig
 
-from ispd.errors import ErrorCode
+from ispd.errors import ErrorCode, IspdError
 from ispd.flashing.sck import SckStart
 from ispd.flashing.stm32f1_identify import OPTION_KINDS
 from ispd.flashing.swd_interface import SwdInterface
@@ -405,3 +405,51 @@ async def test_a_target_that_asks_to_wait_is_waited_for(first: int) -> None:
     assert (await flash(rig, SMALL)).verdict is Verdict.PASSED
     assert chip.violations == []
     assert rig.runs
+
+
+EVERYTHING = recipe(program(301), unlock=True, fuses={MemoryKind.DATA0: 0x5A}, lock=0x00)
+
+
+@pytest.mark.parametrize("meddle", [Meddle.STALL, Meddle.TIMEOUT, Meddle.UNPLUG, Meddle.EMPTY])
+def test_whatever_breaks_from_unlocking_to_locking_there_is_no_false_pass(meddle: Meddle) -> None:
+    async def life(number: int) -> bool:
+        chip = used_chip(Stm32F1(is_protected=True))
+        rig = Rig(chip)
+        rig.meddler = lambda index, one: (
+            meddle if index == number and (one.is_in or meddle is not Meddle.EMPTY) else None
+        )
+        try:
+            outcome = await flash(rig, EVERYTHING)
+        except IspdError:
+            return True  # it did not even open
+        if outcome.verdict is Verdict.PASSED:
+            assert cells(chip, SMALL.flash.span) == SMALL.flash.bytes_in(SMALL.flash.span), number
+            assert bytes(chip.flash.options) == OptionBytes(rdp=0x00, data=(0x5A, 0xFF)).encode(), number
+        elif outcome.verdict is Verdict.FAILED:
+            assert outcome.failure is not None
+            assert outcome.failure.hint, number
+            assert not rig.device.socket.nrst_low, number
+        if meddle is not Meddle.UNPLUG:
+            assert chip.violations == [], number
+        return number < len(rig.log)
+
+    number = 0
+    while run_virtual(life, number):
+        number += 13
+    assert number > 600
+
+
+@pytest.mark.parametrize("stop_at", range(14))
+@virtual
+async def test_a_job_stopped_anywhere_is_cancelled_or_done(stop_at: int) -> None:
+    chip = used_chip(Stm32F1(is_protected=True))
+    rig = Rig(chip)
+    observer = RecordingObserver(stop_at=stop_at)
+    outcome = await flash(rig, EVERYTHING, observer)
+    is_over = observer.checkpoints <= stop_at
+    assert (outcome.verdict is Verdict.PASSED) == is_over
+    assert is_over or outcome.verdict is Verdict.CANCELLED
+    assert (rig.is_free, chip.violations) == (True, [])
+    if stop_at == 0:
+        assert chip.flash.is_protected
+        assert chip.flash.mass_erases == 0, "nothing was changed"

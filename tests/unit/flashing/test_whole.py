@@ -1,0 +1,106 @@
+"""From the slot's programmer to the board's own port: whose board is it that comes up there?"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+import pytest
+from tests.unit.flashing.recording_observer import RecordingObserver
+from tests.unit.flashing.scripted_chain import (
+    BOOTLOADERS,
+    FIRMWARE,
+    KEYBOARD_USB,
+    LOADER,
+    LOADER_USB,
+    PARTS,
+    ScriptedPort,
+    ScriptedTool,
+    Watcher,
+    bench,
+    device,
+)
+
+from ispd.flashing.observer import UnitOutcome
+from ispd.flashing.whole import Equipment, Way, flash_whole
+from ispd.model.image import Image
+from ispd.model.job import Failure, Verdict
+from ispd.model.part import Interface
+from ispd.model.recipe import PlanKind, Recipe
+from vbench.virtual_time import VirtualClock, virtual
+
+
+class WholeWatcher(RecordingObserver):
+    """Takes part in both stages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chain = Watcher()
+
+    def firmware_begins(self) -> None:
+        self.events.append("firmware begins")
+
+    async def begin_again(self, failure: Failure) -> None:
+        self.events.append(f"begin again: {failure.code}")
+
+    async def stopped(self) -> Any:
+        return await self._chain.stopped()
+
+
+@dataclass
+class PassedTarget:
+    """Behind a programmer that does its work in no time."""
+
+    kind: Interface
+    runs: list[Recipe] = field(default_factory=list)
+
+    async def flash(self, recipe: Recipe, **_rest: object) -> UnitOutcome:
+        await anyio.lowlevel.checkpoint()
+        self.runs.append(recipe)
+        return UnitOutcome(verdict=Verdict.PASSED, part="atmega32u4")
+
+
+async def flash_beside(port: ScriptedPort, kind: Interface) -> tuple[UnitOutcome, WholeWatcher]:
+    """Chain a board while ``port`` shows what it shows."""
+    target, watcher = PassedTarget(kind), WholeWatcher()
+
+    async def lend() -> Any:
+        return target
+
+    equipment = Equipment(
+        target=lend, parts=PARTS, bootloaders=BOOTLOADERS, clock=VirtualClock(), bench=bench(port, ScriptedTool(port))
+    )
+    way = Way(
+        plan=PlanKind.CHAINED, isp=Recipe(flash=Image(())), part="atmega32u4", firmware=FIRMWARE, bootloader=LOADER
+    )
+    outcome = await flash_whole(way, equipment, watcher)
+    assert len(target.runs) == 1
+    return outcome, watcher
+
+
+@pytest.mark.parametrize("leaves_after_s", [0.05, 2.5])
+@virtual
+async def test_a_board_by_swd_leaves_the_bus_when_its_program_starts(leaves_after_s: float) -> None:
+    port = ScriptedPort(device(KEYBOARD_USB, address=7))
+
+    async def restart() -> None:
+        await port.put_later(leaves_after_s, None)
+        await port.put_later(0.2, device(LOADER_USB, address=8))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(restart)
+        outcome, watcher = await flash_beside(port, Interface.SWD)
+    assert (outcome.verdict, outcome.failure) == (Verdict.PASSED, None)
+    assert "firmware begins" in watcher.events
+
+
+@pytest.mark.parametrize(("kind", "waits_s"), [(Interface.SWD, 3.0), (Interface.ISP, 0.0)])
+@virtual
+async def test_who_stays_on_the_port_is_another_board(kind: Interface, waits_s: float) -> None:
+    """The bootloader's own kind, too: one that was there all the while is none that was just written."""
+    port = ScriptedPort(device(LOADER_USB, address=7))
+    begun = anyio.current_time()
+    outcome, watcher = await flash_beside(port, kind)
+    assert outcome.failure is not None
+    assert (outcome.verdict, outcome.failure.code) == (Verdict.FAILED, "board-unexpected")
+    assert anyio.current_time() - begun == pytest.approx(waits_s)
+    assert "firmware begins" not in watcher.events

@@ -15,9 +15,19 @@ from vbench.stm32f1 import Stm32F1
 from vbench.swd import SwdSocket, SwdWiring
 from vbench.virtual_time import VirtualClock
 
-__all__ = ["Meddle", "Quiet", "Rig"]
+__all__ = ["PORT", "PROGRAM", "V2_1", "V3", "Meddle", "Quiet", "Rig", "running_chip"]
 
 PORT = "usb:1-1.4"
+V2_1, V3 = 0x374B, 0x374E
+PROGRAM = bytes.fromhex("00500020 41000008") + bytes(56) + bytes.fromhex("FEE7")
+"""A vector table, and a program that goes round."""
+
+
+def running_chip(**faults: object) -> Stm32F1:
+    """Return a chip with that program."""
+    chip = Stm32F1(**faults)  # type: ignore[arg-type]  # what a chip can be given
+    chip.chip.flash[: len(PROGRAM)] = PROGRAM
+    return chip
 
 
 class Meddle(Enum):

@@ -11,6 +11,7 @@ from ispd.errors import ErrorCode, IspdError, JobError
 from ispd.flashing.desk import BoardPort
 from ispd.flashing.pace import UsbPace
 from ispd.model.bootloader import Bootloader
+from ispd.model.image import Segment
 from ispd.model.job import Failure, StepRecord, Verdict
 from ispd.transport.clock import Clock
 from ispd.transport.contract import Hardware
@@ -64,13 +65,18 @@ class ToolTurns(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainBench:
-    """Where the chain stage takes place. ``port`` is the board's, the rest is the station's."""
+    """Where the chain stage takes place. ``port`` is the board's, the rest is the station's.
+
+    :param read_flash: reads all of flash by the slot's programmer while the board runs; None where that would stop the board (ISP), or
+        there is none. It is asked where the bootloader cannot be read.
+    """
 
     port: BoardPort
     hardware: Hardware
     clock: Clock
     tools: Sequence[ChainTool]
     turns: ToolTurns
+    read_flash: Callable[[], Awaitable[Sequence[Segment]]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

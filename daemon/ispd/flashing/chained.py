@@ -201,6 +201,8 @@ class _ChainRun:
 
     async def _compare(self, tool: ChainTool) -> str:
         """Compare what was read back; raises ``TargetError`` (verify-mismatch)."""
+        if self._read_back is None and self._bench.read_flash is not None:
+            return await self._compare_elsewhere(self._bench.read_flash)
         if self._read_back is None:
             return (
                 f"this bootloader cannot be read: the verdict rests on {tool.name}'s own verification and on the "
@@ -211,6 +213,23 @@ class _ChainRun:
             self.is_ill = True
             raise wrong
         return f"{len(self._firmware)} bytes read back are as they should be"
+
+    async def _compare_elsewhere(self, read_flash: Callable[[], Awaitable[Sequence[Segment]]]) -> str:
+        """Compare what the slot's programmer reads; where it cannot, the verdict rests on what it rests on without one."""
+        try:
+            found = await read_flash()
+        except IspdError as error:
+            self.warnings.append(f"the slot's programmer could not read the firmware back: {error.message}")
+            return error.message
+        start = self._loader.application_start
+        firmware = self._firmware
+        if firmware.span.start < start:  # a plain .bin has no addresses of its own
+            firmware = Image.of(Segment(start + one.start, one.data) for one in firmware.segments)
+        wrong = faults.difference(firmware, found)
+        if wrong is not None:
+            self.is_ill = True
+            raise wrong
+        return f"{len(firmware)} bytes read back by the slot's programmer are as they should be"
 
     # ------------------------------------------------------------------ the start
 

@@ -1,7 +1,8 @@
 """One unit from the first look to its verdict: ISP, then the chain, then, where the board turns out ill, ISP and the chain again."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import anyio
@@ -17,12 +18,13 @@ from ispd.flashing.chain_bench import ChainBench, ChainObserver, unless_stopped,
 from ispd.flashing.chained import chain_board
 from ispd.flashing.interface import TargetInterface
 from ispd.flashing.observer import UnitObserver, UnitOutcome
+from ispd.flashing.readback import Unwatched
 from ispd.flashing.sck import SckStart
 from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
-from ispd.model.image import Image
+from ispd.model.image import Image, Segment
 from ispd.model.job import Failure, Verdict
-from ispd.model.part import Interface
+from ispd.model.part import Interface, MemoryKind, Part
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.transport.clock import Clock
 from ispd.transport.contract import UsbDeviceAt
@@ -164,7 +166,10 @@ class _WholeRun:
             raise LocalProtocolError("nobody said where the board's own USB port is")
         self._observer.firmware_begins()
         part = None if outcome.part is None else self._with.parts.get(outcome.part)
-        chained = await chain_board(self._way.firmware, part, self._way.bootloader, self._with.bench, self._observer)
+        bench = self._with.bench
+        if isp is not None and part is not None and self._spoken is Interface.SWD:
+            bench = replace(bench, read_flash=partial(self._read_flash, part))
+        chained = await chain_board(self._way.firmware, part, self._way.bootloader, bench, self._observer)
         return replace(
             outcome,
             verdict=chained.verdict,
@@ -191,6 +196,13 @@ class _WholeRun:
                     return False
                 await port.wait_for_change(seen)
         return True
+
+    async def _read_flash(self, part: Part) -> Sequence[Segment]:
+        """Read all of flash by the slot's programmer, while the board runs."""
+        if self._with.target is None:
+            raise LocalProtocolError("a slot without programmer cannot read flash")
+        target = await self._with.target()
+        return [Segment(part.flash.start, await target.read(self._with.parts, MemoryKind.FLASH, Unwatched()))]
 
     async def _by_isp(self, recipe: Recipe) -> UnitOutcome:
         if self._with.target is None:

@@ -20,12 +20,15 @@ from tests.unit.flashing.scripted_chain import (
     device,
 )
 
+from ispd.catalog.parts import Parts
+from ispd.errors import ErrorCode, TargetError
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.whole import Equipment, Way, flash_whole
 from ispd.model.image import Image
 from ispd.model.job import Failure, Verdict
-from ispd.model.part import Interface
+from ispd.model.part import Interface, MemoryKind
 from ispd.model.recipe import PlanKind, Recipe
+from ispd.programmers.contract import Monitor
 from vbench.virtual_time import VirtualClock, virtual
 
 
@@ -51,7 +54,17 @@ class PassedTarget:
     """Behind a programmer that does its work in no time."""
 
     kind: Interface
+    cells: bytes | TargetError = FIRMWARE.segments[0].data
     runs: list[Recipe] = field(default_factory=list)
+    reads: int = 0
+
+    async def read(self, _parts: Parts, memory: MemoryKind, _monitor: Monitor) -> bytes:
+        assert memory is MemoryKind.FLASH
+        self.reads += 1
+        await anyio.lowlevel.checkpoint()
+        if isinstance(self.cells, TargetError):
+            raise self.cells
+        return self.cells
 
     async def flash(self, recipe: Recipe, **_rest: object) -> UnitOutcome:
         await anyio.lowlevel.checkpoint()
@@ -59,15 +72,21 @@ class PassedTarget:
         return UnitOutcome(verdict=Verdict.PASSED, part="atmega32u4")
 
 
-async def flash_beside(port: ScriptedPort, kind: Interface) -> tuple[UnitOutcome, WholeWatcher]:
+async def flash_beside(
+    port: ScriptedPort, target: PassedTarget, tool: ScriptedTool | None = None
+) -> tuple[UnitOutcome, WholeWatcher]:
     """Chain a board while ``port`` shows what it shows."""
-    target, watcher = PassedTarget(kind), WholeWatcher()
+    watcher = WholeWatcher()
 
     async def lend() -> Any:
         return target
 
     equipment = Equipment(
-        target=lend, parts=PARTS, bootloaders=BOOTLOADERS, clock=VirtualClock(), bench=bench(port, ScriptedTool(port))
+        target=lend,
+        parts=PARTS,
+        bootloaders=BOOTLOADERS,
+        clock=VirtualClock(),
+        bench=bench(port, tool or ScriptedTool(port)),
     )
     way = Way(
         plan=PlanKind.CHAINED, isp=Recipe(flash=Image(())), part="atmega32u4", firmware=FIRMWARE, bootloader=LOADER
@@ -88,7 +107,7 @@ async def test_a_board_by_swd_leaves_the_bus_when_its_program_starts(leaves_afte
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(restart)
-        outcome, watcher = await flash_beside(port, Interface.SWD)
+        outcome, watcher = await flash_beside(port, PassedTarget(Interface.SWD))
     assert (outcome.verdict, outcome.failure) == (Verdict.PASSED, None)
     assert "firmware begins" in watcher.events
 
@@ -99,8 +118,45 @@ async def test_who_stays_on_the_port_is_another_board(kind: Interface, waits_s: 
     """The bootloader's own kind, too: one that was there all the while is none that was just written."""
     port = ScriptedPort(device(LOADER_USB, address=7))
     begun = anyio.current_time()
-    outcome, watcher = await flash_beside(port, kind)
+    outcome, watcher = await flash_beside(port, PassedTarget(kind))
     assert outcome.failure is not None
     assert (outcome.verdict, outcome.failure.code) == (Verdict.FAILED, "board-unexpected")
     assert anyio.current_time() - begun == pytest.approx(waits_s)
     assert "firmware begins" not in watcher.events
+
+
+GOOD = FIRMWARE.segments[0].data
+SILENT = TargetError(ErrorCode.TARGET_NOT_RESPONDING, "nobody answers")
+
+
+@pytest.mark.parametrize(
+    ("cells", "verdict", "told"),
+    [
+        (GOOD + b"\xff" * 100, Verdict.PASSED, "read back by the slot's programmer"),
+        (GOOD[:-1] + b"\x00", Verdict.NEEDS_RESCUE, "reads 0x00"),
+        (GOOD[:-1], Verdict.NEEDS_RESCUE, "was not read back"),
+        (SILENT, Verdict.PASSED, "nobody answers"),
+    ],
+)
+@virtual
+async def test_what_a_bootloader_does_not_read_back_the_programmer_does(
+    cells: bytes | TargetError, verdict: Verdict, told: str
+) -> None:
+    port = ScriptedPort(None)
+    target = PassedTarget(Interface.SWD, cells)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(port.put_later, 0.5, device(LOADER_USB, address=8))
+        outcome, watcher = await flash_beside(port, target, ScriptedTool(port, reads=None))
+    assert (outcome.verdict, target.reads) == (verdict, 1)
+    assert any(told in record.note for record in watcher.records if record.name == "verify over USB")
+    assert bool(outcome.warnings) == (cells is SILENT)
+
+
+@virtual
+async def test_a_board_with_an_avr_is_not_stopped_for_that() -> None:
+    port = ScriptedPort(None)
+    target = PassedTarget(Interface.ISP)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(port.put_later, 0.5, device(LOADER_USB, address=8))
+        outcome, _ = await flash_beside(port, target, ScriptedTool(port, reads=None))
+    assert (outcome.verdict, target.reads) == (Verdict.PASSED, 0)

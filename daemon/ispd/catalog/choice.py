@@ -9,12 +9,13 @@ from ispd.catalog.parts import Parts
 from ispd.catalog.sections import holds
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.bootloader import Bootloader
-from ispd.model.part import AvrPart, MemoryKind, Part
+from ispd.model.part import AvrPart, Interface, MemoryKind, Part
 from ispd.model.recipe import PlanKind
 
 __all__ = ["check_bootloader", "check_linked", "choose_bootloader", "choose_fuses", "choose_lock", "choose_part"]
 
 _ALL_BITS = 0xFF
+_MACHINES = {Interface.ISP: "an AVR", Interface.SWD: "an ARM"}
 
 
 def choose_part(options: RecipeOptions, files: Iterable[ImageFile], parts: Parts) -> Part | None:
@@ -34,6 +35,7 @@ def choose_part(options: RecipeOptions, files: Iterable[ImageFile], parts: Parts
 
 def check_linked(file: ImageFile, part: Part, parts: Parts) -> None:
     """Raise ``RefusedError`` (image-does-not-fit) where an ELF file was linked for another part."""
+    _check_machine(file, part)
     linked = _linked_for(file, parts)
     if linked and part not in linked:
         raise RefusedError(
@@ -42,6 +44,17 @@ def check_linked(file: ImageFile, part: Part, parts: Parts) -> None:
             hint="is this image made for another part?",
             facts=Facts(part=part.id, field="images"),
         )
+
+
+def _check_machine(file: ImageFile, part: Part) -> None:
+    if file.elf is None or file.elf.interface is part.interface:
+        return
+    raise RefusedError(
+        ErrorCode.IMAGE_DOES_NOT_FIT,
+        f"{file.name} was linked for {_MACHINES[file.elf.interface]}; {part.name} is {_MACHINES[part.interface]}",
+        hint="is this image made for another part?",
+        facts=Facts(part=part.id, field="images"),
+    )
 
 
 def _linked_for(file: ImageFile, parts: Parts) -> tuple[Part, ...]:

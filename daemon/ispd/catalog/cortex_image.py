@@ -14,6 +14,9 @@ __all__ = ["VectorTable", "check_vectors", "is_cortex_program", "located", "vect
 _RAM = Span(0x2000_0000, 0x2010_0000)
 """Where the stack of an STM32F1 begins, and that of nearly every other Cortex-M of a keyboard."""
 
+_ANY_RAM = Span(0x1000_0000, 0x3000_0000)
+"""Where any Cortex-M may have RAM: that of an STM32F3 or F4 which only the core reaches is at 0x10000000."""
+
 _TABLE_BYTES = 8
 _FLASHES = (Span(0x0800_0000, 0x0820_0000), Span(0, 0x0020_0000))
 """Where an STM32 has its flash: its own address, and 0, where it appears too with the usual boot pins (RM0008, "Boot configuration")."""
@@ -30,6 +33,11 @@ class VectorTable:
     def entry(self) -> int:
         """Address of the first instruction."""
         return self.reset & ~1
+
+    @property
+    def has_stack(self) -> bool:
+        """True where the stack is in what is RAM on any Cortex-M. A RISC-V begins with an instruction instead."""
+        return self.stack in _ANY_RAM
 
     @property
     def is_plausible(self) -> bool:

@@ -1,21 +1,22 @@
-"""ELF files of avr-gcc: what each memory gets, by the physical addresses of the loadable segments. The only importer of pyelftools.
+"""ELF files of avr-gcc and of GCC for ARM: what each memory gets, by physical addresses. The only importer of pyelftools.
 
 Layout of an AVR ELF file: avr-libc manual, "Memory Sections"; offsets of the EEPROM, fuse, lock and signature sections:
 binutils, ``ld/scripttempl/avr.sc``. Header and table sizes: System V ABI, "Object Files", 32-bit classes.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from types import MappingProxyType
+from typing import Any
 
 from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.image import Image, Segment
-from ispd.model.part import MemoryKind, Signature
+from ispd.model.part import Interface, MemoryKind, Signature
 
 __all__ = ["ELF_MAGIC", "ElfContent", "read_elf"]
 
@@ -25,7 +26,9 @@ _HEADER = struct.Struct("<4s4B8xHHIIIIIHHHHHH")  # e_ident, then e_type .. e_shs
 _PROGRAM_HEADER_BYTES = 32
 _SECTION_HEADER_BYTES = 40
 _MACHINE_AVR = 83
+_MACHINE_ARM = 40
 _TYPE_EXECUTABLE = 2
+_ALLOCATED = 2  # SHF_ALLOC
 _MAX_SEGMENTS = 64  # avr-gcc writes three to eight
 _MAX_SECTIONS = 1024
 
@@ -44,7 +47,10 @@ _MAX_NOTE_BYTES = 256
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElfContent:
-    """What an ELF file wants in a part. ``built_for`` is the ``-mmcu`` it was linked with, empty where it does not say."""
+    """What an ELF file wants in a part. ``built_for`` is the ``-mmcu`` it was linked with, empty where it does not say.
+
+    :param interface: what speaks to the kind of chip that it is for.
+    """
 
     flash: Image
     eeprom: Image | None
@@ -52,21 +58,25 @@ class ElfContent:
     lock: int | None
     signature: Signature | None
     built_for: str
+    interface: Interface = Interface.ISP
 
 
 def read_elf(name: str, content: bytes) -> ElfContent:
-    """Read an executable for an AVR.
+    """Read an executable for an AVR or an ARM.
 
     Raises ``RefusedError`` (image-invalid, image-overlap) naming what is wrong; nothing else, whatever ``content`` is.
     """
-    _check_header(name, content)
+    machine = _check_header(name, content)
     try:
         file = ELFFile(BytesIO(content))
         loads = [segment.header for segment in file.iter_segments() if segment.header.p_type == "PT_LOAD"]
         built_for = _built_for(file, content)
+        kept = _kept_by_objcopy(file, loads) if machine == _MACHINE_ARM else ()
     # what pyelftools lets through where tables point at one another wrongly
     except (ELFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise _refused(name, f"its tables are damaged ({type(error).__name__})") from error
+    if machine == _MACHINE_ARM:
+        return _arm_content(name, list(_pieces(name, content, kept)))
     pieces = list(_pieces(name, content, [(load.p_paddr, load.p_offset, load.p_filesz) for load in loads]))
     parts = _sort(name, pieces)
     return ElfContent(
@@ -79,7 +89,8 @@ def read_elf(name: str, content: bytes) -> ElfContent:
     )
 
 
-def _check_header(name: str, content: bytes) -> None:
+def _check_header(name: str, content: bytes) -> int:
+    """Return the machine an executable is for."""
     if len(content) < _HEADER.size:
         raise _refused(name, "it ends within its header")
     fields = _HEADER.unpack_from(content)
@@ -87,8 +98,8 @@ def _check_header(name: str, content: bytes) -> None:
     file_type, machine = fields[5:7]
     program_at, section_at = fields[9:11]
     program_bytes, programs, section_bytes, sections, names_in = fields[13:18]
-    if (kind, data, version) != (1, 1, 1) or machine != _MACHINE_AVR:
-        raise _refused(name, "it is not for an AVR", hint="name the file that avr-gcc linked")
+    if (kind, data, version) != (1, 1, 1) or machine not in (_MACHINE_AVR, _MACHINE_ARM):
+        raise _refused(name, "it is neither for an AVR nor for an ARM", hint="name the file that the linker made")
     if file_type != _TYPE_EXECUTABLE:
         raise _refused(
             name, "it is not linked: it has no addresses yet", hint="name the linked .elf, not an object file"
@@ -100,9 +111,10 @@ def _check_header(name: str, content: bytes) -> None:
     ends = (program_at + programs * program_bytes, section_at + sections * section_bytes if sections else 0)
     if max(ends) > len(content):
         raise _refused(name, f"it has {len(content)} bytes, its tables end at {max(ends)}")
+    return int(machine)
 
 
-def _pieces(name: str, content: bytes, loads: list[tuple[int, int, int]]) -> Iterator[Segment]:
+def _pieces(name: str, content: bytes, loads: Iterable[tuple[int, int, int]]) -> Iterator[Segment]:
     """Yield what each loadable segment puts where. Segments without bytes (RAM that is cleared) put nothing."""
     total_bytes = 0
     for address, offset, size_bytes in loads:
@@ -112,6 +124,34 @@ def _pieces(name: str, content: bytes, loads: list[tuple[int, int, int]]) -> Ite
             raise _refused(name, f"the segment for 0x{address:04X} is longer than the file")
         if size_bytes:
             yield Segment(address, content[offset : offset + size_bytes])
+
+
+def _kept_by_objcopy(file: ELFFile, loads: Sequence[Any]) -> tuple[tuple[int, int, int], ...]:
+    """Return physical address, offset and length of what ``objcopy -O binary`` takes: the sections that are loaded, not what else lies in
+    their segments, such as the file's own header. A stripped file has no sections; there it is the segments."""
+    found: list[tuple[int, int, int]] = []
+    for section in file.iter_sections():
+        header = section.header
+        if header.sh_flags & _ALLOCATED == 0 or header.sh_type == "SHT_NOBITS" or header.sh_size == 0:
+            continue
+        for load in loads:
+            start = header.sh_offset - load.p_offset
+            if start >= 0 and start + header.sh_size <= load.p_filesz:
+                found.append((load.p_paddr + start, header.sh_offset, header.sh_size))
+                break
+    return tuple(found) or tuple((load.p_paddr, load.p_offset, load.p_filesz) for load in loads)
+
+
+def _arm_content(name: str, pieces: list[Segment]) -> ElfContent:
+    return ElfContent(
+        flash=_image(name, pieces),
+        eeprom=None,
+        fuses=MappingProxyType({}),
+        lock=None,
+        signature=None,
+        built_for="",
+        interface=Interface.SWD,
+    )
 
 
 def _sort(name: str, pieces: list[Segment]) -> dict[int, list[Segment]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ispd.catalog.bootloaders import Bootloaders
-from ispd.model.part import AvrPart, ClockSource, FuseBits, MemoryKind
+from ispd.model.part import AvrPart, ClockSource, FuseBits, MemoryKind, Part
 from ispd.model.report import FuseBitReport
 from ispd.model.span import Span
 
@@ -144,19 +144,20 @@ class FusePreset:
     name: str
     values: Mapping[MemoryKind, tuple[int, ...]]
 
-    def holds(self, part: AvrPart, memory: MemoryKind, value: int) -> bool:
+    def holds(self, part: Part, memory: MemoryKind, value: int) -> bool:
         """Tell whether ``value`` is this preset's, in the bits that exist."""
         mask = part.mask(memory)
         return any((value ^ known) & mask == 0 for known in self.values.get(memory, ()))
 
-    def equals(self, part: AvrPart, fuses: Mapping[MemoryKind, int]) -> bool:
+    def equals(self, part: Part, fuses: Mapping[MemoryKind, int]) -> bool:
         """Tell whether all of ``fuses`` are this preset's."""
         return all(self.holds(part, memory, value) for memory, value in fuses.items())
 
 
-def known_presets(part: AvrPart, bootloaders: Bootloaders | None) -> tuple[FusePreset, ...]:
+def known_presets(part: Part, bootloaders: Bootloaders | None) -> tuple[FusePreset, ...]:
     """Return the factory bytes of a part (all order codes) and the fuse bytes of its bootloaders."""
-    sets = [tuple(fuse.default for fuse in part.fuses), *part.factory_variants]
+    variants = part.factory_variants if isinstance(part, AvrPart) else ()
+    sets = [tuple(fuse.default for fuse in part.fuses), *variants]
     factory = [
         FusePreset(
             "factory" if index == 0 else "factory, RC order code",

@@ -16,7 +16,13 @@ from ispd.errors import ErrorCode, Facts, RefusedError
 __all__ = ["Keyboard", "read_keyboard"]
 
 _MAX_BYTES = 1 << 20  # the longest in qmk_firmware has under 100 KiB
-_AVR_NAMES = ("atmega", "at90", "attiny")  # AT32 is an ARM
+_PROGRAMMED = (
+    "atmega",
+    "at90",
+    "attiny",
+    "stm32f103",
+)  # AT32 is an ARM; other STM32 are reached through their own USB only
+_HINT = "name the keyboard.json, info.json or rules.mk that has the controller, or use --part and --bootloader"
 _NO_BOOTLOADER = ("custom", "unknown")  # QMK's words for "not one of those we know"
 
 
@@ -61,7 +67,7 @@ def read_keyboard(name: str, content: bytes) -> Keyboard:
     """Read a ``keyboard.json``, ``info.json`` or ``rules.mk``.
 
     Raises ``RefusedError`` (recipe-invalid): not such a file, or it names no controller (QMK merges the files of several
-    folder levels; this one may hold only the rest), or none that is programmed through ISP.
+    folder levels; this one may hold only the rest), or none that a programmer here reaches.
     """
     if len(content) > _MAX_BYTES:
         raise _invalid(f"{name} is too long for a keyboard's metadata")
@@ -74,8 +80,11 @@ def read_keyboard(name: str, content: bytes) -> Keyboard:
     if part is None:
         known = f"; {metadata.development_board!r} is not a board it is known for" if board else ""
         raise _invalid(f"{name} names no processor{known}")
-    if not part.lower().startswith(_AVR_NAMES):
-        raise _invalid(f"{name}: the controller {part} is not an AVR and is not programmed through ISP")
+    if not part.lower().startswith(_PROGRAMMED):
+        raise _invalid(
+            f"{name}: the controller {part} is neither an AVR nor an STM32F103, so no programmer here reaches it",
+            hint="leave the keyboard out; where the controller's own bootloader takes the firmware: --bootloader and --chain-only; or name another --part",
+        )
     notes: tuple[str, ...] = ()
     if bootloader is None or bootloader.lower() in _NO_BOOTLOADER:
         notes = (f"{name} names no bootloader of the catalog, so it sets no fuses",)
@@ -127,10 +136,10 @@ def _assignments(text: str) -> Iterator[tuple[str, str, str, bool]]:
             yield found.group(1), found.group(2), found.group(3).strip(), depth > 0
 
 
-def _invalid(message: str) -> RefusedError:
+def _invalid(message: str, *, hint: str = _HINT) -> RefusedError:
     return RefusedError(
         ErrorCode.RECIPE_INVALID,
         message,
-        hint="name the keyboard.json, info.json or rules.mk that has the controller, or use --part and --bootloader",
+        hint=hint,
         facts=Facts(field="keyboard"),
     )

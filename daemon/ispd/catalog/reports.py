@@ -13,22 +13,36 @@ from ispd.catalog.fuses import (
     explain_brown_out,
     explain_lock,
 )
+from ispd.catalog.option_guard import explain_options, explain_rdp, judge_options, judge_rdp
 from ispd.model.bootloader import Bootloader
 from ispd.model.part import AvrPart, MemoryKind, Part, Stm32Part
-from ispd.model.report import BootloaderReport, FindingLevel, FuseByteReport, FuseReport, PartReport
+from ispd.model.report import (
+    BootloaderReport,
+    FindingLevel,
+    FuseByteReport,
+    FuseFinding,
+    FuseReport,
+    PartReport,
+)
 
 __all__ = ["describe_bootloader", "describe_part", "explain_fuses"]
 
+_NOT_IN_OPTIONS = "the program's choice, not the option bytes'"
+
 
 def explain_fuses(
-    part: AvrPart, values: Mapping[MemoryKind, int], presets: Sequence[FusePreset] = (), *, lock: int | None = None
+    part: Part, values: Mapping[MemoryKind, int], presets: Sequence[FusePreset] = (), *, lock: int | None = None
 ) -> FuseReport:
-    """Explain fuse bytes bit by bit; bytes that are not given are taken as from the factory and not judged.
+    """Explain fuse bytes, or an STM32's option bytes, bit by bit; bytes that are not given are taken as from the factory and not judged.
 
     :param presets: known sets of the part (``known_presets``); the first that equals all bytes is named.
     :param lock: lock byte to explain and judge too.
     Raises ``RefusedError`` (invalid-parameter) for a value outside 0..255 or a fuse the part does not have.
     """
+    if isinstance(part, Stm32Part):
+        return _explain_options(part, values, presets, lock)
+    if not isinstance(part, AvrPart):
+        raise TypeError(f"{part.name} has neither fuses nor option bytes")
     findings = judge_fuses(part, values, None, presets)
     if lock is not None:
         findings += judge_lock(part, lock)
@@ -44,13 +58,37 @@ def explain_fuses(
         brown_out=explain_brown_out(part, fuses),
         boot_section=explain_boot(part, fuses),
         preset=next((preset.name for preset in presets if preset.equals(part, fuses)), None),
-        verdict=next((level for level in FindingLevel if any(f.level is level for f in findings)), None),
+        verdict=_worst(findings),
         findings=findings,
     )
 
 
+def _explain_options(
+    part: Stm32Part, values: Mapping[MemoryKind, int], presets: Sequence[FusePreset], lock: int | None
+) -> FuseReport:
+    findings = judge_options(part, values) + (() if lock is None else judge_rdp(part, lock))
+    options = {fuse.memory: values.get(fuse.memory, fuse.default) for fuse in part.fuses}
+    return FuseReport(
+        part=part.id,
+        fuses={memory.value: value for memory, value in options.items()},
+        bytes=tuple(_bytes(part, options, values, lock)),
+        bits=(*explain_options(part, options), *(() if lock is None else explain_rdp(lock))),
+        clock=_NOT_IN_OPTIONS,
+        clock_hz=None,
+        brown_out=_NOT_IN_OPTIONS,
+        boot_section=_NOT_IN_OPTIONS,
+        preset=next((preset.name for preset in presets if preset.equals(part, options)), None),
+        verdict=_worst(findings),
+        findings=findings,
+    )
+
+
+def _worst(findings: Sequence[FuseFinding]) -> FindingLevel | None:
+    return next((level for level in FindingLevel if any(finding.level is level for finding in findings)), None)
+
+
 def _bytes(
-    part: AvrPart, fuses: Mapping[MemoryKind, int], given: Mapping[MemoryKind, int], lock: int | None
+    part: Part, fuses: Mapping[MemoryKind, int], given: Mapping[MemoryKind, int], lock: int | None
 ) -> Iterator[FuseByteReport]:
     known = [*((memory, value, memory in given) for memory, value in fuses.items())]
     if lock is not None:

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ispd.catalog.cortex_image import vector_table
 from ispd.chain.claims import text_of, tool_failed
 from ispd.chain.contract import ChainWork, Desk
 from ispd.chain.progress import ByteBar
@@ -34,9 +35,6 @@ _WORD_BYTES = 4
 
 _STACK_MASK, _STACK = 0x2FFE0000, 0x20000000
 """What STM32duino asks of the first word before it starts a firmware (``checkUserCode``)."""
-
-_RAM = Span(0x10000000, 0x30000000)
-"""Where a Cortex-M's first word, its stack pointer, points to. A GD32VF103 (RISC-V) begins with an instruction instead."""
 
 _START_S = 20.0
 _BYTES_PER_S = 1000
@@ -75,12 +73,12 @@ def raw_binary(work: ChainWork) -> RawBinary:
     data = work.firmware.bytes_in(whole)
     if "application_start" in work.bootloader.unverified:
         return RawBinary(start, data)
-    stack, reset = (int.from_bytes(data[at : at + _WORD_BYTES], "little") for at in (0, _WORD_BYTES))
-    if work.bootloader.qmk == _STM32DUINO and stack & _STACK_MASK != _STACK:
+    table = vector_table(work.firmware, span.start)
+    if work.bootloader.qmk == _STM32DUINO and (table is None or table.stack & _STACK_MASK != _STACK):
         raise _misplaced("the firmware does not begin with a stack pointer into RAM")
-    if stack in _RAM and reset not in Span(start, start + len(data)):
+    if table is not None and table.has_stack and table.entry not in Span(start, start + len(data)):
         raise _misplaced(
-            f"the firmware's reset vector 0x{reset:08X} is outside of it: it was linked for another address"
+            f"the firmware's reset vector 0x{table.reset:08X} is outside of it: it was linked for another address"
         )
     return RawBinary(start, data)
 

@@ -66,9 +66,9 @@ INVALID = ErrorCode.IMAGE_INVALID
     [
         (WHOLE[:40], INVALID, "ends within its header"),
         (WHOLE[:200], INVALID, "its tables end at"),
-        (elf((0, TEXT), machine=40), INVALID, "not for an AVR"),
-        (WHOLE[:4] + b"\x02" + WHOLE[5:], INVALID, "not for an AVR"),
-        (WHOLE[:5] + b"\x02" + WHOLE[6:], INVALID, "not for an AVR"),
+        (elf((0, TEXT), machine=40), INVALID, "neither for an AVR nor for an ARM"),
+        (WHOLE[:4] + b"\x02" + WHOLE[5:], INVALID, "neither for an AVR nor for an ARM"),
+        (WHOLE[:5] + b"\x02" + WHOLE[6:], INVALID, "neither for an AVR nor for an ARM"),
         (elf((0, TEXT), kind=1), INVALID, "not linked"),
         (elf((0, TEXT), (2, b"\x00")), ErrorCode.IMAGE_OVERLAP, "overlap at 0x0002"),
         (elf((0x800100, b"\x00")), INVALID, "0x800100..0x800100, which is RAM"),

@@ -53,9 +53,9 @@ def test_part_and_bootloader_of_rules(text: str, part: str, bootloader: str | No
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
-        ("keyboard.json", b'{"processor": "RP2040", "bootloader": "rp2040"}', "RP2040 is not an AVR"),
-        ("keyboard.json", b'{"processor": "AT32F415"}', "AT32F415 is not an AVR"),
-        ("keyboard.json", b'{"development_board": "bluepill"}', "STM32F103 is not an AVR"),
+        ("keyboard.json", b'{"processor": "RP2040", "bootloader": "rp2040"}', "RP2040 is neither"),
+        ("keyboard.json", b'{"processor": "AT32F415"}', "AT32F415 is neither"),
+        ("keyboard.json", b'{"development_board": "proton_c"}', "STM32F303 is neither"),
         ("keyboard.json", b'{"development_board": "teensy9"}', "'teensy9'"),
         ("keyboard.json", b"[" * 100_000, "no QMK keyboard metadata"),
         ("keyboard.json", b'{"a":' * 100_000, "no QMK keyboard metadata"),
@@ -63,7 +63,7 @@ def test_part_and_bootloader_of_rules(text: str, part: str, bootloader: str | No
         ("rules.mk", b"MCU = $(CHIP)\n", "MCU is not one plain value"),
         ("rules.mk", b"ifeq ($(REV),2)\nMCU = atmega32u4\nelse\nMCU = at90usb1286\nendif\n", "MCU is not one plain"),
         ("rules.mk", b"MCU = atmega32u4\nifdef DFU\nBOOTLOADER = atmel-dfu\nendif\n", "BOOTLOADER is not one plain"),
-        ("rules.mk", b"MCU = atmega32u4\nCONVERT_TO = proton_c\n", "STM32F303 is not an AVR"),
+        ("rules.mk", b"MCU = atmega32u4\nCONVERT_TO = proton_c\n", "STM32F303 is neither"),
         ("rules.mk", b"MCU = atmega32u4\nCONVERT_TO = svlinky\n", "'svlinky'"),
         ("rules.mk", b"MCU = atmega32\xff\n", "utf-8"),
         ("rules.mk", b"MCU = atmega32u4\n" + b"#" * (1 << 20), "too long"),

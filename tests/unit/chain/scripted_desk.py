@@ -25,7 +25,7 @@ def work_for(bootloader: str, firmware: Image, part: str | None = None) -> Chain
     """Return the work for a bootloader of the catalog, on its first part where none is named."""
     loader = _BOOTLOADERS.get(bootloader)
     name = part or next(iter(loader.parts), None)
-    return ChainWork(part=None if name is None else PARTS.avr(name), bootloader=loader, firmware=firmware)
+    return ChainWork(part=None if name is None else PARTS.get(name), bootloader=loader, firmware=firmware)
 
 
 def image(*pieces: tuple[int, bytes]) -> Image:

@@ -19,7 +19,7 @@ from ispd.api.methods.catalog import (
     PartGet,
     PartList,
 )
-from ispd.api.values import BinaryFile, ExplainedPart, Merged
+from ispd.api.values import BinaryFile, ExplainedPart, Merged, OptionBytes
 from ispd.catalog.choice import check_bootloader, check_linked, choose_bootloader, choose_fuses, choose_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.hexwriter import write_hex
@@ -28,6 +28,7 @@ from ispd.catalog.inspection import inspect_image
 from ispd.catalog.lint import check_fit, check_image
 from ispd.catalog.merge import merge_files
 from ispd.catalog.options import RecipeOptions
+from ispd.catalog.placement import held_loader, place_files, sketch_words
 from ispd.catalog.reports import describe_bootloader, describe_part, explain_fuses
 from ispd.model.part import MemoryKind
 from ispd.model.report import BootloaderReport, ImageReport, PartReport
@@ -46,9 +47,14 @@ async def list_parts(call: Call, _params: PartList) -> list[PartReport]:
 @handles(PART_GET)
 async def get_part(call: Call, params: PartGet) -> ExplainedPart:
     """Answer ``part.get``."""
-    part = call.station.parts.avr(params.id)
+    part = call.station.parts.get(params.id)
     options = RecipeOptions(
-        bootloader=params.bootloader, lfuse=params.lfuse, hfuse=params.hfuse, efuse=params.efuse, lock=params.lock
+        bootloader=params.bootloader,
+        lfuse=params.lfuse,
+        hfuse=params.hfuse,
+        efuse=params.efuse,
+        lock=params.lock,
+        option_bytes=(params.option_bytes or OptionBytes()).named(),
     )
     bootloader = choose_bootloader(options, part, (), call.station.bootloaders)
     if bootloader is not None:
@@ -102,13 +108,16 @@ async def merge(call: Call, params: ImageMerge) -> Merged:
 
 def _merge(station: StationPort, params: ImageMerge) -> Merged:
     part = None if params.part is None else station.parts.get(params.part)
-    files = [_read(image, MemoryKind.FLASH) for image in params.images]
-    for file in files:
+    read = [_read(image, MemoryKind.FLASH) for image in params.images]
+    for file in read:
         if part is not None:
             check_linked(file, part, station.parts)
-    joined = merge_files(files, part, strip_sketch=params.strip_sketch, parts=station.parts)
+    loader = held_loader(read, part, station.bootloaders)
+    files = place_files(read, part, loader)
+    joined = merge_files(files, part, strip_sketch=params.strip_sketch, parts=station.parts, loader=loader)
     told = () if part is None else check_image(part, joined.image, {})
     content = write_hex(joined.image)
     report = inspect_image(read_image(_MERGED_NAME, content), station.parts, station.bootloaders)
+    told = (*sketch_words(read, loader), *told)
     findings = tuple(dict.fromkeys((*joined.warnings, *joined.notes, *report.findings, *told)))
     return Merged(name=_MERGED_NAME, content=content, report=replace(report, findings=findings))

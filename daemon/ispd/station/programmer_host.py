@@ -166,10 +166,14 @@ class ProgrammerHost:
         )
 
     def _serial(self) -> str | None:
-        """Return what the programmer says itself, and while nobody asked it, what USB says."""
+        """Return what the programmer says itself, and while nobody asked it, what USB says where that is plain text.
+
+        Old ST-Links have bytes there, which their driver makes readable.
+        """
         if self._open is not None:
             return self._open.identity.serial or None
-        return None if self._usb is None else self._usb.serial or None
+        serial = "" if self._usb is None else self._usb.serial
+        return serial if serial and serial.isascii() and serial.isprintable() else None
 
     def _is_in_bootloader(self, event: PortEvent, title: str) -> ProgrammerError:
         return ProgrammerError(

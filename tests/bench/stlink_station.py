@@ -35,10 +35,10 @@ def application_for(seed: int) -> bytes:
     return stm32_application(9_000, seed=seed, usb=KEYBOARD)
 
 
-def chained_recipe(seed: int, plan: PlanKind = PlanKind.CHAINED) -> Recipe:
+def chained_recipe(seed: int, plan: PlanKind = PlanKind.CHAINED, *, with_loader: bool = True) -> Recipe:
     """Return the recipe of the bootloader by SWD and a firmware by dfu-util."""
     files = [NamedBytes("keyboard.bin", application_for(seed), None)]
-    if plan is not PlanKind.CHAIN_ONLY:
+    if with_loader:
         files.insert(0, NamedBytes("generic_boot20_pc13.bin", stm32_loader(), 0x0800_0000))
     options = RecipeOptions(files=tuple(files), plan=plan, part=BLUEPILL.id, bootloader="stm32duino-pc13")
     return build_recipe(options, PARTS, BOOTLOADERS)

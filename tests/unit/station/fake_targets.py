@@ -14,7 +14,7 @@ from ispd.errors import ErrorCode, LinkClosedError, ProgrammerError
 from ispd.flashing.interface import Sighting
 from ispd.flashing.observer import Identified, UnitObserver, UnitOutcome
 from ispd.flashing.sck import SckStart
-from ispd.flashing.session import TargetState
+from ispd.flashing.target_state import TargetState
 from ispd.model.job import Failure, Job, Unit, Verdict
 from ispd.model.part import Interface, Part
 from ispd.model.recipe import Recipe

@@ -155,6 +155,11 @@ class UsbBed:
             arguments, env=self.environment, capture_output=True, text=True, check=False, timeout=timeout_s
         )
 
+    def cpu_s(self) -> float:
+        """Return the CPU seconds that the bed has used so far: the devices in this process, and the bridge."""
+        fields = Path(f"/proc/{self._bridge.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") + time.process_time()
+
     # -- transfers -------------------------------------------------------------------------------------------------
 
     def now(self, path: str) -> float:

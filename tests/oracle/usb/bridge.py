@@ -64,10 +64,12 @@ class Device(UMockdev.IoctlBase):  # type: ignore[misc]  # see above
             self.answer(client, request)
         return True
 
-    @staticmethod
-    def answer(client: Any, request: int) -> None:
+    def answer(self, client: Any, request: int) -> None:
         """Answer what the device itself has no part in."""
         if request == CAPABILITIES:
+            # libusb's first question once a device is open: what a killed program had under way is nobody's any more
+            self.done.clear()
+            self.pending = None
             client.get_arg().resolve(0, 4).update(0, struct.pack("<I", 0))
         known = {
             CAPABILITIES: (0, 0),

@@ -34,6 +34,9 @@ _F303_BYTES = 0x4_0000
 _HIGH_DENSITY, _HIGH_DENSITY_ID = 0x2_0000, 0x1003_6414
 """Above this size a chip is another device with pages of 2 KiB."""
 
+_HABIT_S = 2e-3
+"""A program waits for its crystal before it looks at pins: t_SU(HSE) of the data sheet (DS5319, "HSE oscillator characteristics")."""
+
 Stm32Fault = LostPage | Vanishes | Stalls | WrongIdentity | NeverEnumerates
 """What can be wrong with such a board; the address of a lost page counts from the start of flash."""
 
@@ -223,6 +226,7 @@ class Stm32Board(_UsbBoard):
         super()._run_application(place, at)
         if self._program is not None:
             self.swd.habit = find_habit(self.chip, place)
+            self.swd.habit_from = at + _HABIT_S
 
     def _start(self, at: float) -> None:
         if not has_loader(self.chip):

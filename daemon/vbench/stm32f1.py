@@ -4,6 +4,7 @@ Source: RM0008 and PM0075; DBGMCU and clones as known to OpenOCD and stlink. Per
 and the backup registers only keep what is written to them.
 """
 
+import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -116,7 +117,8 @@ class Stm32F1:
         self.on_access: Callable[[float], object] | None = None
         """Called with the time before each debug access: what its program does to the port by then counts."""
         self.habit: Habit | None = None
-        """What the running program has done to the debug port; any reset undoes it."""
+        """What the running program does to the debug port from ``habit_from`` on; any reset undoes it."""
+        self.habit_from = math.inf
         self.accesses = 0
         """Debug accesses so far: blocks count as one."""
         self.resets = 0
@@ -239,12 +241,15 @@ class Stm32F1:
     def _answers(self, index: int, clock_hz: float) -> bool:
         is_loose = self._silent_after is not None and index >= self._silent_after
         is_too_fast = self._ceiling_hz is not None and clock_hz > self._ceiling_hz
-        return self.is_powered and not is_loose and not is_too_fast and self.habit is not Habit.SWD_OFF
+        return self.is_powered and not is_loose and not is_too_fast and not self._does(Habit.SWD_OFF)
+
+    def _does(self, habit: Habit) -> bool:
+        return self.habit is habit and self.now >= self.habit_from
 
     @property
     def _has_bus_clock(self) -> bool:
         """Whether an access gets past the debug port: not in stop mode, unless the debugger has asked for that."""
-        return self.habit is not Habit.SLEEPS or bool(self.core.load(_DBGMCU_CR) & _DBG_STOP)
+        return not self._does(Habit.SLEEPS) or bool(self.core.load(_DBGMCU_CR) & _DBG_STOP)
 
     def _catch_up(self, at: float) -> None:
         self.run(at)

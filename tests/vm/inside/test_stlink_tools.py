@@ -78,3 +78,33 @@ def test_a_locked_bluepill_is_unlocked_flashed_and_shows_its_bootloader(tmp_path
             probe.socket.remove(bus.now())
         with VhciBoard(bus, board, BOARD_PORT) as cable:
             wait_for_id(cable.path, "1EAF:0003")
+
+
+def test_a_bluepill_that_is_halted_stays_on_the_bus_until_it_runs_again() -> None:
+    """Its pull-up is a resistor: the kernel sees nothing of a halt, and an unplugging when the next program begins."""
+    board = Stm32Board()
+    with VhciBus() as bus:
+        wait_for_id(bus.plug(StLink(), PORT), "0483:3748")
+        bus.insert(PORT, board)
+        with VhciBoard(bus, board, BOARD_PORT) as cable:
+            wait_for_id(cable.path, "1EAF:0003")
+            run("udevadm", "settle")
+            first = device_number(cable.path)
+            assert first is not None
+            halted = run(*OPENOCD, "init; halt; exit")
+            assert board.swd.core.is_halted, halted.stderr
+            assert device_number(cable.path) == first
+            run(*OPENOCD, "init; reset run; exit")
+            end = time.monotonic() + _DEADLINE_S
+            while device_number(cable.path) in (first, None):
+                assert time.monotonic() < end
+                time.sleep(0.02)
+            wait_for_id(cable.path, "1EAF:0003")
+
+
+def device_number(path: str) -> str | None:
+    """Return the address of the device at a place, another one after each enumeration; None where none is."""
+    try:
+        return (DEVICES / path / "devnum").read_text().strip()
+    except OSError:
+        return None

@@ -38,15 +38,7 @@ def show_part(explained: Record) -> str:
     lines = [
         f"{part['name']}: {fuse_text(fuses['fuses']) or 'no fuses'}"
         + (f" (preset {fuses['preset']})" if fuses["preset"] else ""),
-        *(
-            f"{name}: {said}"
-            for name, said in (
-                ("clock", fuses["clock"]),
-                ("brown-out", fuses["brown_out"]),
-                ("boot section", fuses["boot_section"]),
-            )
-            if said
-        ),
+        *_told_by_fuses(explained),
         "",
         table(
             ("BYTE", "VALUE", "BITS THAT EXIST", "COUNTS AS", ""),
@@ -70,6 +62,18 @@ def show_part(explained: Record) -> str:
         f"fuse guard: {_GUARD[fuses['verdict']]}",
     ]
     return "\n".join([*lines, *(f"{one['level']}: {one['memory']}: {one['message']}" for one in fuses["findings"])])
+
+
+def _told_by_fuses(explained: Record) -> list[str]:
+    """Return what an AVR's fuses decide; an STM32's option bytes decide none of it."""
+    if explained["part"]["interface"] == "swd":
+        return []
+    fuses = explained["fuses"]
+    return [
+        f"clock: {fuses['clock']}",
+        f"brown-out: {fuses['brown_out']}",
+        f"boot section: {fuses['boot_section']}",
+    ]
 
 
 _GUARD = {

@@ -145,7 +145,7 @@ def test_a_byte_that_is_part_of_the_address_is_told():
 
 def test_fuses_are_shown_as_asked_and_as_they_count_with_the_guards_word_below():
     explained: dict[str, Any] = {
-        "part": {"name": "ATmega328P"},
+        "part": {"name": "ATmega328P", "interface": "isp"},
         "fuses": {
             "fuses": {"lfuse": 0xF0, "efuse": 0x04}, "preset": "factory", "clock": "crystal", "brown_out": "off",
             "boot_section": "none", "verdict": "confirm",
@@ -167,6 +167,9 @@ def test_fuses_are_shown_as_asked_and_as_they_count_with_the_guards_word_below()
         "fuse guard: asks before this is written (--yes accepts it)",
         "confirm: lfuse: no crystal, no answer",
     ]
+    assert "clock: crystal" in shown
+    of_stm32 = show_part({**explained, "part": {"name": "STM32F103xB", "interface": "swd"}})
+    assert not any(word in of_stm32 for word in ("clock:", "brown-out:", "boot section:"))
     quiet = {**explained, "fuses": {**explained["fuses"], "verdict": None, "findings": []}}
     assert show_part(quiet).splitlines()[-1] == "fuse guard: nothing to say"
 

@@ -164,7 +164,7 @@ SERIAL_ROWS = [
         name="signature changes between reads",
         target=lambda: board("atmega32u4", NoisyReplies(0.3)),
         code=ErrorCode.SIGNATURE_UNKNOWN,
-        says=("not twice in a row; lower SCK, shorten the wires, press the contacts on",),
+        says=("not twice in a row; use a slower clock, shorten the wires, press the contacts on",),
     ),
     Row(
         name="MOSI and MISO touch, or are on one pin",

@@ -47,7 +47,7 @@ def chained_recipe(seed: int, plan: PlanKind = PlanKind.CHAINED, *, with_loader:
 def new_board(number: int = 0, **options: object) -> Stm32Board:
     """Return a Bluepill as it is bought, with a serial number of its own and nothing on it."""
     uid = bytes.fromhex("52FF6C0649805452471400") + bytes((number,))
-    return Stm32Board(uid=uid, **{"has_loader": False, **options})  # type: ignore[arg-type]  # options of Stm32Board
+    return Stm32Board(**{"uid": uid, "has_loader": False, **options})  # type: ignore[arg-type]  # options of Stm32Board
 
 
 def stlinks(boards: Sequence[Stm32Board | None], *, cables: bool = False) -> tuple[BenchHardware, list[SlotSpec]]:

@@ -11,7 +11,7 @@ from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.sck import LookTurns
 from ispd.flashing.signature import fixed_sck_hint
 from ispd.model.job import Unit, Verdict
-from ispd.model.part import Signature
+from ispd.model.part import Interface, Signature
 from ispd.model.station import SlotState
 from ispd.station.fitting import fitting_target, misfit
 from ispd.station.floor import Floor
@@ -69,6 +69,7 @@ class SlotWork:
     async def _serve_once(self, entry: OpenJob) -> None:
         """Flash the board that is there now, once; or note what was seen."""
         self._display.arm(entry.record.id)
+        self._forget_clock()
         presence = Presence()
         sighting = await self._look(entry)
         looks = 1
@@ -114,6 +115,7 @@ class SlotWork:
             change = _feed(presence, sighting)
             if change is PresenceChange.REMOVED:
                 is_held = False
+                self._forget_clock()
                 if self._is_disabled():
                     break
                 if self._display.state in (SlotState.PASSED, SlotState.FAILED):
@@ -142,6 +144,12 @@ class SlotWork:
         if sighting.signature is not None and entry.recipe.sck_hz is None:
             self._turns.answered(sighting.rung_hz)
         return sighting
+
+    def _forget_clock(self) -> None:
+        """Ask another board from the top of the ladder. By SWD that takes milliseconds, and one bad contact slows no further board;
+        by ISP it takes longer, and a board's clock is raised once its fuses are known."""
+        if self._host.interface is Interface.SWD:
+            self._turns = LookTurns()
 
     async def _target(self, entry: OpenJob) -> TargetInterface:
         """Return what is behind the programmer; what was learnt about the rungs of another kind of programmer is forgotten."""
@@ -190,9 +198,7 @@ class SlotWork:
 def describe(sighting: Sighting, fixed_hz: int | None) -> str:
     """Put what a look showed into words; ``fixed_hz`` is the SCK that the recipe fixes."""
     if sighting.signature is not None:
-        return (
-            f"signature {sighting.signature}, not twice in a row; lower SCK, shorten the wires, press the contacts on"
-        )
+        return f"signature {sighting.signature}, not twice in a row; use a slower clock, shorten the wires, press the contacts on"
     if sighting.failure is not None:
         fixed = "" if fixed_hz is None else f"{fixed_sck_hint(fixed_hz)}; "
         return f"{sighting.failure.message}; {fixed}{sighting.failure.hint}"

@@ -176,6 +176,17 @@ async def test_clocks_of_one_kind_of_programmer_are_not_asked_of_another(
 
 
 @virtual
+async def test_one_slow_board_slows_no_other_by_swd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow, fast = Chip(STM32, X, slowest_hz=500_000), Chip(STM32, Y)
+    async with fake_station(monkeypatch, tmp_path, MIXED, {"A": None, "B": slow}) as bench:
+        job = await bench.station.enqueue(FOR_STM32, slots=["B"], count=2)
+        assert (await bench.verdict()).sck_hz == 480_000
+        await exchange(bench, fast)
+        (_, unit) = await bench.units(await bench.ended(job))
+        assert unit.sck_hz == 1_800_000
+
+
+@virtual
 async def test_a_programmer_without_a_light_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with fake_station(monkeypatch, tmp_path, MIXED, {"A": None, "B": None}) as bench:
         with pytest.raises(ProgrammerError) as caught:

@@ -36,7 +36,7 @@ from ispd.wire.stlink import (
     SetClock,
     SetDivisor,
 )
-from ispd.wire.stlink_firmware import SWD_DIVISORS, Firmware, supported_clock
+from ispd.wire.stlink_firmware import DEFAULT_HZ, SWD_DIVISORS, Firmware, supported_clock
 from ispd.wire.stlink_packet import StlinkCommand
 from ispd.wire.stlink_status import UNKNOWN_COMMAND, SwdStatusError
 from ispd.wire.stlink_target import ReadWord, WriteWord
@@ -128,19 +128,14 @@ class Entry:
         if under_reset:
             # before entering, too: by then the target's program may have turned its debug pins off. There the ST-Link may not
             # know yet which pin it is, and refuse; then the second one must do.
-            with suppress(SwdStatusError):
+            with suppress(TargetError):
                 await self._channel.ask(DriveReset(ResetLine.LOW))
         await self._channel.ask(EnterSwd())
         if under_reset:
             await self._channel.ask(DriveReset(ResetLine.LOW))
             await self._clock.sleep(_RESET_S)
         if self._firmware.opens_access_ports:
-            try:
-                await self._channel.ask(OpenAccessPort())
-            except SwdStatusError as error:
-                # clones claim versions they do not have; what needs no opening works without
-                if error.status not in UNKNOWN_COMMAND:
-                    raise
+            await self._knows(OpenAccessPort())  # where that is not known, nothing needs to be opened
         id_code = await self._channel.ask(GetIdCode())
         if id_code == 0:
             raise SwdStatusError(0x09, "reading the id")
@@ -193,10 +188,21 @@ class Entry:
             setting = SetDivisor(SWD_DIVISORS[clock_hz])
         # the slower one counts until it is certain which is set
         self._channel.clock_hz = min(self._channel.clock_hz, clock_hz)
-        if setting is not None:
-            await self._channel.ask(setting)
+        if setting is not None and not await self._knows(setting):
+            self._warnings.append("the ST-Link does not set SWD's clock, whatever its version says")
+            clock_hz = DEFAULT_HZ
         self._channel.clock_hz = clock_hz
         return clock_hz
+
+    async def _knows(self, command: StlinkCommand[None]) -> bool:
+        """Carry out what follows from the firmware's version; false where there is no such command: clones claim what they like."""
+        try:
+            await self._channel.ask(command)
+        except SwdStatusError as error:
+            if error.status not in UNKNOWN_COMMAND:
+                raise
+            return False
+        return True
 
     async def _halt_at_reset(self) -> None:
         """Let go of NRST with the core told to halt at its first instruction; raises ``TargetError`` where it does not."""

@@ -278,6 +278,9 @@ async def test_what_a_clone_or_the_first_reset_may_lack_is_done_without(command:
     rig.falsify(command, [b"\x42\0"])
     found = await probe.connect(SwdSettings(under_reset=True))
     assert (found.id_code, found.warnings) == (0x1BA0_1477, ())
+    rig.falsify("F2 43", [b"\x42\0"])
+    found = await probe.connect(SwdSettings(clock_hz=125_000))
+    assert (found.clock_hz, "does not set SWD's clock" in " ".join(found.warnings)) == (1_800_000, True)
     rig.falsify("F2 4B", [b"\x1d\0"])
     with pytest.raises(TargetError, match="no such AP"):
         await probe.connect(SwdSettings())

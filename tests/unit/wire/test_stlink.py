@@ -3,7 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError, RemoteProtocolError, TargetError
@@ -238,6 +238,7 @@ def test_any_serial_number_can_be_put_into_any_text(text: str) -> None:
     assert bool(shown) is bool(text)
 
 
+@settings(deadline=None)  # five thousand pieces on a busy machine
 @given(
     start=st.integers(0, 1 << 16),
     length=st.integers(0, 20_000),

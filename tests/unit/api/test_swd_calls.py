@@ -11,12 +11,13 @@ from ispd.api.call import Call, Peer
 from ispd.api.handlers import job as job_handlers
 from ispd.api.handlers import load_handlers
 from ispd.api.invoke import invoke
-from ispd.api.values import Dump
+from ispd.api.values import Dump, ExplainedPart
 from ispd.catalog.options import RecipeOptions
 from ispd.errors import ErrorCode, IspdError
 from ispd.model.image import Image
 from ispd.model.part import Interface, MemoryKind
 from ispd.model.recipe import ClonePolicy, Recipe
+from ispd.model.report import FindingLevel
 from ispd.model.station import Programmer
 
 pytestmark = pytest.mark.anyio
@@ -172,3 +173,16 @@ def test_all_parts_of_one_interface_have_their_flash_at_one_place():
     """A memory that is read says where it begins before anybody knows which part it was read from."""
     starts = {interface: {part.flash.start for part in PARTS if part.interface is interface} for interface in Interface}
     assert starts == {Interface.ISP: {0}, Interface.SWD: {0x0800_0000}}
+
+
+async def test_option_bytes_are_explained_like_fuses():
+    params = {"id": "stm32f103c8t6", "option_bytes": {"user": 0xFE}, "lock": 0xA5}
+    explained = await invoke(HANDLERS["part.get"], params, call_to(SwdStation()))
+    assert isinstance(explained, ExplainedPart)
+    assert (explained.part.id, explained.part.interface) == ("stm32f103xb", Interface.SWD)
+    asked = {one.memory: (one.value, one.asked) for one in explained.fuses.bytes}
+    assert (asked[MemoryKind.USER], asked[MemoryKind.DATA0], asked[MemoryKind.LOCK]) == (
+        (0xFE, True), (0xFF, False), (0xA5, True),
+    )  # fmt: skip
+    assert explained.fuses.verdict is FindingLevel.CONFIRM
+    assert [bit.name for bit in explained.fuses.bits if bit.memory is MemoryKind.USER and bit.programmed] == ["wdg_sw"]

@@ -28,7 +28,7 @@ WAIT = b"\x10\0"
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(start=st.integers(0, 5000), data=st.binary(max_size=9000), product=st.sampled_from([0x3748, V3]))
 def test_any_bytes_go_to_memory_and_come_back(start: int, data: bytes, product: int) -> None:
     async def life() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ispd.errors import ErrorCode, TargetError
-from ispd.programmers.swd_contract import SwdProgrammer
+from ispd.programmers.swd_contract import Place, SwdProgrammer
 from ispd.transport.clock import Clock
 from ispd.wire.cortex_m import (
     AIRCR,
@@ -72,22 +72,32 @@ class CortexCore:
         await self._wait_halted(_HALT_S, _POLL_S, "the core does not halt after a reset", forgives=True)
         await self._programmer.write_word(DEMCR, DEMCR_TRACE)
 
-    async def reset_and_run(self) -> bool:
-        """Reset the chip and let it run; return whether it runs, false where it crashed beyond its own fault handler."""
+    async def reset_and_run(self) -> bool | None:
+        """Reset the chip and let it run; return whether it runs, false where it crashed beyond its own fault handler.
+
+        None where it answers no more: a program may turn its debug pins off, or sleep.
+        """
         await self._programmer.write_word(DEMCR, 0)
         await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG))
         await self._reset()
         await self._clock.sleep(_START_S)
-        state = Dhcsr(await self._programmer.read_word(DHCSR))
+        try:
+            state = Dhcsr(await self._programmer.read_word(DHCSR))
+        except TargetError:
+            return None
         return not state & (Dhcsr.IS_LOCKED_UP | Dhcsr.IS_HALTED)
 
-    async def start(self, program: Program) -> None:
-        """Start a program of ours, interrupts masked; :meth:`finish` waits for its end. RAM can be written meanwhile."""
-        registers = {**program.registers, CoreRegister.XPSR: XPSR_THUMB, CoreRegister.PC: program.entry}
+    async def start(self, program: Program, *, again: bool = False) -> None:
+        """Start a program of ours, interrupts masked; :meth:`finish` waits for its end. RAM can be written meanwhile.
+
+        :param again: the core is halted since a program of ours ended: only what differs is set.
+        """
         masked = Dhcsr.DEBUG | Dhcsr.MASK_INTERRUPTS
-        # the mask must not change in the moment the core is let go (ARM DDI 0403, C1.6.2)
-        words = ((DFSR, DFSR_CLEAR), (DHCSR, dhcsr(masked | Dhcsr.HALT)), (DHCSR, dhcsr(masked)))
-        await self._programmer.write_all((*registers.items(), *words))
+        values: list[tuple[Place, int]] = [*program.registers.items(), (CoreRegister.PC, program.entry)]
+        if not again:
+            # the mask must not change in the moment the core is let go (ARM DDI 0403, C1.6.2)
+            values += ((CoreRegister.XPSR, XPSR_THUMB), (DFSR, DFSR_CLEAR), (DHCSR, dhcsr(masked | Dhcsr.HALT)))
+        await self._programmer.write_all((*values, (DHCSR, dhcsr(masked))))
         self._started_s = self._clock.monotonic()
 
     async def finish(self, program: Program) -> None:

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 from ispd.errors import ErrorCode, Facts, RefusedError, TargetError
 from ispd.flashing.plan_cells import is_blank, joined, verify_step, with_blanks
 from ispd.flashing.steps import AnyStep, Leave, VerifyBits, VerifyCells
+from ispd.flashing.stm32f1_flash import block_sizes
 from ispd.flashing.stm32f1_identify import OPTION_KINDS, Stm32Facts
 from ispd.model.image import BLANK, Image, Segment
 from ispd.model.part import MemoryKind
@@ -246,17 +247,19 @@ def _flash_steps(recipe: Recipe, facts: Stm32Facts) -> Iterable[Stm32Step]:
     yield verify_step(MemoryKind.FLASH, spans, expected, after_erase=recipe.erase)
 
 
-def blocks_of(image: Image, size_bytes: int) -> tuple[Segment, ...]:
-    """Return what is to be programmed: whole half-words, filled with FF, in pieces of at most ``size_bytes``, without blank ends."""
+def blocks_of(image: Image, most_bytes: int) -> tuple[Segment, ...]:
+    """Return what is to be programmed: whole half-words, filled with FF, in pieces of at most ``most_bytes``, without blank ends."""
     blocks = []
-    spans = joined(segment.span.aligned(2) for segment in image.segments)
-    for span in spans:
-        for start in range(span.start, span.stop, size_bytes):
-            data = image.bytes_in(Span(start, min(span.stop, start + size_bytes)))
+    sizes = block_sizes(most_bytes)
+    for span in joined(segment.span.aligned(2) for segment in image.segments):
+        start = span.start
+        while start < span.stop:
+            piece = Span(start, min(span.stop, start + next(sizes)))
+            data = image.bytes_in(piece)
             kept = data.rstrip(bytes([BLANK]))
-            data = data[: len(kept) + len(kept) % 2]
-            if data:
-                blocks.append(Segment(start, data))
+            if kept:
+                blocks.append(Segment(start, data[: len(kept) + len(kept) % 2]))
+            start = piece.stop
     return tuple(blocks)
 
 

@@ -190,9 +190,20 @@ class Stm32Steps:
         is_locked = self._work.outcome.lock_after not in (None, RDP_OPEN)
         check_same(self.chip_id, await read_id(self._programmer), may_hide=is_locked)
         runs = await self._core.reset_and_run()
+        if runs is None:
+            await self._leave_silent()
+            return
         if not runs and not is_locked:
             self._work.warnings.append("the program crashes as soon as it is started")
         await self._programmer.disconnect()
+
+    async def _leave_silent(self) -> None:
+        """Let go of a chip that was reset and hears nothing any more: there is nothing left to end but the programmer's side."""
+        self._work.warnings.append("the program was started and turned SWD off, or sleeps: it is reached under reset only")
+        try:
+            await self._programmer.disconnect()
+        except TargetError:
+            return
 
 
 def _at(cells: Segment, address: int) -> bytes:

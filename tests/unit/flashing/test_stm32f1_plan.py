@@ -49,20 +49,22 @@ C8 = Stm32Facts(
 
 
 def test_a_bootloader_is_erased_written_read_back_and_started() -> None:
-    image = program(9500)
+    image = program(13500)
     plan = plan_stm32f1(recipe(image), C8)
     erase, write, verify, bits, leave = plan.steps
     assert isinstance(erase, EraseAll)
     assert isinstance(write, WriteFlash)
-    assert [(one.start, len(one.data)) for one in write.blocks] == [(FLASH, 9216), (FLASH + 9216, 284)]
+    assert [(one.start, len(one.data)) for one in write.blocks] == [
+        *((FLASH, 1024), (FLASH + 1024, 3072), (FLASH + 4096, 8192), (FLASH + 12288, 1212))
+    ]
     assert isinstance(verify, VerifyCells)
-    whole = Span(FLASH, FLASH + 0x2800)
+    whole = Span(FLASH, FLASH + 0x3800)
     assert verify.spans == (whole,)
     assert Image.of(verify.expected) == Image.of([Segment(FLASH, image.bytes_in(whole))])
     assert isinstance(bits, VerifyBits)
     assert bits.expected[MemoryKind.LOCK] == 0xA5
     assert isinstance(leave, Leave)
-    assert plan.total_bytes == 9500 + 0x2800
+    assert plan.total_bytes == 13500 + 0x3800
     assert [step.is_destructive for step in plan.steps] == [True, True, False, False, False]
     assert plan.warnings == ()
 

@@ -75,6 +75,21 @@ async def test_nothing_disturbs_the_loader() -> None:
     assert rig.commands[rig.commands.index(masked) + 1] == running
 
 
+@virtual
+async def test_the_next_block_is_loaded_while_the_loader_has_one_and_never_over_it() -> None:
+    """In the other half of RAM; the watchdog is served in between."""
+    rig = Rig(Stm32F1())
+    assert (await flash(rig, recipe(program(40_000)))).verdict is Verdict.PASSED
+    running = [at for at, command in enumerate(rig.commands) if command == "F2 35 F0 ED 00 E0 09 00 5F A0"]
+    loaded = [rig.commands[at + 1] for at in running[:-1]]
+    assert len(running) == 7
+    halves = [int.from_bytes(bytes.fromhex(command)[2:6], "little") for command in loaded]
+    assert all(command.startswith("F2 08") for command in loaded)
+    assert [half - 0x2000_0100 for half in halves] == [0x2000, 0] * 3
+    sources = [command.split()[3:7] for command in rig.commands if command.startswith("F2 34 00")]
+    assert [bytes.fromhex("".join(one)) for one in sources[1:]] == [half.to_bytes(4, "little") for half in halves]
+
+
 def word(value: int) -> bytes:
     return struct.pack("<II", 0x80, value)
 

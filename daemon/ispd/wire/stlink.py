@@ -7,7 +7,7 @@ Not here: JTAG, SWIM, trace, the bridge of a V3.
 import struct
 from dataclasses import dataclass
 from enum import Enum, unique
-from typing import Final
+from typing import ClassVar, Final
 
 from ispd.errors import RemoteProtocolError
 from ispd.wire.stlink_firmware import Firmware
@@ -60,9 +60,10 @@ class GetExtendedVersion:
         return packet(0xFB, reply_bytes=12)
 
     def decode(self, reply: bytes) -> Firmware:
-        """Return the version."""
-        hardware, _swim, jtag, storage = take(reply, 12, "the extended version")[:4]
-        return Firmware(hardware=hardware, jtag=jtag, extra=storage, extra_letter="M")
+        """Return the version, with that of mass storage where it has some, else of SWIM."""
+        hardware, swim, jtag, storage = take(reply, 12, "the extended version")[:4]
+        extra, letter = (storage, "M") if storage else (swim, "S")
+        return Firmware(hardware=hardware, jtag=jtag, extra=extra, extra_letter=letter)
 
 
 @unique
@@ -151,16 +152,20 @@ class LeaveDebug(_Silent):
 
 @dataclass(frozen=True, slots=True)
 class _Plain:
-    """A command that brings nothing but its status."""
+    """A command that brings nothing but its status. ``what`` is what it does, for messages."""
+
+    what: ClassVar[str]
 
     def decode(self, reply: bytes) -> None:
         """Check the status."""
-        check(reply, STATUS_BYTES, type(self).__name__)
+        check(reply, STATUS_BYTES, self.what)
 
 
 @dataclass(frozen=True, slots=True)
 class EnterSwd(_Plain):
     """F2 30 A3: speak SWD to the target."""
+
+    what = "entering SWD"
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
@@ -186,6 +191,8 @@ class GetIdCode:
 class ResetSystem(_Plain):
     """F2 32: reset the target through its core."""
 
+    what = "resetting the core"
+
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
         return status_packet(0x32)
@@ -204,6 +211,8 @@ class ResetLine(Enum):
 class DriveReset(_Plain):
     """F2 3C: move NRST."""
 
+    what = "moving NRST"
+
     line: ResetLine
 
     def encode(self) -> Packet:
@@ -214,6 +223,8 @@ class DriveReset(_Plain):
 @dataclass(frozen=True, slots=True)
 class SetDivisor(_Plain):
     """F2 43: set SWD's clock on a V2 (:data:`~ispd.wire.stlink_firmware.SWD_DIVISORS`)."""
+
+    what = "setting the clock"
 
     divisor: int
 
@@ -270,6 +281,8 @@ class SetClock:
 @dataclass(frozen=True, slots=True)
 class OpenAccessPort(_Plain):
     """F2 4B: open an access port, 0 being the core's."""
+
+    what = "opening the access port"
 
     port: int = 0
 

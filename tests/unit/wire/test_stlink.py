@@ -37,6 +37,7 @@ def clock_reply(count: int, *khz: int) -> bytes:
     [
         (stlink.GetVersion(), "F1", "29 47 83 04 48 37", Firmware(hardware=2, jtag=37, extra=7)),
         (stlink.GetExtendedVersion(), "FB", "03 02 06 05 01" + "00" * 7, Firmware(hardware=3, jtag=6, extra=5, extra_letter="M")),
+        (stlink.GetExtendedVersion(), "FB", "03 02 06 00 01" + "00" * 7, Firmware(hardware=3, jtag=6, extra=2)),
         (stlink.GetMode(), "F5", "02 00", Mode.DEBUG),
         (stlink.GetVoltage(), "F7", "00 08 00 00 00 0B 00 00", 3300),
         (stlink.GetVoltage(), "F7", "00 00 00 00 00 0B 00 00", None),
@@ -147,6 +148,11 @@ def test_every_status_of_every_command_is_success_or_the_right_error(
     command: StlinkCommand[object], length: int
 ) -> None:
     """Nothing but 80 and the harmless 0D is ever taken for success."""
+    packet = command.encode()
+    assert (packet.reply_bytes, packet.has_status) == (length, True), "a batch ends where it is no success"
+    refused = outcome(command, bytes((0x09, 0)).ljust(length, b"\0"))
+    assert refused is not None
+    assert type(command).__name__ not in refused.message, "what is done has words"
     rest = clock_reply(1, 1000)[1:length]
     nobody, waits, passed = {0x04, 0x05, 0x09, 0x0B, 0x15, 0x16, 0x17}, set(), set()
     for status in range(0x100):

@@ -49,14 +49,18 @@ def swd_rungs(
     return (first_hz, *(hz for hz in rungs if hz < first_hz))
 
 
-async def take_hold(programmer: SwdProgrammer, rungs: Sequence[int | None], clones: ClonePolicy) -> Hold:
+async def take_hold(
+    programmer: SwdProgrammer, rungs: Sequence[int | None], clones: ClonePolicy, *, may_reset: bool = True
+) -> Hold:
     """Connect and read the id at the first clock that works: without disturbing the board, and under reset only where that fails.
+
+    :param may_reset: False to leave out the latter.
 
     What was connected is let go of by the caller, whatever comes out. Raises ``TargetError``: what was wrong at the first clock,
     or signature-mismatch at once for a clone that is rejected.
     """
     wrong: TargetError | None = None
-    for under_reset in (False, True):
+    for under_reset in (False, True)[: 1 + may_reset]:
         for rung_hz in rungs:
             settings = SwdSettings(clock_hz=rung_hz, under_reset=under_reset, clones=clones)
             try:

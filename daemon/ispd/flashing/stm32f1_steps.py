@@ -32,6 +32,7 @@ __all__ = ["Stm32Steps"]
 
 _NRST_S: Final = 0.01
 _HALF_WORD_BYTES: Final = 2
+_BLANK_WORD: Final = 0xFFFF_FFFF
 _BLANK_HALF_WORD: Final = bytes([BLANK]) * _HALF_WORD_BYTES
 
 
@@ -76,6 +77,7 @@ class Stm32Steps:
                 return await self._erase_pages(step.pages)
             case EraseAll():
                 await self._flash.erase_all()
+                await self._check_erased()
             case WriteFlash():
                 await self._write(step)
             case VerifyCells():
@@ -101,6 +103,19 @@ class Stm32Steps:
             await self._work.observer.checkpoint()
             await self._flash.erase_page(page)
         return f"{len(pages)} page{'s' if len(pages) > 1 else ''}"
+
+    async def _check_erased(self) -> None:
+        """Make sure of an erase by the first word and the last one that is there for certain; what is written is proved later anyway."""
+        start = self._part.flash.start
+        places = (start, start + self._part.smallest_flash_bytes - 4)
+        for address, word in zip(places, await self._programmer.read_all(places), strict=True):
+            if word != _BLANK_WORD:
+                raise TargetError(
+                    ErrorCode.ERASE_FAILED,
+                    f"flash at 0x{address:08X} reads 0x{word:08X} after the erase",
+                    hint="check the supply voltage, then flash again; replace the chip if the same address fails again",
+                    facts=Facts(part=self._part.id, memory=MemoryKind.FLASH.value, address=address),
+                )
 
     async def _check_blank(self, step: CheckBlank) -> None:
         image = Image.of(step.expected)
@@ -199,7 +214,9 @@ class Stm32Steps:
 
     async def _leave_silent(self) -> None:
         """Let go of a chip that was reset and hears nothing any more: there is nothing left to end but the programmer's side."""
-        self._work.warnings.append("the program was started and turned SWD off, or sleeps: it is reached under reset only")
+        self._work.warnings.append(
+            "the program was started and turned SWD off, or sleeps: it is reached under reset only"
+        )
         try:
             await self._programmer.disconnect()
         except TargetError:

@@ -51,10 +51,15 @@ class SwdInterface:
         return swd_rungs(self._programmer.capabilities, fixed_hz=fixed_hz)
 
     async def look(self, rungs: Sequence[int | None] | None = None) -> Sighting:
-        """Look once what is there; the target runs on, unless it answers under reset only."""
+        """Look once what is there; the target runs on, unless it answers under reset only.
+
+        That is tried only where the slowest clock is: until then a board on long wires may still answer by itself.
+        """
+        rungs = rungs or self.rungs()
+        may_reset = len(rungs) == 1 or self.rungs()[-1] in rungs
         async with visit(self._programmer):
             try:
-                hold = await take_hold(self._programmer, rungs or self.rungs(), ClonePolicy.ALLOW)
+                hold = await take_hold(self._programmer, rungs, ClonePolicy.ALLOW, may_reset=may_reset)
             except TargetError as error:
                 return Sighting(words=_SILENT, signature=None, failure=failure_of(error))
         return Sighting(

@@ -9,7 +9,9 @@ from tests.unit.programmers.stlink_rig import Meddle, Rig
 from ispd.errors import ErrorCode
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
+from ispd.model.part import MemoryKind
 from ispd.transport.contract import BulkTransfer
+from vbench.faults import StuckBits
 from vbench.stm32f1 import Stm32F1
 from vbench.virtual_time import virtual
 
@@ -124,6 +126,15 @@ async def test_an_erase_that_tells_of_errors_is_none() -> None:
         outcome = await flash(rig, SMALL)
         assert outcome.failure is not None
         assert outcome.failure.code == code
+
+
+@virtual
+async def test_an_erase_that_left_something_behind_is_none() -> None:
+    chip = Stm32F1(faults=[StuckBits(memory=MemoryKind.FLASH, address=0xFFFE, mask=0x80, level=0)])
+    outcome = await flash(Rig(chip), recipe(program(300)))
+    assert outcome.failure is not None
+    assert (outcome.failure.code, outcome.failure.address) == (ErrorCode.ERASE_FAILED, FLASH + 0xFFFC)
+    assert [step.name for step in outcome.steps] == [], "nothing was written"
 
 
 @virtual

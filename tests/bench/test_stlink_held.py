@@ -1,0 +1,100 @@
+"""Boards that make it hard to tell whether they are still there: debug pins turned off, protected, ids shared, bad wires."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import pytest
+from tests.bench.chain_station import BOOTLOADERS, PARTS, chain_station
+from tests.bench.stlink_station import BLUEPILL, KEYBOARD, content_for, holds, new_board, stlinks, swd_recipe
+
+from ispd.catalog.options import NamedBytes, RecipeOptions
+from ispd.catalog.recipe import build_recipe
+from ispd.model.job import JobState, Verdict
+from ispd.model.part import MemoryKind
+from ispd.model.station import SlotState
+from vbench.faults import SckCeiling
+from vbench.stm32 import Habit, stm32_application
+from vbench.stm32_board import Stm32Board
+from vbench.swd import SwdWiring
+from vbench.virtual_time import virtual
+
+
+@pytest.mark.parametrize("habit", list(Habit))
+@pytest.mark.parametrize("has_nrst", [False, True])
+@virtual
+async def test_firmware_that_keeps_the_debug_port_to_itself(tmp_path: Path, habit: Habit, has_nrst: bool) -> None:
+    """Such a board is held as any other, where reset is wired; where not, it looks like no board, and is not flashed twice either."""
+    content = stm32_application(3_000, seed=1, usb=KEYBOARD, start=0, habit=habit)
+    options = RecipeOptions(files=(NamedBytes("keyboard.bin", content, None),), part=BLUEPILL.id)
+    recipe = build_recipe(options, PARTS, BOOTLOADERS)
+    first, second = new_board(1), new_board(2)
+    hardware, specs = stlinks([first], cables=True)
+    hardware.programmer("S1").socket.wiring = SwdWiring(has_nrst=has_nrst)
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        await anyio.sleep(1.0)
+        job = await bench.station.enqueue(recipe, slots=None, count=2)
+        unit = await bench.verdict()
+        assert (unit.verdict, unit.failure) == (Verdict.PASSED, None)
+        assert any("turned SWD off, or sleeps" in warning for warning in unit.warnings)
+        await anyio.sleep(20.0)
+        units = await bench.units(job)
+        assert [len(units), (await bench.station.job(job.id)).passed] == [1, 1]
+        assert bench.station.slot("S1").state in (SlotState.PASSED, SlotState.WAITING)
+        hardware.remove("S1")
+        await anyio.sleep(2.0)
+        hardware.insert("S1", second)
+        job = await bench.ended(job)
+        assert (job.state, job.passed) == (JobState.DONE, 2)
+    assert holds(first, content)
+    assert holds(second, content)
+
+
+@virtual
+async def test_a_board_that_was_locked_is_held_and_known_again(tmp_path: Path) -> None:
+    board = new_board(1)
+    recipe = replace(swd_recipe(1), lock=0x00)
+    hardware, specs = stlinks([board])
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        job = await bench.station.enqueue(recipe, slots=None, count=2)
+        unit = await bench.verdict()
+        assert (unit.verdict, unit.lock) == (Verdict.PASSED, 0x00)
+        await anyio.sleep(10.0)
+        assert bench.station.slot("S1").state is SlotState.PASSED
+        assert (await bench.station.job(job.id)).passed == 1
+        hardware.remove("S1")
+        hardware.insert("S1", new_board(2))
+        assert (await bench.verdict()).verdict is Verdict.PASSED
+        assert (await bench.ended(job)).state is JobState.DONE
+
+
+@virtual
+async def test_boards_that_share_one_id_are_told_apart_by_being_taken_out(tmp_path: Path) -> None:
+    boards = [new_board(0, uid=b"\0" * 12), new_board(0, uid=b"\0" * 12), Stm32Board(has_loader=False)]
+    hardware, specs = stlinks([boards[0]])
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        job = await bench.station.enqueue(swd_recipe(1), slots=None, count=3)
+        for number, board in enumerate(boards):
+            if number:
+                hardware.remove("S1")
+                await anyio.sleep(1.0)
+                hardware.insert("S1", board)
+            assert (await bench.verdict()).verdict is Verdict.PASSED
+            await anyio.sleep(2.0)
+        assert (await bench.ended(job)).passed == 3
+    assert all(holds(board, content_for(1)) for board in boards)
+
+
+@virtual
+async def test_long_wires_get_a_slower_clock_and_what_was_written_is_read(tmp_path: Path) -> None:
+    board = new_board(1, faults=[SckCeiling(hz=500_000.0)])
+    hardware, specs = stlinks([board, None])
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        (unit,) = await bench.once(swd_recipe(1), "S1")
+        assert unit.verdict is Verdict.PASSED, unit.failure
+        assert unit.sck_hz is not None
+        assert 400_000 <= unit.sck_hz <= 500_000
+        assert await bench.station.read("S1", MemoryKind.FLASH) == bytes(board.chip.flash)
+        empty = await bench.ended(await bench.station.enqueue(swd_recipe(1), slots=["S2"], count=None))
+        assert (empty.state, bool(empty.seen["S2"])) == (JobState.EMPTY, True)
+    assert holds(board, content_for(1))

@@ -254,18 +254,26 @@ async def leave(channel: StlinkChannel, *, had_reset: bool) -> IspdError | None:
     failure: IspdError | None = None
     with anyio.move_on_after(_LEAVE_S, shield=True) as scope:
         for command in commands:
-            wrong: IspdError | None = None
-            for _ in range(_LEAVE_TRIES):
-                try:
-                    await channel.ask(command)
-                    wrong = None
-                    break
-                except LinkClosedError as error:  # unplugged: nothing holds the target any more
-                    return error
-                except IspdError as error:
-                    wrong = error
+            wrong = await _insist(channel, command)
+            if isinstance(wrong, LinkClosedError):  # unplugged: nothing holds the target any more
+                return wrong
             failure = failure or wrong
     return LinkTimeoutError(channel.name, _LEAVE_S) if scope.cancelled_caught else failure
+
+
+async def _insist(channel: StlinkChannel, command: StlinkCommand[None]) -> IspdError | None:
+    """Carry out a command, once more where it was disturbed on its way; return what went wrong at last."""
+    wrong: IspdError | None = None
+    for _ in range(_LEAVE_TRIES):
+        try:
+            await channel.ask(command)
+        except (LinkTimeoutError, RemoteProtocolError) as error:
+            wrong = error
+        except IspdError as error:  # the target's own word, or the plug
+            return error
+        else:
+            return None
+    return wrong
 
 
 def _no_supply(voltage_mv: int) -> TargetError:

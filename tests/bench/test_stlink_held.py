@@ -14,6 +14,7 @@ from ispd.model.job import JobState, Verdict
 from ispd.model.part import MemoryKind
 from ispd.model.station import SlotState
 from vbench.faults import SckCeiling
+from vbench.stlink import StLink
 from vbench.stm32 import Habit, stm32_application
 from vbench.stm32_board import Stm32Board
 from vbench.swd import SwdWiring
@@ -30,7 +31,9 @@ async def test_firmware_that_keeps_the_debug_port_to_itself(tmp_path: Path, habi
     recipe = build_recipe(options, PARTS, BOOTLOADERS)
     first, second = new_board(1), new_board(2)
     hardware, specs = stlinks([first], cables=True)
-    hardware.programmer("S1").socket.wiring = SwdWiring(has_nrst=has_nrst)
+    programmer = hardware.programmer("S1")
+    assert isinstance(programmer, StLink)
+    programmer.socket.wiring = SwdWiring(has_nrst=has_nrst)
     async with chain_station(hardware, specs, tmp_path) as bench:
         await anyio.sleep(1.0)
         job = await bench.station.enqueue(recipe, slots=None, count=2)

@@ -13,7 +13,7 @@ from ispd.catalog.recipe import build_recipe
 from ispd.model.job import JobState, Verdict
 from ispd.model.part import MemoryKind
 from ispd.model.station import SlotState
-from vbench.faults import SckCeiling
+from vbench.faults import GoesSilent, SckCeiling
 from vbench.stlink import StLink
 from vbench.stm32 import Habit, stm32_application
 from vbench.stm32_board import Stm32Board
@@ -101,3 +101,27 @@ async def test_long_wires_get_a_slower_clock_and_what_was_written_is_read(tmp_pa
         empty = await bench.ended(await bench.station.enqueue(swd_recipe(1), slots=["S2"], count=None))
         assert (empty.state, bool(empty.seen["S2"])) == (JobState.EMPTY, True)
     assert holds(board, content_for(1))
+
+
+@pytest.mark.parametrize("accesses", [*range(1, 40, 3), 60, 90, 140, 200])
+@virtual
+async def test_a_contact_that_opens_at_any_moment_is_the_boards_trouble_alone(tmp_path: Path, accesses: int) -> None:
+    """Nothing passes that is not there, and the slot's programmer is not blamed: the next board is flashed."""
+    board, next_board = new_board(1, faults=[GoesSilent(after_instructions=accesses)]), new_board(2)
+    hardware, specs = stlinks([board])
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        job = await bench.station.enqueue(swd_recipe(1), slots=None, count=2)
+        await anyio.sleep(15.0)
+        state = bench.station.slot("S1").state
+        assert state in (SlotState.WAITING, SlotState.PASSED, SlotState.FAILED, SlotState.REMOVED), bench.station.slot(
+            "S1"
+        )
+        passed = (await bench.station.job(job.id)).passed
+        assert not passed or holds(board, content_for(1))
+        hardware.remove("S1")
+        await anyio.sleep(1.0)
+        hardware.insert("S1", next_board)
+        with anyio.move_on_after(20.0):
+            await bench.ended(job)
+        assert (await bench.station.job(job.id)).passed == passed + 1
+    assert holds(next_board, content_for(1))

@@ -139,7 +139,7 @@ def _check_writable(recipe: Recipe, part: Stm32Part, bootloader: Bootloader) -> 
     if closed:
         raise RefusedError(
             ErrorCode.FUSE_REFUSED,
-            f"the option bytes protect {closed[0]} from {bootloader.id}, before it has brought the firmware",
+            f"the option bytes protect 0x{closed[0].start:08X}..0x{closed[0].stop - 1:08X} from {bootloader.id}, before it has brought the firmware",
             hint="put both on by the programmer: --plan merged",
             facts=Facts(part=part.id, memory=MemoryKind.WRP0, address=closed[0].start),
         )

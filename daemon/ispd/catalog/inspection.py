@@ -5,12 +5,16 @@ from dataclasses import dataclass
 
 from ispd.catalog.avr_image import boot_starts, guess_bootloader, has_jump
 from ispd.catalog.bootloaders import Bootloaders
+from ispd.catalog.cortex_image import is_cortex_program, located, vector_table
 from ispd.catalog.hextext import overrun
 from ispd.catalog.imagefile import ImageFile
 from ispd.catalog.parts import Parts
+from ispd.catalog.placement import sketch_words
+from ispd.catalog.sections import holds, is_below_firmware
 from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.model.bootloader import Bootloader
-from ispd.model.part import MemoryKind, Part
+from ispd.model.image import Image
+from ispd.model.part import MemoryKind, Part, Stm32Part
 from ispd.model.report import ImageKind, ImageReport, SegmentReport
 from ispd.model.span import Span
 
@@ -53,6 +57,8 @@ def _identify(file: ImageFile, parts: Iterable[Part], known: Sequence[Bootloader
     if file.memory is MemoryKind.EEPROM:
         return _Identity(ImageKind.EEPROM, "EEPROM data")
     image = file.image
+    if is_cortex_program(image) or any(holds(image, one) for one in known if is_below_firmware(one)):
+        return _identify_cortex(file, known)
     vendors = [bootloader for bootloader in known if bootloader.image_sha256 == file.sha256]
     start = guess_bootloader(parts, image, file.start_record)
     if vendors and vendors[0].section is not None:
@@ -74,23 +80,53 @@ def _identify(file: ImageFile, parts: Iterable[Part], known: Sequence[Bootloader
     return _Identity(kind, where, start, tuple(held))
 
 
-def _built_for(file: ImageFile, parts: Parts) -> tuple[Part, ...]:
+def _identify_cortex(file: ImageFile, known: Sequence[Bootloader]) -> _Identity:
+    """Tell what a program for an STM32 is; a bootloader lies at its begin."""
+    image = file.image
+    held = tuple(one for one in known if is_below_firmware(one) and holds(image, one))
+    usb = usb_id_in(image, image.span)
+    with_usb = "" if usb is None else f" with USB id {usb}"
+    section = held[0].section if held else None
+    if section is None:
+        return _Identity(ImageKind.APPLICATION, f"firmware for a Cortex-M{with_usb}")
+    where = f"{held[0].qmk} bootloader at 0x{section.start:08X}{with_usb}"
+    if len(image.span) <= len(section):
+        return _Identity(ImageKind.BOOTLOADER, where, section.start, held)
+    return _Identity(ImageKind.PRODUCTION, f"{where}, and a firmware above it", section.start, held)
+
+
+def _built_for(file: ImageFile, parts: Iterable[Part]) -> tuple[Part, ...]:
     """Return the parts an image may be for: an ELF file names its own, and a twin of it is as good."""
     named = "" if file.elf is None else file.elf.built_for
+    if file.elf is not None:
+        parts = tuple(part for part in parts if part.interface is file.elf.interface)
     wanted = [part for part in parts if part.id == named]
     return tuple(part for part in parts if not wanted or part.id == named or part.id in wanted[0].twins)
 
 
 def _takes(part: Part, file: ImageFile, identity: _Identity) -> bool:
     memory = part.memories.get(file.memory)
-    if memory is None or file.image.span not in memory.span:
+    if memory is None:
         return False
     made_for = {name for bootloader in identity.bootloaders for name in bootloader.parts}
+    if isinstance(part, Stm32Part):
+        return _is_for_stm32(part, file.image) and (not made_for or part.id in made_for)
+    if file.image.span not in memory.span or (file.memory is MemoryKind.FLASH and is_cortex_program(file.image)):
+        return False
     if made_for:
         return bool({part.id, *part.twins} & made_for)
     # a bootloader lies where the part starts: a larger flash has its boot section elsewhere
     starts = boot_starts(part)
     return identity.start is None or (bool(starts) and identity.start >= starts[0])
+
+
+def _is_for_stm32(part: Stm32Part, image: Image) -> bool:
+    """Tell whether a part takes an image: it begins like a program, or has addresses in flash above the program's begin."""
+    flash = part.flash.span
+    placed = located(image, flash)
+    if placed.span not in flash or not len(image):
+        return False
+    return is_cortex_program(image) or image.span.start > flash.start
 
 
 def _findings(file: ImageFile, identity: _Identity) -> Iterator[str]:
@@ -104,7 +140,11 @@ def _findings(file: ImageFile, identity: _Identity) -> Iterator[str]:
     too_long = overrun(segment.span for segment in image.segments)
     if too_long:
         yield too_long
-    if image.span.start == 0 and not has_jump(image, 0):
+    table = vector_table(image, image.span.start) if is_cortex_program(image) else None
+    if table is not None:
+        yield f"it begins with a vector table: stack 0x{table.stack:08X}, first instruction at 0x{table.entry:08X}"
+        yield from sketch_words((file,), next(iter(identity.bootloaders), None))
+    elif image.span.start == 0 and not has_jump(image, 0):
         yield "the word at address 0 is not a jump: EEPROM data, or not an AVR firmware"
     if identity.kind is ImageKind.PRODUCTION and any(b.image_is_combined for b in identity.bootloaders):
         yield "joining it with a firmware needs --strip-sketch: only the bootloader is taken then"

@@ -161,7 +161,7 @@ def strip_to(file: ImageFile, kept: Span) -> ImageFile:
     if kept.stop >= file.image.span.stop:
         what = f"from 0x{kept.start:04X} on was taken, not what the file holds below it"
     else:
-        what = f"up to 0x{kept.stop - 1:04X} was taken, not what the file holds above it"
+        what = f"up to 0x{kept.stop - 1:08X} was taken, not what the file holds above it"
     note = f"{file.name}: only the bootloader {what}"
     return replace(file, image=clip(file.image, kept.start, kept.stop), warnings=(*file.warnings, note))
 

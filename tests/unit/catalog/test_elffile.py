@@ -66,7 +66,7 @@ INVALID = ErrorCode.IMAGE_INVALID
     [
         (WHOLE[:40], INVALID, "ends within its header"),
         (WHOLE[:200], INVALID, "its tables end at"),
-        (elf((0, TEXT), machine=40), INVALID, "neither for an AVR nor for an ARM"),
+        (elf((0, TEXT), machine=62), INVALID, "neither for an AVR nor for an ARM"),
         (WHOLE[:4] + b"\x02" + WHOLE[5:], INVALID, "neither for an AVR nor for an ARM"),
         (WHOLE[:5] + b"\x02" + WHOLE[6:], INVALID, "neither for an AVR nor for an ARM"),
         (elf((0, TEXT), kind=1), INVALID, "not linked"),

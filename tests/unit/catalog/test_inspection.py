@@ -114,7 +114,7 @@ def test_whatever_comes_is_described_or_refused(name: str, content: bytes):
         return
     report = inspect_image(file, PARTS, BOOTLOADERS)
     assert report.size_bytes == len(file.image)
-    assert all(file.image.span in PARTS.avr(part).memory(file.memory).span for part in report.parts_that_fit)
+    assert all(PARTS.get(part).memory(file.memory).size_bytes >= len(file.image) for part in report.parts_that_fit)
     other = read_image("b.hex", hexfile(*data_lines(0x6FFE, JUMP), END))
     for strip in (False, True):
         try:

@@ -172,6 +172,15 @@ async def test_bad_signature_changes_nothing(faults: Sequence[Fault], code: Erro
 
 
 @virtual
+async def test_a_recipe_for_an_stm32_is_none_for_this_programmer() -> None:
+    programmer = DirectProgrammer(board("attiny25"))
+    outcome = await flash(programmer, Recipe(flash=image((0x0800_0000, pattern(32))), part="stm32f103xb"))
+    assert outcome.failure is not None
+    assert (outcome.failure.code, programmer.log) == (ErrorCode.PROGRAMMER_CANNOT, [])
+    assert "speaks ISP" in outcome.failure.message
+
+
+@virtual
 async def test_refusals_come_before_the_erase() -> None:
     """What does not fit the part that was found, or that the guard refuses, leaves the board as it was."""
     target = board("attiny25")

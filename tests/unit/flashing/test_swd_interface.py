@@ -296,3 +296,18 @@ async def test_a_programmer_unplugged_while_it_looks_says_so() -> None:
         rig.meddler = lambda index, _one: Meddle.UNPLUG if index == 30 else None
         with pytest.raises(Exception, match="disconnected"):
             await target.read(PARTS, MemoryKind.FLASH, Quiet())
+
+
+@pytest.mark.parametrize(("says_kib", "believed", "told"), [(512, 128, "claims 512 KiB"), (0xFFFF, 64, "not tell")])
+@virtual
+async def test_a_size_that_cannot_be_is_not_believed(says_kib: int, believed: int, told: str) -> None:
+    chip = used_chip(Stm32F1(replace(GENUINE, size_kib=says_kib, flash_bytes=0x2_0000)))
+    async with on(Rig(chip)) as target:
+        facts = await target.probe(PARTS)
+    assert facts.flash_bytes == believed * 1024
+    assert told in facts.warnings[0]
+    outcome = await flash(Rig(chip), recipe(program(believed * 1024 + 2)))
+    assert outcome.failure is not None
+    assert outcome.failure.code in (ErrorCode.IMAGE_TOO_LARGE, ErrorCode.IMAGE_DOES_NOT_FIT)
+    assert chip.flash.mass_erases == 0
+    assert (await flash(Rig(chip), recipe(program(believed * 1024)))).verdict is Verdict.PASSED

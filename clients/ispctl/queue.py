@@ -102,6 +102,7 @@ def enqueue(settings: Settings, /, images: tuple[Path, ...], wait: bool, **optio
 def rescue(settings: Settings, /, slot: str, images: tuple[Path, ...], wait: bool, **options: Any) -> int:
     """Call ``slot.rescue``."""
     files = [attach_image(image) for image in images] or None
+    options["unlock"] = options["unlock"] or None  # as below
     return _create(settings, lambda client: client.call("slot.rescue", name=slot, images=files, **options), wait=wait)
 
 
@@ -139,7 +140,9 @@ def _enqueue_params(images: tuple[Path, ...], options: dict[str, Any]) -> dict[s
         "plan": _plan(options),
         "sck_hz": options["sck"],
         "option_bytes": option_bytes(options["option_byte"]),
-        **{name: options[name] for name in ("verify", "strip_sketch", "keep_rest", "unlock", "clones")},
+        **{name: options[name] for name in ("verify", "strip_sketch", "clones")},
+        # a daemon from before these does without them, as long as nobody asks for them
+        **{name: options[name] or None for name in ("keep_rest", "unlock")},
         "slots": None if slots is None else [name.strip() for name in slots.split(",")],
         "erase": not options["no_erase"],
         "force_fuses": options["force_fuses"],

@@ -167,7 +167,7 @@ def show_slot(slot: Record) -> str:
     if slot["part"] or slot["signature"]:
         lines.append(f"target: {slot['part'] or '-'} ({slot['signature'] or '-'})")
     if slot["unit"] is not None and slot["job"] is not None:
-        lines.append(f"unit {slot['unit']} of job {slot['job']}: {_doing(slot)}")
+        lines.append(f"unit {slot['unit']} of job {slot['job']}: {_doing(slot) or slot['state']}")
     elif slot["unit"] is not None:
         lines.append(f"last unit: {slot['unit']}")
     if slot["note"] and not slot["step"]:

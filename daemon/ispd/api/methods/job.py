@@ -177,6 +177,7 @@ JOB_ENQUEUE = Method(
         ErrorCode.UNKNOWN_SLOT,
         ErrorCode.NO_SLOT,
         ErrorCode.NOT_PAIRED,
+        ErrorCode.PROGRAMMER_CANNOT,
         ErrorCode.JOURNAL_FAILED,
     ),
 )

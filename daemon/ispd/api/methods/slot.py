@@ -176,6 +176,7 @@ SLOT_RESCUE = Method(
         ErrorCode.UNKNOWN_UNIT,
         ErrorCode.NO_SLOT,
         ErrorCode.NOT_PAIRED,
+        ErrorCode.PROGRAMMER_CANNOT,
         ErrorCode.NOTHING_TO_RESCUE,
         ErrorCode.JOURNAL_FAILED,
     ),

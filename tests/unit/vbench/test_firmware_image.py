@@ -15,11 +15,11 @@ from vbench.firmware_image import FirmwareKind, application_image, bootloader_im
 PARTS = load_parts()
 BOOTLOADERS = load_bootloaders(PARTS)
 ALL = [
-    pytest.param(bootloader, PARTS.avr(name), id=f"{bootloader.id}-{name}")
+    pytest.param(bootloader, part, id=f"{bootloader.id}-{part.id}")
     for bootloader in BOOTLOADERS
     if not bootloader.is_any
-    for name in bootloader.parts
-    if bootloader.section is not None and bootloader.section.start in boot_starts(PARTS.avr(name))
+    for part in map(PARTS.get, bootloader.parts)
+    if isinstance(part, AvrPart) and bootloader.section is not None and bootloader.section.start in boot_starts(part)
 ]
 """LUFA's mass storage loader is larger than any boot section."""
 

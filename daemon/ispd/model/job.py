@@ -117,7 +117,7 @@ class Unit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """What ``enqueue`` created. ``count`` None: each board present now, once. ``seen``: per slot, what a job without
-    ``count`` found there, in words."""
+    ``count`` found there, in words, and for every job why a slot's programmer is none for its part."""
 
     id: int
     state: JobState

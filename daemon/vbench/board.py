@@ -9,8 +9,9 @@ external resets only); cells that read FFFF are skipped like NOPs, so a part wit
 import math
 from collections.abc import Iterable, Sequence
 
+from ispd.catalog.avr_image import boot_starts, has_jump
 from ispd.catalog.fuses import boot_span
-from ispd.catalog.lint import boot_starts, has_jump, usb_id_in
+from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.span import Span

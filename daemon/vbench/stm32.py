@@ -9,7 +9,7 @@ import hashlib
 import struct
 from enum import StrEnum
 
-from ispd.catalog.lint import usb_id_in
+from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.model.image import Image, Segment
 from ispd.model.span import Span
 

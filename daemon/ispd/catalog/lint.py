@@ -2,23 +2,13 @@
 
 from collections.abc import Mapping
 
-from ispd.catalog.avr_image import boot_starts, check_avr_image, check_pair, find_bootloader, has_jump
+from ispd.catalog.avr_image import check_avr_image
 from ispd.catalog.cortex_image import check_vectors, located, vector_table
-from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.image import Image
 from ispd.model.part import AvrPart, MemoryKind, Part, Stm32Part
 
-__all__ = [
-    "boot_starts",
-    "check_fit",
-    "check_image",
-    "check_memory",
-    "check_pair",
-    "find_bootloader",
-    "has_jump",
-    "usb_id_in",
-]
+__all__ = ["check_fit", "check_image", "check_memory"]
 
 _OBJCOPY_OFFSET = 0x800000
 """avr-gcc gives RAM, EEPROM, fuse and lock sections addresses from here on, up to 0x86FFFF."""

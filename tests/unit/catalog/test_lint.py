@@ -2,9 +2,11 @@
 
 import pytest
 
+from ispd.catalog.avr_image import check_pair, find_bootloader
 from ispd.catalog.bootloaders import load_bootloaders
-from ispd.catalog.lint import check_fit, check_image, check_pair, find_bootloader, usb_id_in
+from ispd.catalog.lint import check_fit, check_image
 from ispd.catalog.parts import load_parts
+from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.errors import ErrorCode, RefusedError
 from ispd.model.image import Image, Segment
 from ispd.model.part import MemoryKind

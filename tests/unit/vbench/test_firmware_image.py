@@ -4,9 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ispd.catalog.avr_image import boot_starts, check_pair, find_bootloader
 from ispd.catalog.bootloaders import load_bootloaders
-from ispd.catalog.lint import boot_starts, check_image, check_pair, find_bootloader, usb_id_in
+from ispd.catalog.lint import check_image
 from ispd.catalog.parts import load_parts
+from ispd.catalog.usb_descriptor import usb_id_in
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
 from ispd.model.part import AvrPart

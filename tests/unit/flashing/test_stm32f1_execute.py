@@ -453,3 +453,18 @@ async def test_a_job_stopped_anywhere_is_cancelled_or_done(stop_at: int) -> None
     if stop_at == 0:
         assert chip.flash.is_protected
         assert chip.flash.mass_erases == 0, "nothing was changed"
+
+
+@virtual
+async def test_a_protection_that_counts_from_the_next_reset_on_is_one() -> None:
+    """Somebody wrote RDP and did not reset the chip: our reset would shut it in the midst of the work."""
+    chip = used_chip()
+    chip.flash.options[0:2] = bytes((0x00, 0xFF))
+    before = bytes(chip.chip.flash)
+    outcome = await flash(Rig(chip), SMALL)
+    assert outcome.failure is not None
+    assert (outcome.failure.code, bytes(chip.chip.flash)) == (ErrorCode.TARGET_LOCKED, before)
+    chip = used_chip()
+    chip.flash.options[0:2] = bytes((0x00, 0xFF))
+    outcome = await flash(Rig(chip), replace(SMALL, unlock=True))
+    assert (outcome.verdict, chip.flash.is_protected, chip.violations) == (Verdict.PASSED, False, [])

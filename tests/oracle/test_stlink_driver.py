@@ -28,9 +28,10 @@ from tests.oracle.stlink_programs import (
 )
 from tests.oracle.usb.bed import UsbBed
 
+from vbench.faults import GoesSilent
 from vbench.stlink import StLink
 from vbench.stlink_firmware import StLinkFirmware, odd_serial
-from vbench.stm32f1 import Stm32F1, Stm32F1Model
+from vbench.stm32f1 import ApWait, Stm32F1, Stm32F1Model
 from vbench.swd import SwdSocket
 
 pytestmark = pytest.mark.oracle
@@ -136,11 +137,22 @@ def test_all_leave_the_same_in_flash_and_a_chip_that_runs(image: Path) -> None:
     assert left["ispd"] == left["st-flash"] == left["OpenOCD"]
 
 
-@pytest.mark.parametrize("has_nrst", [False, True], ids=["without-nrst", "with-nrst"])
-def test_the_others_read_back_what_ispd_wrote(image: Path, tmp_path: Path, has_nrst: bool) -> None:
+@pytest.mark.parametrize(
+    ("firmware", "has_nrst"),
+    [
+        (StLinkFirmware(), False),
+        (StLinkFirmware(), True),
+        (StLinkFirmware(jtag=17, third=4), False),
+        (StLinkFirmware(product_id=0x374F, jtag=7, third=1), True),
+    ],
+    ids=["without-nrst", "with-nrst", "old-firmware", "V3"],
+)
+def test_the_others_read_back_what_ispd_wrote(
+    image: Path, tmp_path: Path, firmware: StLinkFirmware, has_nrst: bool
+) -> None:
     chip, copy, other = used_chip(), tmp_path / "copy.bin", tmp_path / "other.bin"
     other.write_bytes(image.read_bytes()[:-1] + b"\0")
-    with UsbBed({PLACE: probe_with(chip, has_nrst=has_nrst)}) as bed:
+    with UsbBed({PLACE: probe_with(chip, firmware, has_nrst=has_nrst)}) as bed:
         assert told(bed.run(ours("flash", str(image))))["verdict"] == "passed"
         assert chip.core.is_in_flash
         read = bed.run(("st-flash", "read", str(copy), "0x08000000", "0x10000"))
@@ -169,6 +181,34 @@ def test_a_protected_part_is_unlocked_as_openocd_unlocks_it(image: Path) -> None
         assert chip.violations == []
         state[name] = bytes(chip.chip.flash), bytes(chip.flash.options)
     assert state["ispd"] == state["OpenOCD"]
+
+
+def test_what_ispd_protects_st_flash_cannot_write_and_openocd_opens(image: Path) -> None:
+    chip = used_chip()
+    probe = probe_with(chip)
+    with UsbBed({PLACE: probe}) as bed:
+        locked = told(bed.run(ours("flash", str(image), "lock")))
+        assert locked["verdict"] == "passed", locked
+        assert chip.flash.is_protected
+        refused = bed.run(write(image))
+        assert refused.returncode != 0
+        assert "Unknown memory region" in refused.stdout
+        assert bed.run(UNLOCK).returncode == 0
+        assert chip.chip.flash.count(0xFF) == len(chip.chip.flash)
+        done = told(bed.run(ours("flash", str(image))))
+    assert done["verdict"] == "passed", done
+    assert chip.core.is_in_flash
+
+
+def test_a_lost_connection_is_no_success_and_a_busy_bus_no_failure(image: Path) -> None:
+    lost = Stm32F1(faults=[GoesSilent(after_instructions=100)])
+    with UsbBed({PLACE: probe_with(lost)}) as bed:
+        found = told(bed.run(ours("flash", str(image), "keeps_rest")))
+    assert (found["verdict"], found["failure"]) == ("failed", "target-lost")
+    waiting = Stm32F1(faults=[ApWait(access=30, times=3)])
+    with UsbBed({PLACE: probe_with(waiting)}) as bed:
+        assert told(bed.run(ours("flash", str(image))))["verdict"] == "passed"
+    assert waiting.chip.flash.startswith(image.read_bytes())
 
 
 def test_a_target_that_openocd_left_halted_is_flashed_and_runs(image: Path) -> None:

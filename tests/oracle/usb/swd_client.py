@@ -1,7 +1,7 @@
 """A process that works on STM32F1s behind ST-Links on the bed by the daemon's own code and USB transport.
 
 Arguments: places (``1-1.4``; several separated by commas are worked on at once), verb, and for ``flash`` a ``.bin`` file, then
-names of the recipe's switches that are to be on (``keeps_rest``, ``unlock``). Tells what became of each place as one JSON document
+switches: ``keeps_rest`` and ``unlock`` as in the recipe, ``lock`` for reading to be protected at last. Tells what became of each place as one JSON document
 per line, in the order of the places, and at last what it cost.
 """
 
@@ -32,7 +32,7 @@ from ispd.transport.usb import UsbBus
 __all__: list[str] = []
 
 FLASH_BASE = 0x0800_0000
-SWITCHES = frozenset({"keeps_rest", "unlock"})
+SWITCHES = frozenset({"keeps_rest", "unlock", "lock"})
 
 
 class Machine:
@@ -78,7 +78,12 @@ async def flash(target: TargetInterface, parts: Parts, content: bytes, switches:
     """Flash bytes at the start of flash, by the daemon's floor for one unit."""
     image = Image.of([Segment(FLASH_BASE, content)])
     return await target.flash(
-        Recipe(flash=image, keeps_rest="keeps_rest" in switches, unlock="unlock" in switches),
+        Recipe(
+            flash=image,
+            keeps_rest="keeps_rest" in switches,
+            unlock="unlock" in switches,
+            lock=0x00 if "lock" in switches else None,
+        ),
         parts=parts,
         bootloaders=load_bootloaders(parts),
         clock=SystemClock(),

@@ -53,7 +53,9 @@ async def test_bluepills_whose_serial_numbers_are_all_alike_get_their_own_firmwa
         ended = [await bench.ended(job) for job in jobs]
         units = [unit for job in jobs for unit in await bench.units(job)]
     assert [dict(job.seen) for job in ended] == [{}] * len(SPECS)
-    assert [(unit.verdict, unit.failure, unit.part) for unit in units] == [(Verdict.PASSED, None, None)] * len(SPECS)
+    assert [(unit.verdict, unit.failure, unit.part) for unit in units] == [(Verdict.PASSED, None, "stm32f103xb")] * len(
+        SPECS
+    )
     for board, content in zip(boards, contents, strict=True):
         assert bytes(board.chip.flash[APPLICATION : APPLICATION + len(content)]) == content
 

@@ -1,5 +1,6 @@
 """Where the bytes of files belong in the flash of an STM32F1: a plain .bin has no address, and 0 means flash too."""
 
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -9,8 +10,12 @@ from ispd.catalog.sections import holds, is_below_firmware, starts_in_section
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.part import MemoryKind, Part, Stm32Part
+from ispd.model.span import Span
 
-__all__ = ["held_loader", "place_files", "sketch_words"]
+__all__ = ["held_loader", "linking_words", "place_files", "sketch_words"]
+
+_EXCEPTIONS = Span(4, 64)
+"""Reset vector and the fourteen exceptions of the core in a vector table (ARMv7-M Architecture Reference Manual, B1.5.2)."""
 
 
 def held_loader(files: Iterable[ImageFile], part: Part | None, known: Iterable[Bootloader]) -> Bootloader | None:
@@ -43,6 +48,27 @@ def sketch_words(files: Iterable[ImageFile], loader: Bootloader | None) -> tuple
         for file in files
         if len(file.image) == loader.sketch_file_bytes and holds(file.image, loader)
     )
+
+
+def linking_words(
+    files: Iterable[ImageFile], part: Part | None, loader: Bootloader | None, known: Iterable[Bootloader]
+) -> tuple[str, ...]:
+    """Tell of a plain .bin that goes to the begin of flash and has all its vectors where a bootloader's firmware lies: linked for that."""
+    if not isinstance(part, Stm32Part) or loader is not None:
+        return ()
+    below = next((one for one in known if part.id in one.parts and is_below_firmware(one)), None)
+    if below is None:
+        return ()
+    told = []
+    for file in files:
+        words = struct.unpack("<15I", file.image.bytes_in(_EXCEPTIONS))
+        vectors = [word for word in words if word in part.flash.span]
+        if not file.has_address and vectors and min(vectors) >= below.application_start:
+            told.append(
+                f"{file.name} goes to 0x{part.flash.start:08X}, and all of its vectors point above 0x{below.application_start:08X}:"
+                f" if it is built for {below.id}, name that, and its file too: --bootloader {below.id} --plan merged"
+            )
+    return tuple(told)
 
 
 def _placed(file: ImageFile, part: Stm32Part, loader: Bootloader | None, *, by_vectors: bool) -> ImageFile:

@@ -18,7 +18,7 @@ from ispd.catalog.merge import merge_files
 from ispd.catalog.option_rules import check_options
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.parts import Parts
-from ispd.catalog.placement import held_loader, place_files, sketch_words
+from ispd.catalog.placement import held_loader, linking_words, place_files, sketch_words
 from ispd.catalog.sections import check_application, holds, is_below_firmware, sides
 from ispd.catalog.split import VIA_BOOTLOADER, check_identity, check_merged, check_served, choose_chain, split_files
 from ispd.errors import ErrorCode, Facts, RefusedError
@@ -52,6 +52,7 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
         for file in files:
             check_linked(file, part, parts)
     loader = bootloader if plan in VIA_BOOTLOADER else _loader_in(files, plan, part, named, bootloaders)
+    told_of_files = (*sketch_words(files, loader), *linking_words(files, part, loader, bootloaders))
     files = place_files(files, part, loader)
     images = _images(options, plan, files, loader if bootloader is None else bootloader, part, parts)
     # a board that has its bootloader has its fuses
@@ -78,7 +79,7 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
         sck_hz=options.sck_hz,
         supply_mv=options.supply_mv,
         sources=images.sources + (() if eeprom is None else (eeprom.source,)),
-        warnings=(*options.notes, *sketch_words(files, loader), *images.warnings, *fuse_words, *lock_words),
+        warnings=(*options.notes, *told_of_files, *images.warnings, *fuse_words, *lock_words),
     )
     _check_purpose(recipe)
     told = _elf_words(files, recipe)

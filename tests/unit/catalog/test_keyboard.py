@@ -82,6 +82,11 @@ def test_the_usual_controllers_are_in_the_catalog():
     bootloaders = load_bootloaders(parts)
     keyboard = read_keyboard("k.json", b'{"development_board": "elite_c"}')
     assert bootloaders.get(keyboard.bootloader or "", parts.avr(keyboard.part)).id == "atmel-dfu-32u4"
+    for content in (b'{"development_board": "bluepill"}', b'{"processor": "STM32F103", "bootloader": "stm32duino"}'):
+        keyboard = read_keyboard("k.json", content)
+        part = parts.get(keyboard.part)
+        assert (part.id, keyboard.bootloader) == ("stm32f103xb", "stm32duino")
+        assert bootloaders.get("stm32duino", part).id == "stm32duino-pc13"
 
 
 @pytest.mark.parametrize(

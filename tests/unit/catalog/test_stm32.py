@@ -160,6 +160,9 @@ def test_a_firmware_for_another_place_is_refused():
         error = refusal(PlanKind.CHAINED, BOOT, file, part="bluepill")
         assert error.code is ErrorCode.IMAGE_DOES_NOT_FIT
         assert "begins at 0x08002000" in error.message
+    long_enough = NamedBytes("keyboard.bin", program(APPLICATION, 20_000))
+    (told,) = build(None, long_enough, part="bluepill").warnings
+    assert "--bootloader stm32duino-pc13" in told
     assert refusal(PlanKind.CHAINED, BOOT, part="bluepill").code is ErrorCode.RECIPE_INVALID
     assert refusal(PlanKind.CHAINED, APP, bootloader="stm32duino").code is ErrorCode.RECIPE_INVALID
 

@@ -25,6 +25,7 @@ from tests.bench.chain_station import (
 from ispd.chain.registry import tool_for
 from ispd.model.bootloader import Bootloader
 from ispd.model.job import JobState, Unit, Verdict
+from ispd.model.part import AvrPart
 from ispd.model.recipe import PlanKind
 from ispd.model.station import SlotState
 from ispd.station.events import Subscription
@@ -124,11 +125,12 @@ async def test_a_finished_keyboard_is_left_alone_until_it_is_taken_out(tmp_path:
 
 
 def _served() -> list[Bootloader]:
-    """Return the bootloaders that boards with ISP get, and whose tool the bench has."""
+    """Return the bootloaders that boards with ISP get, and whose tool the bench has. STM32 boards: see test_stlink_chain."""
     found = []
     for loader in BOOTLOADERS:
         tool = tool_for(loader.family, TOOLS)
-        if loader.parts and not loader.by_hand and tool is not None and tool.program in (None, *PROGRAMS):
+        is_avr = any(isinstance(PARTS.get(name), AvrPart) for name in loader.parts)
+        if is_avr and not loader.by_hand and tool is not None and tool.program in (None, *PROGRAMS):
             found.append(loader)
     return found
 

@@ -10,6 +10,8 @@ from tests.bench.stlink_station import BLUEPILL, KEYBOARD, content_for, holds, n
 
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.recipe import build_recipe
+from ispd.errors import ErrorCode
+from ispd.model.image import Image, Segment
 from ispd.model.job import JobState, Verdict
 from ispd.model.part import MemoryKind
 from ispd.model.station import SlotState
@@ -125,3 +127,39 @@ async def test_a_contact_that_opens_at_any_moment_is_the_boards_trouble_alone(tm
             await bench.ended(job)
         assert (await bench.station.job(job.id)).passed == passed + 1
     assert holds(next_board, content_for(1))
+
+
+@pytest.mark.parametrize("habit", list(Habit))
+@virtual
+async def test_firmware_that_turns_swd_off_at_its_first_instruction_is_replaced_under_reset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, habit: Habit
+) -> None:
+    """Nothing lets it run between the connection and its erase; a job without count meets it as any other board."""
+    monkeypatch.setattr("vbench.stm32_board._HABIT_S", 0.0)
+    board = new_board(1)
+    board.chip.flash[:3_000] = stm32_application(3_000, seed=9, usb=KEYBOARD, start=0, habit=habit)
+    hardware, specs = stlinks([board], cables=True)
+    programmer = hardware.programmer("S1")
+    assert isinstance(programmer, StLink)
+    programmer.socket.wiring = SwdWiring(has_nrst=True)
+    other = stm32_application(3_000, seed=1, usb=KEYBOARD, start=0, habit=habit)
+    options = RecipeOptions(files=(NamedBytes("keyboard.bin", other, None),), part=BLUEPILL.id)
+    too_large = replace(
+        swd_recipe(2), flash=Image.of([Segment(0x0800_0000, stm32_application(70_000, seed=2, start=0))])
+    )
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        await anyio.sleep(1.0)
+        probed = await bench.station.probe("S1")
+        assert (probed.failure, probed.unique_id) == (None, board.swd.uid.hex().upper())
+        (refused,) = await bench.once(too_large)
+        assert refused.failure is not None
+        assert (refused.failure.code, refused.warnings) == (ErrorCode.IMAGE_TOO_LARGE, ())
+        assert board.swd.core.is_in_flash
+        for _ in range(2):
+            (unit,) = await bench.once(build_recipe(options, PARTS, BOOTLOADERS))
+            assert (unit.verdict, unit.failure) == (Verdict.PASSED, None)
+            assert holds(board, other)
+            assert board.swd.core.is_in_flash
+        (unit,) = await bench.once(swd_recipe(4))
+        assert (unit.verdict, unit.warnings) == (Verdict.PASSED, ())
+    assert holds(board, content_for(4))

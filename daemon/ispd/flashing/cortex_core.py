@@ -65,12 +65,30 @@ class CortexCore:
 
         Raises ``TargetError`` (target-not-responding) where it does not halt there.
         """
-        # one that is halted already would look as if the reset had done it
-        await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG))
-        await self._programmer.write_word(DEMCR, DEMCR_CATCH_RESET)
-        await self._reset()
-        await self._wait_halted(_HALT_S, _POLL_S, "the core does not halt after a reset", forgives=True)
+        if not await self._reset_caught():
+            # one that is halted already would look as if the reset had done it
+            await self._programmer.write_word(DHCSR, dhcsr(Dhcsr.DEBUG))
+            await self._programmer.write_word(DEMCR, DEMCR_CATCH_RESET)
+            await self._reset()
+            await self._wait_halted(_HALT_S, _POLL_S, "the core does not halt after a reset", forgives=True)
         await self._programmer.write_word(DEMCR, DEMCR_TRACE)
+
+    async def catch_resets(self) -> None:
+        """Have the core halted at its first instruction after whatever resets it from now on."""
+        await self._programmer.write_word(DEMCR, DEMCR_CATCH_RESET)
+
+    async def _reset_caught(self) -> bool:
+        """Reset a core that is halted without letting it go before; false where it ran, or it is not certain that it was reset.
+
+        Held since a connection under reset, its program may turn its debug pins off as soon as it runs.
+        """
+        # reading forgets the resets before this one (ARM DDI 0403, DHCSR.S_RESET_ST)
+        if Dhcsr.IS_HALTED not in Dhcsr(await self._programmer.read_word(DHCSR)):
+            return False
+        await self.catch_resets()
+        await self._reset()
+        state = await self._wait_halted(_HALT_S, _POLL_S, "the core does not halt after a reset", forgives=True)
+        return Dhcsr.WAS_RESET in state
 
     async def reset_and_run(self) -> bool | None:
         """Reset the chip and let it run; return whether it runs, false where it crashed beyond its own fault handler.
@@ -119,9 +137,10 @@ class CortexCore:
             # some answer no more to the very word that resets them; whether it did is seen by what follows
             return
 
-    async def _wait_halted(self, limit_s: float, poll_s: float, complaint: str, *, forgives: bool = False) -> None:
-        """Wait until the core is halted. ``forgives``: it may not answer for a while."""
+    async def _wait_halted(self, limit_s: float, poll_s: float, complaint: str, *, forgives: bool = False) -> Dhcsr:
+        """Wait until the core is halted and return what it showed meanwhile. ``forgives``: it may not answer for a while."""
         deadline = self._clock.monotonic() + limit_s
+        seen = Dhcsr(0)
         while True:
             is_late = self._clock.monotonic() > deadline
             try:
@@ -130,8 +149,9 @@ class CortexCore:
                 if is_late or not forgives:
                     raise
                 state = Dhcsr(0)
+            seen |= state
             if Dhcsr.IS_HALTED in state:
-                return
+                return seen
             if is_late or Dhcsr.IS_LOCKED_UP in state:
                 raise TargetError(
                     ErrorCode.TARGET_NOT_RESPONDING,

@@ -12,7 +12,7 @@ from ispd.flashing.stm32f1_identify import ChipId, read_id
 from ispd.model.recipe import ClonePolicy
 from ispd.programmers.swd_contract import SwdCapabilities, SwdConnection, SwdProgrammer, SwdSettings
 
-__all__ = ["Hold", "swd_rungs", "take_hold", "visit"]
+__all__ = ["Hold", "Visit", "swd_rungs", "take_hold", "visit"]
 
 _SLOWER_HZ: Final = (480_000, 125_000, 25_000)
 """For longer and longer wires; 25 kHz is the slowest that does not take minutes for a chip."""
@@ -75,17 +75,25 @@ async def take_hold(
     raise wrong or TargetError(ErrorCode.TARGET_NOT_RESPONDING, "the programmer has no SWD clock to try")
 
 
+@dataclass(slots=True)
+class Visit:
+    """A visit to a target. ``is_silent``: it was reset and runs, and answers no more: only the programmer's side is left to end."""
+
+    is_silent: bool = False
+
+
 @asynccontextmanager
-async def visit(programmer: SwdProgrammer) -> AsyncIterator[None]:
+async def visit(programmer: SwdProgrammer) -> AsyncIterator[Visit]:
     """Let go of the target in the end, whatever happens; it runs then. A release that fails is an error of the visit."""
     stuck: IspdError | None = None
+    here = Visit()
     try:
-        yield
+        yield here
     finally:
         with anyio.CancelScope(shield=True):
             try:
                 await programmer.disconnect()
             except IspdError as error:
                 stuck = error
-    if stuck is not None:
+    if stuck is not None and not (here.is_silent and isinstance(stuck, TargetError)):
         raise stuck

@@ -69,6 +69,7 @@ class _Run:
         self._steps: Stm32Steps | None = None
         self._is_held = False
         """The target may be connected, halted, or worse."""
+        self._was_reset = False
 
     async def carry_out(self, parts: Parts, bootloaders: Bootloaders) -> None:
         wanted = _wanted_part(self._recipe, parts)
@@ -112,28 +113,30 @@ class _Run:
         if not self._is_held:
             return None
         failure: IspdError | None = None
+        is_silent = False
         with anyio.move_on_after(_RELEASE_S, shield=True) as scope:
             try:
-                await self._settle()
+                is_silent = await self._settle()
             except IspdError as error:
                 failure = error
             try:
                 await self._programmer.disconnect()
             except IspdError as error:
-                failure = failure or error
+                is_expected = is_silent and isinstance(error, TargetError)
+                failure = failure or (None if is_expected else error)
         if scope.cancelled_caught:
             return LinkTimeoutError(self._programmer.identity.port, _RELEASE_S)
         return failure
 
-    async def _settle(self) -> None:
-        """End what is under way, and start the chip anew where it was touched."""
+    async def _settle(self) -> bool:
+        """End what is under way, and start the chip anew where it was touched; true where it was met under reset, runs, and is silent."""
         if self._steps is None:
-            return
+            return False
         if self._steps.is_busy:
             # the loader stops behind a half-word; an erase goes on by itself
             await self._core.halt()
             await self.work.clock.sleep(_IN_FLIGHT_S)
-        await self._core.reset_and_run()
+        return await self._core.reset_and_run() is None and self._was_reset
 
     async def _take_hold(self) -> Hold:
         rungs = swd_rungs(self._programmer.capabilities, fixed_hz=self._recipe.sck_hz, first_hz=self._start.rung_hz)
@@ -146,6 +149,7 @@ class _Run:
                 raise
             hint = f"the recipe fixes SWD's clock at {fixed_hz} Hz: leave it out, or name a slower one; {error.hint}"
             raise TargetError(error.code, error.message, hint=hint, facts=error.facts) from error
+        self._was_reset = hold.was_reset
         self.work.warnings += hold.connection.warnings
         self.work.learn(signature=str(hold.id.signature), sck_hz=hold.connection.clock_hz)
         return hold

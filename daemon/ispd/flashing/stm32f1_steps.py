@@ -166,6 +166,7 @@ class Stm32Steps:
         await self._flash.write_options(options)
         await self._core.reset_and_halt()
         if not await self._are_in_force(options):
+            await self._core.catch_resets()
             await self._programmer.hold_reset(is_held=True)
             await self._work.clock.sleep(_NRST_S)
             await self._programmer.hold_reset(is_held=False)

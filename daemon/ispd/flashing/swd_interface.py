@@ -35,6 +35,8 @@ class SwdInterface:
 
     def __init__(self, programmer: SwdProgrammer) -> None:
         self._programmer = programmer
+        self._is_met_under_reset = False
+        """The board answered under reset only, the last time somebody looked."""
 
     @property
     def identity(self) -> ProgrammerIdentity:
@@ -53,15 +55,18 @@ class SwdInterface:
     async def look(self, rungs: Sequence[int | None] | None = None) -> Sighting:
         """Look once what is there; the target runs on, unless it answers under reset only.
 
-        That is tried only where the slowest clock is: until then a board on long wires may still answer by itself.
+        That is tried only where the slowest clock is: until then a board on long wires may still answer by itself. A board that was
+        met so is met so again.
         """
         rungs = rungs or self.rungs()
-        may_reset = len(rungs) == 1 or self.rungs()[-1] in rungs
+        may_reset = self._is_met_under_reset or len(rungs) == 1 or self.rungs()[-1] in rungs
         async with visit(self._programmer):
             try:
                 hold = await take_hold(self._programmer, rungs, ClonePolicy.ALLOW, may_reset=may_reset)
             except TargetError as error:
+                self._is_met_under_reset = False
                 return Sighting(words=_SILENT, signature=None, failure=failure_of(error))
+        self._is_met_under_reset = hold.was_reset
         return Sighting(
             words=f"chip id reads {hold.id.signature}",
             signature=hold.id.signature,
@@ -134,7 +139,7 @@ class SwdInterface:
     async def held(self) -> AsyncIterator[None]:
         """Hold NRST low and the core halted at its first instruction, whichever is wired; afterwards the target starts anew."""
         core = CortexCore(self._programmer, SystemClock())
-        async with visit(self._programmer):
+        async with visit(self._programmer) as here:
             await take_hold(self._programmer, self.rungs(), ClonePolicy.ALLOW)
             await core.reset_and_halt()
             await self._programmer.hold_reset(is_held=True)
@@ -143,7 +148,7 @@ class SwdInterface:
             finally:
                 with anyio.CancelScope(shield=True):
                     await self._programmer.hold_reset(is_held=False)
-                    await core.reset_and_run()
+                    here.is_silent = await core.reset_and_run() is None
 
     async def aclose(self) -> None:
         """Close the programmer."""

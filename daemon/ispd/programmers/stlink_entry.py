@@ -243,20 +243,20 @@ async def leave(channel: StlinkChannel, *, had_reset: bool) -> IspdError | None:
 
     :param had_reset: NRST may be low.
     """
-    commands: list[StlinkCommand[None]] = [
-        WriteWord(DEMCR, 0),
-        WriteWord(DHCSR, dhcsr(Dhcsr.DEBUG)),
-        WriteWord(DHCSR, dhcsr(Dhcsr(0))),
-        LeaveDebug(),
-    ]
+    go = WriteWord(DHCSR, dhcsr(Dhcsr.DEBUG))
+    commands: list[StlinkCommand[None]] = [WriteWord(DEMCR, 0), go, WriteWord(DHCSR, dhcsr(Dhcsr(0))), LeaveDebug()]
     if had_reset:
         commands.insert(0, DriveReset(ResetLine.HIGH))
     failure: IspdError | None = None
+    runs = False
     with anyio.move_on_after(_LEAVE_S, shield=True) as scope:
         for command in commands:
             wrong = await _insist(channel, command)
             if isinstance(wrong, LinkClosedError):  # unplugged: nothing holds the target any more
                 return wrong
+            if runs and isinstance(wrong, TargetError):  # its program has turned the debug pins off already
+                continue
+            runs = runs or (command is go and wrong is None)
             failure = failure or wrong
     return LinkTimeoutError(channel.name, _LEAVE_S) if scope.cancelled_caught else failure
 

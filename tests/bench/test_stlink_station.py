@@ -4,7 +4,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tests.bench.chain_station import blank_board, cells, chain_station, firmware
+from tests.bench.chain_station import BOOTLOADERS, PARTS, blank_board, cells, chain_station, firmware
 from tests.bench.chain_station import recipe as avr_recipe
 from tests.bench.stlink_station import (
     BLUEPILL,
@@ -16,6 +16,8 @@ from tests.bench.stlink_station import (
     swd_recipe,
 )
 
+from ispd.catalog.options import NamedBytes, RecipeOptions
+from ispd.catalog.recipe import build_recipe
 from ispd.errors import ErrorCode, ProgrammerError
 from ispd.model.job import JobState, Verdict
 from ispd.model.recipe import PlanKind
@@ -70,6 +72,23 @@ async def test_a_mixed_station_serves_both_kinds_at_once(tmp_path: Path) -> None
     assert verdicts == {f"S{n}": Verdict.PASSED for n in range(1, 5)} | {f"A{n}": Verdict.FAILED for n in range(1, 5)}
     assert all(holds(board, content_for(6)) for board in bluepills)
     assert all(cells(board, app) for board in avrs), "an STM32's image leaves an AVR as it was"
+
+
+@virtual
+async def test_an_avrs_image_without_a_part_leaves_an_stm32_as_it_was(tmp_path: Path) -> None:
+    bluepill, avr = new_board(1, has_loader=True), blank_board()
+    before, app = bytes(bluepill.chip.flash), firmware(7)
+    hardware, specs = stlinks([bluepill])
+    hardware.add("A1", UsbAsp(), path="1-4.1")
+    hardware.insert("A1", avr)
+    files = (NamedBytes("keyboard.bin", app.bytes_in(app.span), app.span.start),)
+    recipe = build_recipe(RecipeOptions(files=files, accept_fuses=True), PARTS, BOOTLOADERS)
+    async with chain_station(hardware, [*specs, SlotSpec(name="A1", path="1-4.1")], tmp_path) as bench:
+        units = {unit.slot: unit for unit in await bench.once(recipe)}
+    assert {name: unit.verdict for name, unit in units.items()} == {"S1": Verdict.FAILED, "A1": Verdict.PASSED}
+    assert units["S1"].failure is not None
+    assert (units["S1"].failure.code, bool(units["S1"].failure.hint)) == (ErrorCode.IMAGE_DOES_NOT_FIT, True)
+    assert (bytes(bluepill.chip.flash), cells(avr, app)) == (before, True)
 
 
 @pytest.mark.parametrize("gap_s", [0.0, 2.0], ids=["in no time", "by hand"])

@@ -30,7 +30,7 @@ from tests.oracle.usb.bed import UsbBed
 
 from vbench.faults import GoesSilent
 from vbench.stlink import StLink
-from vbench.stlink_firmware import StLinkFirmware, odd_serial
+from vbench.stlink_firmware import Mode, StLinkFirmware, odd_serial
 from vbench.stm32f1 import ApWait, Stm32F1, Stm32F1Model
 from vbench.swd import SwdSocket
 
@@ -122,9 +122,11 @@ def test_all_leave_the_same_in_flash_and_a_chip_that_runs(image: Path) -> None:
     programs = {"ispd": ours("flash", str(image), "keeps_rest"), "st-flash": write(image), "OpenOCD": program(image)}
     for name, command in programs.items():
         chip = used_chip()
-        with UsbBed({PLACE: probe_with(chip)}) as bed:
+        probe = probe_with(chip)
+        with UsbBed({PLACE: probe}) as bed:
             result = bed.run(command)
         assert result.returncode == 0, result.stderr
+        assert probe.debugger.mode is not Mode.DEBUG
         if name == "ispd":
             assert told(result)["verdict"] == "passed"
         assert chip.core.is_in_flash
@@ -221,6 +223,15 @@ def test_a_target_that_openocd_left_halted_is_flashed_and_runs(image: Path) -> N
         assert done["verdict"] == "passed", done
         assert chip.core.is_in_flash
         assert fields(bed.run(PROBE)) == GUIDE
+
+
+@pytest.mark.parametrize("mode", [Mode.DFU, Mode.SWIM, Mode.DEBUG], ids=lambda mode: mode.name)
+def test_whatever_mode_the_programmer_was_left_in_it_is_used(mode: Mode) -> None:
+    probe = probe_with(used_chip())
+    with UsbBed({PLACE: probe}) as bed:
+        probe.debugger.mode = mode
+        assert as_st_info(told(bed.run(ours("probe")))) == GUIDE
+    assert probe.debugger.mode is Mode.MASS_STORAGE
 
 
 def killed_after(bed: UsbBed, probe: StLink, command: Sequence[str], commands: int) -> None:

@@ -225,6 +225,7 @@ class SlotRunner:
         """Wait while disabled; a job without count is told not to wait for this slot."""
         if self.view.state is not SlotState.DISABLED:
             self._display.to(SlotState.DISABLED, job=None, note="disabled by hand")
+        await self._note_misfits()
         entry = self.next_job()
         if entry is not None and entry.is_once:
             await self._floor.queue.note_seen(entry, self.spec.name, "the slot is disabled")

@@ -195,3 +195,21 @@ async def test_a_programmer_without_a_light_says_so(tmp_path: Path, monkeypatch:
         kinds = [(one.kind, str(one.interface), one.serial) for one in bench.station.programmers()]
         assert kinds[0][:2] == ("usbasp", "isp")
         assert kinds[1][:2] == ("stlink", "swd")
+
+
+@virtual
+async def test_a_disabled_slot_with_the_wrong_programmer_ends_the_jobs_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fake_station(
+        monkeypatch, tmp_path, {"A": "stlink", "B": "stlink"}, {"A": Chip(STM32), "B": None}
+    ) as bench:
+        bench.unplug("B")
+        await anyio.sleep(1.0)
+        ahead = await bench.station.enqueue(FOR_STM32, slots=["B"], count=5)
+        job = await bench.station.enqueue(FOR_STM32, slots=["A", "B"], count=None)
+        await bench.station.set_slot("B", SlotAction.DISABLE)
+        bench.replace("B", "usbasp")
+        job, ahead = await bench.ended(job), await bench.ended(ahead)
+        assert (job.state, job.passed, job.seen) == (JobState.DONE, 1, {"B": SPEAKS_ISP})
+        assert (ahead.state, ahead.seen) == (JobState.EMPTY, {"B": SPEAKS_ISP})

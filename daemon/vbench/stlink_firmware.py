@@ -19,6 +19,8 @@ _V1_ID, _V2_ID = 0x3744, 0x3748
 _V2_1_IDS = frozenset({0x374A, 0x374B, 0x3752})
 _V3_IDS = frozenset({0x374E, 0x374F, 0x3753, 0x3754})
 _V2_1_ID, _V3_ID = 0x374B, 0x374F
+_V3_BARE_ID = 0x3754
+"""A V3 without mass storage."""
 _RELEASE = re.compile(r"V([123])(?:J(\d{1,2}))?(?:([SM])(\d{1,2}))?")
 _BULK = 2
 _VERSION = 0x0100
@@ -54,7 +56,7 @@ class StLinkFirmware:
 
     :param product_id: says V1, V2, V2-1 or V3.
     :param jtag: the J number, which gates commands.
-    :param third: the S number (SWIM), or M of a V2-1.
+    :param third: the S number (SWIM) of a dongle and of a V3 without mass storage, else the M number.
     """
 
     product_id: int = _V2_ID
@@ -67,14 +69,16 @@ class StLinkFirmware:
 
     @classmethod
     def named(cls, release: str) -> Self:
-        """Return the probe of a release as ST writes it: V2J37S7 of a dongle, V2J40M27 of a V2-1 (M), V3J10M3, V1.
+        """Return the probe of a release as ST writes it: V2J37S7 of a dongle, V2J40M27 of a V2-1 (M), V3J10M3, V3J10S1 of a V3
+        without mass storage, V1.
 
         Raises ``ValueError``.
         """
         found = _RELEASE.fullmatch(release)
         if found is None:
             raise ValueError(f"{release!r} is no release of an ST-Link, as V2J37S7, V2J40M27, V3J10M3 or V1 are")
-        product_id = {"1": _V1_ID, "2": _V2_1_ID if found[3] == "M" else _V2_ID, "3": _V3_ID}[found[1]]
+        bare_id, disk_id = {"1": (_V1_ID, _V1_ID), "2": (_V2_ID, _V2_1_ID), "3": (_V3_BARE_ID, _V3_ID)}[found[1]]
+        product_id = disk_id if found[3] == "M" else bare_id
         return cls(product_id=product_id, jtag=int(found[2] or 0), third=int(found[4] or 0))
 
     @property
@@ -95,9 +99,10 @@ class StLinkFirmware:
 
     @property
     def extended_version(self) -> bytes:
-        """What FB answers on a V3."""
+        """What FB answers on a V3: the releases of SWIM, JTAG and mass storage are its bytes 1 to 3 (``stlink_usb_version`` of OpenOCD)."""
         ids = VENDOR_ID.to_bytes(2, "little") + self.product_id.to_bytes(2, "little")
-        return bytes((3, self.third, self.jtag, 0, 0, 0, 0, 0)) + ids
+        swim, storage = (self.third, 0) if self.product_id == _V3_BARE_ID else (0, self.third)
+        return bytes((3, swim, self.jtag, storage, 0, 0, 0, 0)) + ids
 
     def has(self, release: int) -> bool:
         """Tell whether it can do what came with this J number; a V3 begins where J32 of a V2 is."""

@@ -155,7 +155,7 @@ def test_openocd_refuses_a_clone_that_stlink_takes(image: Path) -> None:
     ("firmware", "shown"),
     [
         (StLinkFirmware(product_id=0x374B, jtag=28, third=18), "V2J28M18 (API v2) VID:PID 0483:374B"),
-        (StLinkFirmware(product_id=0x374F, jtag=7, third=1), "V3J7S1 (API v3) VID:PID 0483:374F"),
+        (StLinkFirmware(product_id=0x374F, jtag=7, third=1), "V3J7M1 (API v3) VID:PID 0483:374F"),
         (StLinkFirmware(jtag=17, third=4), "V2J17S4 (API v2) VID:PID 0483:3748"),
     ],
     ids=["v2-1", "v3", "old"],

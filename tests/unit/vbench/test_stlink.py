@@ -99,7 +99,8 @@ def test_its_kinds(product_id: int, jtag: int, third: int, version: str, endpoin
 
 def test_a_v3_tells_its_release_and_clocks_elsewhere() -> None:
     host = host_of(product_id=0x374F, jtag=7, third=1)
-    assert host.ask("FB", 12)[:3] == bytes((3, 1, 7))
+    assert host.ask("FB", 12)[:5] == bytes((3, 0, 7, 1, 0)), "SWIM, JTAG, mass storage, bridge"
+    assert host_of(product_id=0x3754, jtag=7, third=1).ask("FB", 12)[:5] == bytes((3, 1, 7, 0, 0))
     clocks = host.ask("F262", 52)
     count = struct.unpack_from("<I", clocks, 8)[0]
     assert struct.unpack_from(f"<{count}I", clocks, 12) == (24000, 8000, 3300, 1000, 200, 50, 5)

@@ -9,7 +9,7 @@ from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.image import Image, Segment
 from ispd.model.span import Span
 
-__all__ = ["VectorTable", "check_vectors", "is_cortex_program", "located", "vector_table"]
+__all__ = ["VECTOR_TABLE_BYTES", "VectorTable", "check_vectors", "is_cortex_program", "located", "vector_table"]
 
 _RAM = Span(0x2000_0000, 0x2010_0000)
 """Where the stack of an STM32F1 begins, and that of nearly every other Cortex-M of a keyboard."""
@@ -17,7 +17,7 @@ _RAM = Span(0x2000_0000, 0x2010_0000)
 _ANY_RAM = Span(0x1000_0000, 0x3000_0000)
 """Where any Cortex-M may have RAM: that of an STM32F3 or F4 which only the core reaches is at 0x10000000."""
 
-_TABLE_BYTES = 8
+VECTOR_TABLE_BYTES = 8
 _FLASHES = (Span(0x0800_0000, 0x0820_0000), Span(0, 0x0020_0000))
 """Where an STM32 has its flash: its own address, and 0, where it appears too with the usual boot pins (RM0008, "Boot configuration")."""
 
@@ -47,7 +47,7 @@ class VectorTable:
 
 def vector_table(image: Image, start: int) -> VectorTable | None:
     """Return the vector table at an address, None where the image does not define its eight bytes."""
-    place = Span(start, start + _TABLE_BYTES)
+    place = Span(start, start + VECTOR_TABLE_BYTES)
     if not any(place in segment.span for segment in image.segments):
         return None
     words = image.bytes_in(place)
@@ -71,16 +71,20 @@ def check_vectors(image: Image, reach: Span, start: int, *, force: bool = False)
     """Check that the chip, or its bootloader, would start what an image holds from ``start`` on; return what deserves a word.
 
     :param reach: where the reset vector may point: all of flash, or just the firmware where nothing else can be meant.
-    :param start: address of the vector table; an image that does not define it is not judged.
+    :param start: address of the vector table; an image that does not define a byte of it is not judged.
     :param force: tell what would be refused.
-    Raises ``RefusedError`` (image-does-not-fit) where there is no vector table, or its reset vector points elsewhere.
+    Raises ``RefusedError`` (image-does-not-fit) where there is no vector table, or only a part of it, or its reset vector points elsewhere.
     """
     table = vector_table(image, start)
+    hint = "is this image made for another part? a Cortex-M starts with its stack pointer and its reset vector"
     if table is None:
-        return ()
-    if not table.is_plausible:
+        place = Span(start, start + VECTOR_TABLE_BYTES)
+        count = sum(len(segment.span.overlap(place)) for segment in image.segments)
+        if not count:
+            return ()
+        told = f"the image has only {count} of the {VECTOR_TABLE_BYTES} bytes that a program begins with at 0x{start:08X}"
+    elif not table.is_plausible:
         told = f"the image does not begin like a program at 0x{start:08X}: stack 0x{table.stack:08X}, reset vector 0x{table.reset:08X}"
-        hint = "is this image made for another part? a Cortex-M starts with its stack pointer and its reset vector"
     elif table.entry not in reach:
         told = f"the image's reset vector 0x{table.entry:08X} is not from 0x{reach.start:08X} to 0x{reach.stop - 1:08X}"
         hint = "it was linked for another address: build it for this one"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ispd.catalog.avr_image import check_avr_image
-from ispd.catalog.cortex_image import check_vectors, located, vector_table
+from ispd.catalog.cortex_image import VECTOR_TABLE_BYTES, check_vectors, located
 from ispd.errors import ErrorCode, Facts, RefusedError
 from ispd.model.image import Image
 from ispd.model.part import AvrPart, MemoryKind, Part, Stm32Part
@@ -78,7 +78,7 @@ def check_image(
 def _check_stm32_image(part: Stm32Part, image: Image, *, erase: bool, force: bool) -> tuple[str, ...]:
     flash = part.flash.span
     placed = located(image, flash)
-    if placed.span.start == flash.start or vector_table(placed, flash.start) is not None:
+    if placed.span.start < flash.start + VECTOR_TABLE_BYTES:
         return check_vectors(placed, flash, flash.start, force=force)
     if not erase:
         return ()

@@ -111,6 +111,8 @@ def test_what_is_for_another_family_or_address_is_refused():
         ("bluepill", NamedBytes("a.elf", elf((0, JUMP * 4)))),
         ("m32u4", NamedBytes("a.elf", elf((START, WHOLE.content), machine=40))),
         ("bluepill", NamedBytes("no_stack.bin", bytes(64))),
+        ("bluepill", NamedBytes("one.bin", WHOLE.content[:1])),
+        ("bluepill", NamedBytes("tail.bin", WHOLE.content[4:], START + 4)),
         ("bluepill", NamedBytes("elsewhere.bin", program(0x0900_0000))),
         ("bluepill", NamedBytes("long.bin", bytes(0x1001), START + 0x1F000)),
     ):

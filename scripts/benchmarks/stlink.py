@@ -233,7 +233,7 @@ def real_gangs(folder: Path, size: int) -> list[list[str]]:
 def main() -> int:
     """Print the tables; exit code 1 where an aim is missed."""
     parser = argparse.ArgumentParser(prog="scripts/bench stlink", description=__doc__)
-    parser.add_argument("--runs", type=int, default=3, help="how often each program flashes each image")
+    parser.add_argument("--runs", type=int, default=5, help="how often each program flashes each image")
     parser.add_argument("--only", choices=("st-flash", "gang"), help="only this comparison")
     options = parser.parse_args()
     missing = missing_packages()

@@ -7,6 +7,8 @@ cleared before each operation, and the busy flag is waited for after each half-w
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
+import anyio
+
 from ispd.errors import ErrorCode, Facts, TargetError
 from ispd.flashing.cortex_core import CortexCore, Program
 from ispd.flashing.readback import Unwatched
@@ -135,21 +137,14 @@ class Stm32Flash:
     async def write_options(self, options: OptionBytes) -> None:
         """Erase the option bytes and write them anew, and read them back; they are in force after the next reset.
 
-        Opening a read protection erases the main flash. An error leaves them half written, with reading protected.
+        Opening a read protection erases the main flash. An error leaves them half written, with reading protected; cancelling does not,
+        it waits until they are whole.
         Raises ``TargetError`` as :meth:`program` does, and lock-mismatch where they read back otherwise.
         """
-        await self._unlock()
-        await self._unlock_options()
-        await self._start(Cr.ERASE_OPTIONS | Cr.OPTIONS_OPEN, OPTION_SPAN.start)
-        # again, from the start: whether the erase left them open depends on the chip
-        await self._unlock()
-        await self._unlock_options()
         wanted = options.encode()
-        await self._load(wanted, 0)
-        await self._begin(Cr.PROGRAM_OPTIONS | Cr.OPTIONS_OPEN)
-        await self._program(Segment(OPTION_SPAN.start, wanted), 0)
-        await self._programmer.write_word(FLASH_CR, Cr.OPTIONS_OPEN)
-        await self.close()
+        # erased option bytes protect the chip from being read; every wait in it has its own limit
+        with anyio.CancelScope(shield=True):
+            await self._rewrite_options(wanted)
         found = await self._programmer.read(OPTION_SPAN, Unwatched())
         for offset, (expected, actual) in enumerate(zip(wanted, found, strict=False)):
             if expected != actual:
@@ -161,6 +156,19 @@ class Stm32Flash:
                 )
 
     # -- pieces ------------------------------------------------------------------------------------------------------
+
+    async def _rewrite_options(self, wanted: bytes) -> None:
+        await self._unlock()
+        await self._unlock_options()
+        await self._start(Cr.ERASE_OPTIONS | Cr.OPTIONS_OPEN, OPTION_SPAN.start)
+        # again, from the start: whether the erase left them open depends on the chip
+        await self._unlock()
+        await self._unlock_options()
+        await self._load(wanted, 0)
+        await self._begin(Cr.PROGRAM_OPTIONS | Cr.OPTIONS_OPEN)
+        await self._program(Segment(OPTION_SPAN.start, wanted), 0)
+        await self._programmer.write_word(FLASH_CR, Cr.OPTIONS_OPEN)
+        await self.close()
 
     async def _unlock(self) -> None:
         await self._programmer.write_all(((FLASH_CR, Cr.LOCK), *((FLASH_KEYR, key) for key in FLASH_KEYS)))

@@ -397,6 +397,24 @@ async def test_a_task_that_is_cancelled_lets_the_target_go(after_s: float) -> No
     assert chip.violations == []
 
 
+@virtual
+async def test_option_bytes_are_written_whole_though_the_task_is_cancelled_while_they_are_erased() -> None:
+    chip = used_chip()
+    rig = Rig(chip)
+    outcomes = []
+    with anyio.CancelScope() as scope:
+
+        def cancel(_index: int, _transfer: object) -> None:
+            if chip.flash.options[:2] == b"\xff\xff":
+                scope.cancel()
+
+        rig.meddler = cancel
+        outcomes.append(await flash(rig, recipe(fuses={MemoryKind.DATA0: 0x5A})))
+    assert (scope.cancelled_caught, outcomes) == (True, [])
+    assert bytes(chip.flash.options) == OptionBytes(data=(0x5A, 0xFF)).encode(), "else the chip is read protected"
+    assert (rig.is_free, chip.violations) == (True, [])
+
+
 @pytest.mark.parametrize("first", range(0, 260, 13))
 @virtual
 async def test_a_target_that_asks_to_wait_is_waited_for(first: int) -> None:

@@ -82,7 +82,9 @@ def check_vectors(image: Image, reach: Span, start: int, *, force: bool = False)
         count = sum(len(segment.span.overlap(place)) for segment in image.segments)
         if not count:
             return ()
-        told = f"the image has only {count} of the {VECTOR_TABLE_BYTES} bytes that a program begins with at 0x{start:08X}"
+        told = (
+            f"the image has only {count} of the {VECTOR_TABLE_BYTES} bytes that a program begins with at 0x{start:08X}"
+        )
     elif not table.is_plausible:
         told = f"the image does not begin like a program at 0x{start:08X}: stack 0x{table.stack:08X}, reset vector 0x{table.reset:08X}"
     elif table.entry not in reach:

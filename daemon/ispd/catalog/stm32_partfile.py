@@ -9,23 +9,12 @@ from types import MappingProxyType
 import msgspec
 
 from ispd.catalog.partfile import FuseFile, bit_problems, bits_of, byte_problems, bytes_of, refuse_wrong
-from ispd.model.part import MemoryKind, PagedMemory, Signature, Stm32Part
+from ispd.model.part import OPTION_BYTES, MemoryKind, PagedMemory, Signature, Stm32Part
 
-__all__ = ["FLASH_START", "OPTION_BYTES", "Stm32File", "stm32_part"]
+__all__ = ["FLASH_START", "Stm32File", "stm32_part"]
 
 FLASH_START = 0x0800_0000
 """Where every STM32F1 has its main flash (RM0008, "Memory map"); with the usual boot pins it is at 0 too."""
-
-OPTION_BYTES = (
-    MemoryKind.USER,
-    MemoryKind.DATA0,
-    MemoryKind.DATA1,
-    MemoryKind.WRP0,
-    MemoryKind.WRP1,
-    MemoryKind.WRP2,
-    MemoryKind.WRP3,
-)
-"""Option bytes but RDP, which is the lock byte, in the order of their addresses."""
 
 _KNOWN_BITS = frozenset({"wdg_sw", "nrst_stop", "nrst_stdby"})
 _CHIP_IDS = range(1, 1 << 12)

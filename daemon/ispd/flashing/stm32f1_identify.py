@@ -9,7 +9,7 @@ from ispd.flashing.readback import Unwatched
 from ispd.flashing.stm32f1_flash import block_bytes
 from ispd.flashing.target_state import TargetState
 from ispd.flashing.verdict import unknown_part
-from ispd.model.part import MemoryKind, Signature, Stm32Part
+from ispd.model.part import OPTION_BYTES, MemoryKind, Signature, Stm32Part
 from ispd.model.recipe import ClonePolicy
 from ispd.model.span import Span
 from ispd.programmers.swd_contract import SwdConnection, SwdProgrammer
@@ -30,18 +30,7 @@ from ispd.wire.stm32f1 import (
     revision_words,
 )
 
-__all__ = ["OPTION_KINDS", "ChipId", "Stm32Facts", "check_same", "identify", "read_id", "read_options", "state_of"]
-
-OPTION_KINDS: Final = (
-    MemoryKind.USER,
-    MemoryKind.DATA0,
-    MemoryKind.DATA1,
-    MemoryKind.WRP0,
-    MemoryKind.WRP1,
-    MemoryKind.WRP2,
-    MemoryKind.WRP3,
-)
-"""Option bytes besides RDP, in the order of their addresses."""
+__all__ = ["ChipId", "Stm32Facts", "check_same", "identify", "read_id", "read_options", "state_of"]
 
 _KIB: Final = 1024
 _NO_SIZE: Final = frozenset({0x0000, 0xFFFF})
@@ -119,7 +108,7 @@ class Stm32Facts:
 def state_of(options: OptionBytes) -> TargetState:
     """Return option bytes as fuses, with RDP as lock byte."""
     rdp, *others = options.values
-    return TargetState(fuses=dict(zip(OPTION_KINDS, others, strict=True)), lock=rdp)
+    return TargetState(fuses=dict(zip(OPTION_BYTES, others, strict=True)), lock=rdp)
 
 
 async def read_id(programmer: SwdProgrammer) -> ChipId:

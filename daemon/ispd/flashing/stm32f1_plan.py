@@ -13,9 +13,9 @@ from ispd.errors import ErrorCode, Facts, RefusedError, TargetError
 from ispd.flashing.plan_cells import is_blank, joined, verify_step, with_blanks
 from ispd.flashing.steps import AnyStep, Leave, VerifyBits, VerifyCells
 from ispd.flashing.stm32f1_flash import block_sizes
-from ispd.flashing.stm32f1_identify import OPTION_KINDS, Stm32Facts
+from ispd.flashing.stm32f1_identify import Stm32Facts
 from ispd.model.image import BLANK, Image, Segment
-from ispd.model.part import MemoryKind
+from ispd.model.part import OPTION_BYTES, MemoryKind
 from ispd.model.recipe import Recipe, VerifyScope
 from ispd.model.span import Span
 from ispd.wire.stm32f1 import RDP_OPEN, OptionBytes, protected_pages
@@ -162,7 +162,7 @@ def _check(recipe: Recipe, facts: Stm32Facts) -> None:
     part = facts.part
     if not (len(recipe.flash) or recipe.fuses or recipe.lock is not None):
         raise RefusedError(ErrorCode.RECIPE_INVALID, "the recipe changes nothing", hint="name an image or option bytes")
-    missing = [memory for memory in recipe.fuses if memory not in OPTION_KINDS]
+    missing = [memory for memory in recipe.fuses if memory not in OPTION_BYTES]
     if recipe.eeprom is not None:
         missing.append(MemoryKind.EEPROM)
     if missing:
@@ -270,7 +270,7 @@ def _wanted(recipe: Recipe, facts: Stm32Facts) -> OptionBytes:
     """Return option bytes as they are at the end: bits that do not exist as ones, what need not change as it is."""
     before = facts.options
     values = [before.rdp if recipe.lock is None else recipe.lock]
-    for kind, value in zip(OPTION_KINDS, before.values[1:], strict=True):
+    for kind, value in zip(OPTION_BYTES, before.values[1:], strict=True):
         mask = facts.part.mask(kind)
         asked = recipe.fuses.get(kind, value)
         values.append(asked | ~mask & 0xFF if (asked ^ value) & mask else value)
@@ -294,4 +294,4 @@ def _option_steps(recipe: Recipe, facts: Stm32Facts) -> Iterable[Stm32Step]:
 
 def _bits(options: OptionBytes) -> Mapping[MemoryKind, int]:
     rdp, *others = options.values
-    return {**dict(zip(OPTION_KINDS, others, strict=True)), MemoryKind.LOCK: rdp}
+    return {**dict(zip(OPTION_BYTES, others, strict=True)), MemoryKind.LOCK: rdp}

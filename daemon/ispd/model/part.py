@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
-from typing import ClassVar, Self
+from typing import ClassVar, Final, Self
 
 from ispd.model.span import Span
 
 __all__ = [
+    "OPTION_BYTES",
     "AvrPart",
     "BootSection",
     "ClockSource",
@@ -57,6 +58,18 @@ class MemoryKind(StrEnum):
     WRP1 = "wrp1"
     WRP2 = "wrp2"
     WRP3 = "wrp3"
+
+
+OPTION_BYTES: Final = (
+    MemoryKind.USER,
+    MemoryKind.DATA0,
+    MemoryKind.DATA1,
+    MemoryKind.WRP0,
+    MemoryKind.WRP1,
+    MemoryKind.WRP2,
+    MemoryKind.WRP3,
+)
+"""Option bytes but RDP, which is the lock byte, in the order of their addresses (PM0075, "Option byte organization")."""
 
 
 class ClockSource(StrEnum):

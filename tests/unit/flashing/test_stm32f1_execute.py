@@ -10,11 +10,10 @@ from tests.unit.programmers.stlink_rig import Meddle, Rig
 
 from ispd.errors import ErrorCode, IspdError
 from ispd.flashing.sck import SckStart
-from ispd.flashing.stm32f1_identify import OPTION_KINDS
 from ispd.flashing.swd_interface import SwdInterface
 from ispd.model.image import Image, Segment
 from ispd.model.job import Verdict
-from ispd.model.part import MemoryKind
+from ispd.model.part import OPTION_BYTES, MemoryKind
 from ispd.model.recipe import ClonePolicy, VerifyScope
 from ispd.model.span import Span
 from ispd.wire.stm32f1 import OptionBytes
@@ -59,7 +58,7 @@ async def test_a_bootloader_goes_on_and_the_rest_stays() -> None:
     assert recorder.progressed == sorted(recorder.progressed)
     assert (outcome.part, outcome.signature, outcome.sck_hz) == ("stm32f103xb", "0x0410", 1_800_000)
     assert (outcome.chip, outcome.unique_id) == ("revision Y, says 64 KiB", "52FF6C064980545247140267")
-    assert outcome.fuses_before == outcome.fuses_after == dict.fromkeys(OPTION_KINDS, 0xFF)
+    assert outcome.fuses_before == outcome.fuses_after == dict.fromkeys(OPTION_BYTES, 0xFF)
     assert (outcome.lock_before, outcome.lock_after) == (0xA5, 0xA5)
     assert len(rig.commands) < 240, "8 pages are erased one by one"
 

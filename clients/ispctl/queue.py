@@ -11,7 +11,7 @@ from ispctl.client import Client
 from ispctl.errors import RpcError
 from ispctl.files import attach_image, attach_recipe
 from ispctl.show import show_job, show_jobs, show_unit, show_units
-from ispctl.text import failure_lines, verdict_text
+from ispctl.text import failure_lines, printable, verdict_text
 from ispctl.verb import (
     ApiOption,
     OneOf,
@@ -195,6 +195,9 @@ def _conclude(settings: Settings, job: dict[str, Any]) -> int:
         for unit in units:
             for line in failure_lines(unit["failure"]):
                 put(f"{unit['slot']}: {line}")
+            for warning in unit["warnings"]:
+                if warning not in job["warnings"]:
+                    put(f"{unit['slot']}: warning: {printable(warning)}")
     return int(exit_of(job, units))
 
 

@@ -187,8 +187,12 @@ def show_programmers(programmers: Sequence[Record]) -> str:
     return table(headings, ([p[field] for field in fields] for p in programmers))
 
 
-def show_probe(probe: Record) -> str:
-    """Describe what a target answered, and who asked it."""
+def show_probe(probe: Record, notes: Mapping[str, str] | None = None) -> str:
+    """Describe what a target answered, and who asked it.
+
+    :param notes: what is to be known of its parts, by their ids.
+    """
+    notes = notes or {}
     bytes_known = fuse_text(probe["fuses"], probe["lock"])
     is_stm32 = is_device_id(probe["signature"])
     facts = {
@@ -196,7 +200,7 @@ def show_probe(probe: Record) -> str:
         "firmware": probe["firmware"],
         "serial": probe["serial"],
         "signature": probe["signature"],
-        "part": " or ".join(probe["parts"]),
+        "part": " or ".join(f"{part}, {notes[part]}" if part in notes else part for part in probe["parts"]),
         "chip": probe["chip"],
         "flash": _flash(probe) if is_stm32 else None,
         "RAM": None if probe["ram_bytes"] is None else f"{probe['ram_bytes']} bytes",

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
+from ispctl.client import Client
 from ispctl.files import write_output
 from ispctl.hexfile import check_ending, encode_for, intel_hex
 from ispctl.show import show_probe, show_programmers, show_slot, show_slots
-from ispctl.text import byte
+from ispctl.text import byte, is_device_id
 from ispctl.verb import OneOf, Settings, Verb, api_verb, print_json_line, put
 
 __all__ = ["STATION_VERBS"]
@@ -80,15 +81,22 @@ def watch(settings: Settings) -> None:
         show_board(settings)
 
 
-@api_verb("slot.probe")
+@api_verb("slot.probe", "part.get")
 @_SLOT
 @click.pass_obj
 def probe(settings: Settings, slot: str) -> int:
     """Call ``slot.probe``."""
     with settings.connect() as client:
         answer = client.call("slot.probe", name=slot)
-    settings.show(answer, show_probe)
+        notes = {} if settings.json else _lines_of(client, answer)
+    settings.show(answer, lambda found: show_probe(found, notes))
     return 0 if answer["failure"] is None else 1
+
+
+def _lines_of(client: Client, answer: dict[str, Any]) -> dict[str, str]:
+    """Return of which line of chips an STM32 is, by its part: an id stands for all of that line."""
+    parts = answer["parts"] if is_device_id(answer["signature"]) else ()
+    return {part: client.call("part.get", id=part)["part"]["note"].partition(";")[0] for part in parts}
 
 
 @api_verb("slot.read")

@@ -73,7 +73,7 @@ class Stm32Facts:
     :param options: option bytes in their cells; they count from the next reset on.
     :param wrpr: write protection in force, a bit per group of pages; a one lets it be written.
     :param ram_bytes: RAM that is there for certain.
-    :param chip: revision, maker where it is a clone, the flash it claims; in words.
+    :param chip: revision, maker where it is a clone, the flash it claims, core; in words.
     """
 
     id: ChipId
@@ -168,7 +168,7 @@ async def identify(
         options=options,
         wrpr=wrpr,
         ram_bytes=await _ram_bytes(programmer, part),
-        chip=_words(found_id.id_code, connection.id_code, flash_kib),
+        chip=_words(found_id.id_code, connection, flash_kib),
         warnings=(*warnings, *doubt),
     )
 
@@ -220,10 +220,11 @@ def _judge(id_code: int, policy: ClonePolicy) -> tuple[str, ...]:
     return (message,)
 
 
-def _words(id_code: int, dpidr: int, flash_kib: int) -> str:
-    maker = clone_maker(id_code, dpidr)
+def _words(id_code: int, connection: SwdConnection, flash_kib: int) -> str:
+    maker = clone_maker(id_code, connection.id_code)
+    core = core_name(connection.cpuid) or f"CPUID 0x{connection.cpuid:08X}"
     claims = "tells no flash size" if flash_kib in _NO_SIZE else f"says {flash_kib} KiB"
-    return ", ".join((revision_words(id_code), *(() if maker is None else (f"clone: {maker}",)), claims))
+    return ", ".join((revision_words(id_code), *(() if maker is None else (f"clone: {maker}",)), claims, core))
 
 
 def _believe(flash_kib: int, part: Stm32Part, *, is_locked: bool) -> tuple[int, tuple[str, ...]]:

@@ -131,7 +131,7 @@ class SwdInterface:
         """Raise: an ST-Link's light is its own."""
         raise ProgrammerError(
             ErrorCode.PROGRAMMER_CANNOT,
-            f"a {self.identity.kind} has no light that it can be told to switch",
+            f"the {self.identity.kind} on {self.identity.port} has no light that it can be told to switch",
             hint="look for its USB path, or unplug it and see which slot falls vacant",
         )
 
@@ -168,14 +168,13 @@ def _unknown_facts(hold: Hold, error: TargetError) -> ProbeFacts:
 
 
 def _known_facts(hold: Hold, facts: Stm32Facts, parts: Parts) -> ProbeFacts:
-    core = core_name(hold.connection.cpuid) or f"CPUID 0x{hold.connection.cpuid:08X}"
     return ProbeFacts(
         sck_hz=hold.connection.clock_hz,
         signature=facts.id.signature,
         parts=parts.by_signature(facts.id.signature, Stm32Part),
         fuses=facts.state.fuses,
         lock=facts.state.lock,
-        chip=f"{facts.chip}, {core}",
+        chip=facts.chip,
         unique_id=facts.id.unique_id or None,
         flash_bytes=facts.flash_bytes,
         flash_page_bytes=facts.part.flash.page_bytes,

@@ -57,7 +57,7 @@ async def test_a_bootloader_goes_on_and_the_rest_stays() -> None:
     assert recorder.progressed[-1] == (7172 + 8192, 7172 + 8192)
     assert recorder.progressed == sorted(recorder.progressed)
     assert (outcome.part, outcome.signature, outcome.sck_hz) == ("stm32f103xb", "0x0410", 1_800_000)
-    assert (outcome.chip, outcome.unique_id) == ("revision Y, says 64 KiB", "52FF6C064980545247140267")
+    assert (outcome.chip, outcome.unique_id) == ("revision Y, says 64 KiB, Cortex-M3", "52FF6C064980545247140267")
     assert outcome.fuses_before == outcome.fuses_after == dict.fromkeys(OPTION_BYTES, 0xFF)
     assert (outcome.lock_before, outcome.lock_after) == (0xA5, 0xA5)
     assert len(rig.commands) < 240, "8 pages are erased one by one"
@@ -190,7 +190,7 @@ async def test_a_read_protected_chip_is_opened_with_consent_only(hides_size: boo
     assert any("protection is removed" in warning for warning in outcome.warnings)
     assert any("protection is removed" in warning for warning in recorder.warnings), "before anything was changed"
     assert (outcome.lock_before, outcome.lock_after) == (0x00, 0xA5)
-    assert outcome.chip == "revision Y, says 64 KiB", "read again once it can be read"
+    assert outcome.chip == "revision Y, says 64 KiB, Cortex-M3", "read again once it can be read"
     assert rig.runs
 
 

@@ -52,6 +52,10 @@ class Daemon:
             case "job.enqueue" | "slot.rescue":
                 return {"id": 1, "state": "running", "slots": ["A1"], "count": None, "passed": 0, "failed": 0, "running": 0,
                         "sources": [], "part": None, "bootloader": None, "plan": "isp-only", "warnings": [], "seen": {}}  # fmt: skip
+            case "slot.probe":
+                return plain(bluepill())
+            case "part.get":
+                return {"part": {"note": "F103 with 64 or 128 KiB (medium density); more to know"}}
             case _:
                 return {}
 
@@ -161,6 +165,14 @@ def test_a_probe_of_a_bluepill_has_all_that_st_info_shows_and_more():
         "SWD: 1800000 Hz",
         "warning: a clone",
     ]
+
+
+def test_a_probe_says_of_which_line_a_chip_is(daemon: Daemon, capsys: pytest.CaptureFixture[str]):
+    """A device id stands for a whole line: its part's name alone says little."""
+    run("probe", "A1")
+    assert "part: stm32f103xb, F103 with 64 or 128 KiB (medium density)" in capsys.readouterr().out.splitlines()
+    run("--json", "probe", "A1")
+    assert "medium density" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

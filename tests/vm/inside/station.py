@@ -20,7 +20,7 @@ from ispd.catalog.hexwriter import write_hex
 from ispd.model.image import Image, Segment
 from ispd.model.job import JobState
 from ispd.transport.contract import PortKind
-from vbench.emulated import EmulatedSerial, EmulatedUsb
+from vbench.emulated import EmulatedProgrammer
 from vbench.target import AvrTarget
 from vbench.vhci import VhciBus
 from vbench.violation import ViolationKind
@@ -79,11 +79,11 @@ class Workstation:
 
     # ------------------------------------------------------------------ devices
 
-    def plug(self, programmer: EmulatedUsb | EmulatedSerial, port: int) -> str:
+    def plug(self, programmer: EmulatedProgrammer, port: int) -> str:
         """Plug a device in, wait until udev has announced it, and return its topology path."""
         return self.plug_all({port: programmer})[port]
 
-    def plug_all(self, programmers: Mapping[int, EmulatedUsb | EmulatedSerial]) -> dict[int, str]:
+    def plug_all(self, programmers: Mapping[int, EmulatedProgrammer]) -> dict[int, str]:
         """Plug devices in one right after the other, wait until udev has announced all, and return their topology paths."""
         paths = {port: self.push_in(programmer, port) for port, programmer in programmers.items()}
         for port, programmer in programmers.items():
@@ -95,7 +95,7 @@ class Workstation:
         subprocess.run(["udevadm", "settle"], check=True, timeout=_DEADLINE_S)
         return paths
 
-    def push_in(self, programmer: EmulatedUsb | EmulatedSerial, port: int) -> str:
+    def push_in(self, programmer: EmulatedProgrammer, port: int) -> str:
         """Plug a device in and wait for nothing; return its topology path."""
         path = self._bus.plug(programmer, port)
         self._plugged.add(port)

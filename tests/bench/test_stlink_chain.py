@@ -106,6 +106,29 @@ async def test_a_rescue_by_swd_is_none_for_a_slot_with_isp(tmp_path: Path) -> No
     assert "speaks ISP; STM32F103xB is programmed by SWD" in unit.failure.hint
 
 
+@virtual
+async def test_a_rescue_that_was_cut_short_is_not_gone_on_with_by_another_kind_of_programmer(tmp_path: Path) -> None:
+    """The daemon dies while it saves a board by SWD; the next one finds a USBasp there, and says so."""
+    board = new_board(1, has_loader=True, faults=[Stalls(transfer=12)])
+    hardware, specs = stlinks([board], cables=True)
+    with anyio.CancelScope() as life:
+        async with chain_station(hardware, specs, tmp_path) as bench:
+            await anyio.sleep(1.0)
+            await bench.station.enqueue(chained_recipe(1, PlanKind.CHAIN_ONLY), slots=["S1"], count=None)
+            async for event in bench.events:
+                if event.unit is not None and len(event.unit.attempts) > 1:
+                    life.cancel()
+                    break
+    hardware = BenchHardware(hotplug_lag_s=0.02)
+    hardware.add("S1", UsbAsp(), path="1-1.1")
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        (job,) = await bench.station.jobs(1, None)
+        job = await bench.ended(job)
+        (unit,) = await bench.units(job)
+    assert "speaks ISP; STM32F103xB is programmed by SWD" in job.seen["S1"]
+    assert [attempt.verdict for attempt in unit.attempts] == [Verdict.NEEDS_RESCUE, Verdict.INTERRUPTED]
+
+
 @pytest.mark.parametrize(
     ("faults", "codes"),
     [

@@ -6,12 +6,13 @@ from contextlib import suppress
 import anyio
 
 from ispd.chain.avrdude import touch
-from ispd.errors import LocalProtocolError, TransportError
+from ispd.errors import LocalProtocolError, ProgrammerError, TransportError
 from ispd.flashing.desk import shows, wait_for_board
 from ispd.model.bootloader import Bootloader
 from ispd.model.job import Unit, Verdict
 from ispd.model.station import SlotState
 from ispd.station.board_port import SlotPort
+from ispd.station.fitting import MisfitError
 from ispd.station.floor import Floor
 from ispd.station.queue import OpenJob
 from ispd.station.slot_display import SlotDisplay
@@ -158,7 +159,10 @@ class ChainSlotWork:
     async def _flash(self, entry: OpenJob, *, is_rescue: bool = False) -> None:
         self._display.begin(entry.record.id)
         async with self._programmer_lock:
-            await self._flasher.flash(entry, is_rescue=is_rescue)
+            try:
+                await self._flasher.flash(entry, is_rescue=is_rescue)
+            except MisfitError as error:  # a job over USB wants this slot nevertheless: as if its programmer failed
+                raise ProgrammerError(error.code, error.message, hint=error.hint) from error
 
 
 def is_half_saved(unit: Unit | None) -> bool:

@@ -102,7 +102,7 @@ class SlotRunner:
         self._floor.queue.changed.fire()
 
     def disable(self) -> None:
-        """Take no further board; one that is being flashed is finished first."""
+        """Take no further board, and let go of the programmer; a board that is being flashed is finished first."""
         self._is_disabled = True
         if self.view.state is not SlotState.BUSY:
             self._display.to(SlotState.DISABLED, job=None, note="disabled by hand")
@@ -171,6 +171,9 @@ class SlotRunner:
             except LinkClosedError:
                 await self.host.drop()
                 raise
+            finally:
+                if self._is_disabled:
+                    self._floor.queue.changed.fire()  # who stands by lets go of the programmer
 
     # ------------------------------------------------------------------ one turn
 
@@ -222,9 +225,11 @@ class SlotRunner:
         return not self._opening.cancelled_caught
 
     async def _stand_by(self) -> None:
-        """Wait while disabled; a job without count is told not to wait for this slot."""
+        """Wait while disabled; a job without count is told not to wait for this slot. Other programs may have its programmer."""
         if self.view.state is not SlotState.DISABLED:
             self._display.to(SlotState.DISABLED, job=None, note="disabled by hand")
+        async with self._programmer_lock:
+            await self.host.drop()
         await self._note_misfits()
         entry = self.next_job()
         if entry is not None and entry.is_once:

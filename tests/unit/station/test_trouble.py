@@ -136,6 +136,28 @@ async def test_a_slot_that_is_switched_off_as_its_board_is_taken_out_has_no_trou
             await become(bench, {"A1": SlotState.WAITING}, within_s=2)
 
 
+@virtual
+async def test_a_slot_that_is_switched_off_lets_other_programs_have_its_programmer(tmp_path: Path) -> None:
+    """Asked for a probe meanwhile, it takes it for that only."""
+    async with workbench(tmp_path, "usbtiny", target=AvrTarget(PARTS.avr("atmega32u4"))) as bench:
+
+        def is_open() -> bool:
+            (found,) = bench.station.programmers()
+            return found.is_open
+
+        await become(bench, {"A1": SlotState.IDLE}, within_s=2)
+        assert is_open()
+        await bench.station.set_slot("A1", SlotAction.DISABLE)
+        await anyio.sleep(0.1)
+        assert not is_open()
+        assert (await bench.station.probe("A1")).signature == "1E 95 87"
+        await anyio.sleep(0.1)
+        assert not is_open()
+        await bench.station.set_slot("A1", SlotAction.ENABLE)
+        await become(bench, {"A1": SlotState.IDLE}, within_s=2)
+        assert is_open()
+
+
 async def become(bench: Workbench, wanted: dict[str, SlotState], *, within_s: float) -> None:
     """Wait until the slots are in these states."""
     with anyio.fail_after(within_s):

@@ -129,6 +129,27 @@ async def test_a_rescue_that_was_cut_short_is_not_gone_on_with_by_another_kind_o
     assert [attempt.verdict for attempt in unit.attempts] == [Verdict.NEEDS_RESCUE, Verdict.INTERRUPTED]
 
 
+@virtual
+async def test_boards_whose_usb_cables_are_exchanged_do_not_pass_with_each_others_firmware(tmp_path: Path) -> None:
+    boards = [new_board(number) for number in range(2)]
+    hardware = BenchHardware(hotplug_lag_s=0.02)
+    specs = [SlotSpec(name=name, path=f"1-1.{name}", target_usb=f"1-2.{name}") for name in "12"]
+    for board, name, crossed in zip(boards, "12", "21", strict=True):
+        hardware.add(name, StLink(), path=f"1-1.{name}", board_usb=f"1-2.{crossed}")
+        hardware.insert(name, board)
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        await anyio.sleep(2.0)
+        jobs = [
+            await bench.station.enqueue(chained_recipe(seed), slots=[name], count=None)
+            for seed, name in enumerate("12")
+        ]
+        for job in jobs:
+            (unit,) = await bench.units(await bench.ended(job))
+            assert unit.failure is not None
+            assert (unit.verdict, unit.failure.code) == (Verdict.FAILED, ErrorCode.VERIFY_MISMATCH)
+            assert "cables" in unit.failure.hint
+
+
 @pytest.mark.parametrize(
     ("faults", "codes"),
     [

@@ -12,7 +12,7 @@ from ispd.catalog.parts import Parts
 from ispd.catalog.plans import as_merged
 from ispd.catalog.rescue import as_rescue
 from ispd.chain.registry import tool_for
-from ispd.errors import IspdError, LocalProtocolError, RefusedError
+from ispd.errors import ErrorCode, IspdError, LocalProtocolError, RefusedError
 from ispd.flashing import chain_faults as faults
 from ispd.flashing.chain_bench import ChainBench, ChainObserver, unless_stopped, verdict_of
 from ispd.flashing.chained import chain_board
@@ -238,7 +238,9 @@ def _after_rescue(first: UnitOutcome, illness: Failure, rescued: UnitOutcome, sp
             why = f"this slot's programmer could not do it: {rescued.failure.message}"
             return _needing_rescue(replace(first, warnings=_joined(first, rescued)), why)
         case Verdict.NEEDS_RESCUE if rescued.failure is not None:
-            hint = f"{spoken} did not cure it: replace the chip, or take the board out of the batch"
+            cables = "are the USB cables of two slots exchanged? `ispctl slot NAME learn` tells; else "
+            is_other = rescued.failure.code == ErrorCode.VERIFY_MISMATCH
+            hint = f"{spoken} did not cure it: {cables if is_other else ''}replace the chip, or take the board out of the batch"
             failure = replace(rescued.failure, hint=hint)
             rescued = replace(rescued, verdict=Verdict.FAILED, failure=failure)
             told = f"not cured by {spoken}: {illness.message}"

@@ -165,5 +165,6 @@ def _still_waits() -> TargetError:
     return TargetError(
         ErrorCode.TARGET_BUSY,
         f"the target still asks to wait after {_TRIES} tries",
-        hint="lower the SWD clock, check the board's supply, then flash it again",
+        hint="where the board's program may sleep, connect NRST, or set BOOT0 to 1 and press the board's reset button; else lower "
+        "the SWD clock, check the board's supply, then flash it again",
     )

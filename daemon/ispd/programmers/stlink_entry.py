@@ -14,11 +14,10 @@ from ispd.errors import (
     RemoteProtocolError,
     TargetError,
 )
-from ispd.model.recipe import ClonePolicy
 from ispd.programmers.stlink_channel import StlinkChannel
 from ispd.programmers.swd_contract import SwdCapabilities, SwdConnection, SwdSettings
 from ispd.transport.clock import Clock
-from ispd.wire.cortex_m import CPUID, DEMCR, DEMCR_CATCH_RESET, DEMCR_TRACE, DHCSR, Dhcsr, core_name, dhcsr
+from ispd.wire.cortex_m import CPUID, DEMCR, DEMCR_CATCH_RESET, DEMCR_TRACE, DHCSR, Dhcsr, dhcsr
 from ispd.wire.stlink import (
     DriveReset,
     EnterSwd,
@@ -54,9 +53,6 @@ _RESET_S: Final = 0.002
 """How long NRST is held low; 1 ms is enough."""
 _HALT_S: Final = 0.1
 _HALT_POLL_S: Final = 0.001
-
-_CLONE_ID: Final = 0x2BA0_1477
-"""DPIDR of a CS32 or CKS32; in front of a Cortex-M4 it is nothing special."""
 
 _LEAVE_S: Final = 5.0
 _LEAVE_TRIES: Final = 2
@@ -107,18 +103,17 @@ class Entry:
     async def enter(self, settings: SwdSettings) -> SwdConnection:
         """Take hold of the target; see ``SwdProgrammer.connect``. What was begun is left to the caller to end."""
         await self._leave_old_mode()
-        voltage_mv = await self._check_voltage(settings)
+        voltage_mv = await self._check_voltage()
         clock_hz = await self._set_clock(settings)
         try:
             id_code = await self._find_target(under_reset=settings.under_reset)
         except TargetError as error:
-            if voltage_mv is not None and voltage_mv < _DEAD_MV and not settings.ignores_voltage:
+            if voltage_mv is not None and voltage_mv < _DEAD_MV:
                 raise _no_supply(voltage_mv) from error
             raise
         if settings.under_reset:
             await self._halt_at_reset()
         cpuid = await self._channel.ask(ReadWord(CPUID))
-        self._judge(id_code, cpuid, settings.clones)
         return SwdConnection(
             clock_hz=clock_hz, id_code=id_code, cpuid=cpuid, voltage_mv=voltage_mv, warnings=tuple(self._warnings)
         )
@@ -159,7 +154,7 @@ class Entry:
                 hint="re-plug it; if it stays so, install its firmware anew with ST's STSW-LINK007",
             )
 
-    async def _check_voltage(self, settings: SwdSettings) -> int | None:
+    async def _check_voltage(self) -> int | None:
         """Return the target's supply in mV, None where it is not known. Raises ``TargetError`` where it is too low.
 
         A reading that no answering target can have is left to what follows.
@@ -169,7 +164,7 @@ class Entry:
         voltage_mv = await self._channel.ask(GetVoltage())
         if voltage_mv is None:
             self._warnings.append("the ST-Link does not measure the board's supply")
-        elif _DEAD_MV <= voltage_mv < _LOWEST_MV and not settings.ignores_voltage:
+        elif _DEAD_MV <= voltage_mv < _LOWEST_MV:
             raise _no_supply(voltage_mv)
         elif voltage_mv < _LOWEST_MV:
             self._warnings.append(f"the board's supply reads {voltage_mv / 1000:.2f} V, which is not believed")
@@ -226,17 +221,6 @@ class Entry:
         if Dhcsr.WAS_RESET not in seen:
             self._warnings.append("NRST does not reset the target: is it connected?")
 
-    def _judge(self, id_code: int, cpuid: int, policy: ClonePolicy) -> None:
-        """Note or refuse an id that no genuine chip has. Raises ``TargetError`` (signature-mismatch)."""
-        if id_code != _CLONE_ID or core_name(cpuid) != "Cortex-M3" or policy is ClonePolicy.ALLOW:
-            return
-        message = f"the target is a clone: its id is 0x{id_code:08X}"
-        if policy is ClonePolicy.REJECT:
-            raise TargetError(
-                ErrorCode.SIGNATURE_MISMATCH, message, hint="take this board out, or let clones pass: --clones warn"
-            )
-        self._warnings.append(message)
-
 
 async def leave(channel: StlinkChannel, *, had_reset: bool) -> IspdError | None:
     """Let the core run and go, whatever happened before, cancellation included; return what went wrong first.
@@ -279,6 +263,6 @@ async def _insist(channel: StlinkChannel, command: StlinkCommand[None]) -> IspdE
 def _no_supply(voltage_mv: int) -> TargetError:
     return TargetError(
         ErrorCode.TARGET_NOT_RESPONDING,
-        f"the target has no supply: {voltage_mv / 1000:.2f} V",
+        f"the target has {'no' if voltage_mv < _DEAD_MV else 'too low a'} supply: {voltage_mv / 1000:.2f} V",
         hint="connect 3.3 V and GND; a genuine ST-Link/V2 supplies nothing, and must have the board's 3.3 V on its VAPP pin",
     )

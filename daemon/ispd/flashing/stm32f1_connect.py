@@ -9,7 +9,6 @@ import anyio
 
 from ispd.errors import ErrorCode, IspdError, TargetError
 from ispd.flashing.stm32f1_identify import ChipId, read_id
-from ispd.model.recipe import ClonePolicy
 from ispd.programmers.swd_contract import SwdCapabilities, SwdConnection, SwdProgrammer, SwdSettings
 
 __all__ = ["Hold", "Visit", "swd_rungs", "take_hold", "visit"]
@@ -49,26 +48,21 @@ def swd_rungs(
     return (first_hz, *(hz for hz in rungs if hz < first_hz))
 
 
-async def take_hold(
-    programmer: SwdProgrammer, rungs: Sequence[int | None], clones: ClonePolicy, *, may_reset: bool = True
-) -> Hold:
+async def take_hold(programmer: SwdProgrammer, rungs: Sequence[int | None], *, may_reset: bool = True) -> Hold:
     """Connect and read the id at the first clock that works: without disturbing the board, and under reset only where that fails.
 
     :param may_reset: False to leave out the latter.
 
-    What was connected is let go of by the caller, whatever comes out. Raises ``TargetError``: what was wrong at the first clock,
-    or signature-mismatch at once for a clone that is rejected.
+    What was connected is let go of by the caller, whatever comes out. Raises ``TargetError``: what was wrong at the first clock.
     """
     wrong: TargetError | None = None
     for under_reset in (False, True)[: 1 + may_reset]:
         for rung_hz in rungs:
-            settings = SwdSettings(clock_hz=rung_hz, under_reset=under_reset, clones=clones)
+            settings = SwdSettings(clock_hz=rung_hz, under_reset=under_reset)
             try:
                 connection = await programmer.connect(settings)
                 found_id = await read_id(programmer)
             except TargetError as error:
-                if error.code is ErrorCode.SIGNATURE_MISMATCH:
-                    raise
                 wrong = wrong or error
             else:
                 return Hold(connection=connection, id=found_id, rung_hz=rung_hz, was_reset=under_reset)

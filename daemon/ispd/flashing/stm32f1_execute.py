@@ -9,7 +9,7 @@ from ispd.catalog.admission import admit
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.cortex_image import located
 from ispd.catalog.parts import Parts
-from ispd.errors import ErrorCode, IspdError, LinkTimeoutError, TargetError
+from ispd.errors import IspdError, LinkTimeoutError, TargetError
 from ispd.flashing.cortex_core import CortexCore
 from ispd.flashing.observer import Identified, UnitObserver, UnitOutcome
 from ispd.flashing.readback import Tally
@@ -143,9 +143,9 @@ class _Run:
         self._is_held = True
         fixed_hz = self._recipe.sck_hz
         try:
-            hold = await take_hold(self._programmer, rungs, self._recipe.clones)
+            hold = await take_hold(self._programmer, rungs)
         except TargetError as error:
-            if fixed_hz is None or error.code is ErrorCode.SIGNATURE_MISMATCH:
+            if fixed_hz is None:
                 raise
             hint = f"the recipe fixes SWD's clock at {fixed_hz} Hz: leave it out, or name a slower one; {error.hint}"
             raise TargetError(error.code, error.message, hint=hint, facts=error.facts) from error

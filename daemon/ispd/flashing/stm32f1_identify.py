@@ -151,7 +151,8 @@ async def identify(
     """
     found_id = known or await read_id(programmer)
     part = _part(parts, found_id, connection, wanted)
-    warnings = _judge(found_id.id_code, clones)
+    maker = _maker(found_id.id_code, connection)
+    warnings = _judge(maker, found_id.id_code, clones)
     obr, wrpr = await programmer.read_word(FLASH_OBR), await programmer.read_word(FLASH_WRPR)
     options = await read_options(programmer)
     is_locked = is_read_protected(obr) or options.rdp != RDP_OPEN
@@ -168,7 +169,7 @@ async def identify(
         options=options,
         wrpr=wrpr,
         ram_bytes=await _ram_bytes(programmer, part),
-        chip=_words(found_id.id_code, connection, flash_kib),
+        chip=_words(found_id.id_code, maker, connection, flash_kib),
         warnings=(*warnings, *doubt),
     )
 
@@ -204,15 +205,16 @@ def _part(parts: Parts, found_id: ChipId, connection: SwdConnection, wanted: Stm
     raise TargetError(error.code, f"{error.message}; its core is a {core}, which no STM32F1 has", hint=error.hint)
 
 
-def _judge(id_code: int, policy: ClonePolicy) -> tuple[str, ...]:
-    """Note or refuse the revision of a chip that only looks like an STM32; the programmer has judged the debug port's id.
+def _maker(id_code: int, connection: SwdConnection) -> str | None:
+    """Return whose the chip is where it is a clone. The debug port of one is what every Cortex-M4 has, too."""
+    return clone_maker(id_code, connection.id_code if core_name(connection.cpuid) == "Cortex-M3" else None)
 
-    Raises ``TargetError`` (signature-mismatch).
-    """
-    maker = clone_maker(id_code)
+
+def _judge(maker: str | None, id_code: int, policy: ClonePolicy) -> tuple[str, ...]:
+    """Note or refuse a chip that only looks like an STM32. Raises ``TargetError`` (signature-mismatch)."""
     if maker is None or policy is ClonePolicy.ALLOW:
         return ()
-    message = f"the target is a clone: {revision_words(id_code)} is {maker}'s"
+    message = f"the target is a clone ({maker}, {revision_words(id_code)})"
     if policy is ClonePolicy.REJECT:
         raise TargetError(
             ErrorCode.SIGNATURE_MISMATCH, message, hint="take this board out, or let clones pass: --clones warn"
@@ -220,8 +222,7 @@ def _judge(id_code: int, policy: ClonePolicy) -> tuple[str, ...]:
     return (message,)
 
 
-def _words(id_code: int, connection: SwdConnection, flash_kib: int) -> str:
-    maker = clone_maker(id_code, connection.id_code)
+def _words(id_code: int, maker: str | None, connection: SwdConnection, flash_kib: int) -> str:
     core = core_name(connection.cpuid) or f"CPUID 0x{connection.cpuid:08X}"
     claims = "tells no flash size" if flash_kib in _NO_SIZE else f"says {flash_kib} KiB"
     return ", ".join((revision_words(id_code), *(() if maker is None else (f"clone: {maker}",)), claims, core))

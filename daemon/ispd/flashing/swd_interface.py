@@ -62,7 +62,7 @@ class SwdInterface:
         may_reset = self._is_met_under_reset or len(rungs) == 1 or self.rungs()[-1] in rungs
         async with visit(self._programmer):
             try:
-                hold = await take_hold(self._programmer, rungs, ClonePolicy.ALLOW, may_reset=may_reset)
+                hold = await take_hold(self._programmer, rungs, may_reset=may_reset)
             except TargetError as error:
                 self._is_met_under_reset = False
                 return Sighting(words=_SILENT, signature=None, failure=failure_of(error))
@@ -79,7 +79,7 @@ class SwdInterface:
         """Ask the target for everything it tells."""
         async with visit(self._programmer):
             try:
-                hold = await take_hold(self._programmer, self.rungs(), ClonePolicy.WARN)
+                hold = await take_hold(self._programmer, self.rungs())
             except TargetError as error:
                 return ProbeFacts(sck_hz=0, failure=failure_of(error))
             try:
@@ -91,7 +91,7 @@ class SwdInterface:
     async def read(self, parts: Parts, memory: MemoryKind, monitor: Monitor) -> bytes:
         """Return a whole memory."""
         async with visit(self._programmer):
-            hold = await take_hold(self._programmer, self.rungs(), ClonePolicy.ALLOW)
+            hold = await take_hold(self._programmer, self.rungs())
             facts = await identify(self._programmer, parts, hold.connection, ClonePolicy.ALLOW, known=hold.id)
             match memory:
                 case MemoryKind.SIGNATURE:
@@ -140,7 +140,7 @@ class SwdInterface:
         """Hold NRST low and the core halted at its first instruction, whichever is wired; afterwards the target starts anew."""
         core = CortexCore(self._programmer, SystemClock())
         async with visit(self._programmer) as here:
-            await take_hold(self._programmer, self.rungs(), ClonePolicy.ALLOW)
+            await take_hold(self._programmer, self.rungs())
             await core.reset_and_halt()
             await self._programmer.hold_reset(is_held=True)
             try:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from ispd.model.part import Interface
-from ispd.model.recipe import ClonePolicy
 from ispd.model.span import Span
 from ispd.programmers.contract import AnyDriver, Monitor, ProgrammerIdentity
 from ispd.transport.contract import Opener, UsbIdentity
@@ -39,13 +38,10 @@ class SwdSettings:
         choice to the programmer.
     :param under_reset: hold NRST low meanwhile and halt the core at its first instruction, for firmware that turns its debug
         pins off or sleeps.
-    :param ignores_voltage: connect whatever the measured supply is; clones may lack what measures it.
     """
 
     clock_hz: int | None = None
     under_reset: bool = False
-    clones: ClonePolicy = ClonePolicy.WARN
-    ignores_voltage: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +82,8 @@ class SwdProgrammer(Protocol):
     async def connect(self, settings: SwdSettings) -> SwdConnection:
         """Take hold of the target's debug port. Under reset the core is halted afterwards, else it runs on.
 
-        Raises ``TargetError`` (target-not-responding) where nobody answers or there is no supply, (signature-mismatch) for a
-        clone that is rejected, ``ProgrammerError`` where the programmer is in no state to do it. The target is let go then.
+        Raises ``TargetError`` (target-not-responding) where nobody answers or there is no supply, ``ProgrammerError`` where the
+        programmer is in no state to do it. The target is let go then.
         """
 
     async def disconnect(self) -> None:

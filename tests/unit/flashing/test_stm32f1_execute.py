@@ -19,7 +19,7 @@ from ispd.model.span import Span
 from ispd.wire.stm32f1 import OptionBytes
 from vbench.faults import BusyForever, GoesSilent, LostPage, ReadFlips, SlowWrites, StuckBits
 from vbench.stlink_firmware import StLinkFirmware
-from vbench.stm32f1 import GENUINE, ApWait, Stm32F1, Stm32F1Fault
+from vbench.stm32f1 import GENUINE, ApWait, Stm32F1, Stm32F1Fault, Stm32F1Model
 from vbench.virtual_time import run_virtual, virtual
 
 LOADER = recipe(program(7172), keeps_rest=True)
@@ -150,19 +150,38 @@ async def test_clones_and_old_probes_end_with_the_same_cells(model: object, jtag
     assert outcome.verdict is Verdict.PASSED
     assert cells(chip, LOADER.flash.span) == LOADER.flash.bytes_in(LOADER.flash.span)
     assert chip.violations == []
-    assert len(outcome.warnings) == (2 if chip.model.dpidr == 0x2BA0_1477 else 0)
+    assert len(outcome.warnings) == (chip.model.dpidr == 0x2BA0_1477)
+
+
+CS32, GD32 = replace(GENUINE, dpidr=0x2BA0_1477), replace(GENUINE, idcode=0x1704_0410)
+
+
+@pytest.mark.parametrize("policy", list(ClonePolicy))
+@pytest.mark.parametrize(("model", "maker"), [(CS32, "CKS32 or CS32"), (GD32, "GigaDevice GD32")])
+@virtual
+async def test_clones_are_allowed_warned_of_or_rejected_and_always_in_the_record(
+    model: Stm32F1Model, maker: str, policy: ClonePolicy
+) -> None:
+    chip = used_chip(Stm32F1(model))
+    before = bytes(chip.chip.flash)
+    rig = Rig(chip)
+    outcome = await flash(rig, replace(LOADER, clones=policy))
+    if policy is ClonePolicy.REJECT:
+        assert outcome.failure is not None
+        assert (outcome.verdict, outcome.failure.code) == (Verdict.FAILED, ErrorCode.SIGNATURE_MISMATCH)
+        assert ("--clones" in outcome.failure.hint, bytes(chip.chip.flash) == before) == (True, True)
+    else:
+        assert (outcome.verdict, f"clone: {maker}" in outcome.chip) == (Verdict.PASSED, True)
+        assert [maker in warning for warning in outcome.warnings] == [True] * (policy is ClonePolicy.WARN)
+    assert rig.is_free
 
 
 @virtual
-async def test_a_rejected_clone_is_not_touched() -> None:
-    chip = used_chip(Stm32F1(replace(GENUINE, idcode=0x1704_0410)))
-    before = bytes(chip.chip.flash)
-    rig = Rig(chip)
+async def test_the_same_debug_port_in_front_of_a_cortex_m4_is_no_clone() -> None:
+    rig = Rig(used_chip(Stm32F1(CS32)))
+    rig.falsify("F2 36 00 ED 00 E0", [bytes.fromhex("80000000 41C20F41")])
     outcome = await flash(rig, replace(LOADER, clones=ClonePolicy.REJECT))
-    assert outcome.failure is not None
-    assert (outcome.verdict, outcome.failure.code) == (Verdict.FAILED, ErrorCode.SIGNATURE_MISMATCH)
-    assert bytes(chip.chip.flash) == before
-    assert rig.is_free
+    assert (outcome.verdict, "clone" in outcome.chip, outcome.warnings) == (Verdict.PASSED, False, ())
 
 
 # -- protection --------------------------------------------------------------------------------------------------------

@@ -204,7 +204,9 @@ class SlotRunner:
                     await self._work.serve(entry)
             self._troubles = 0
         except MisfitError:
-            await self.host.drop()  # the programmer was exchanged: the next turn tells the job
+            # the programmer was exchanged: the next turn tells the job
+            self._display.to(self._unserved, job=None, step=None)
+            await self.host.drop()
         except IspdError as error:
             if error.code is ErrorCode.JOURNAL_FAILED:
                 raise

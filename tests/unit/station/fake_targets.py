@@ -1,6 +1,6 @@
 """Targets behind programmers of either kind, without any wire: what a station does with what they say is looked at alone."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,11 +51,13 @@ class Chip:
 
 @dataclass(eq=False)
 class Header:
-    """What is at the end of one programmer's cable; ``asked`` are the clocks that looks began with."""
+    """What is at the end of one programmer's cable; ``asked`` are the clocks that looks began with, ``looks`` is told the number of each as it
+    begins."""
 
     chip: Chip | None = None
     is_plugged: bool = True
     asked: list[tuple[int | None, ...]] = field(default_factory=list)
+    looks: Callable[[int], None] = lambda _: None
 
 
 class FakeTarget:
@@ -78,6 +80,7 @@ class FakeTarget:
         return chip if chip is not None and chip.part.interface is self.kind else None
 
     async def look(self, rungs: Sequence[int | None] | None = None) -> Sighting:
+        self._header.looks(len(self._header.asked) + 1)
         await anyio.sleep(_LOOK_S)
         tried = tuple(rungs or self.rungs())
         self._header.asked.append(tried)

@@ -101,6 +101,31 @@ async def test_a_job_comes_back_to_a_slot_with_the_right_programmer(
         assert (job.state, job.passed, job.seen) == (JobState.DONE, 2, {})
 
 
+@virtual
+async def test_a_programmer_exchanged_between_a_look_and_the_flashing_goes_on_with_its_own_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fake_station(monkeypatch, tmp_path, MIXED, {"A": None, "B": Chip(STM32)}) as bench:
+        header, avr = bench.headers["B"], Chip(AVR)
+
+        def swap(number: int) -> None:
+            if number == 2:
+                bench.replace("B", "usbasp")
+
+        header.looks = swap
+        first = await bench.station.enqueue(FOR_STM32, slots=["B"], count=1)
+        second = await bench.station.enqueue(Recipe(flash=FLASH), slots=["B"], count=1)
+        first = await bench.ended(first)
+        assert (first.state, first.passed, first.seen) == (JobState.EMPTY, 0, {"B": SPEAKS_ISP})
+        header.chip = avr
+        with anyio.fail_after(60.0):
+            async for event in bench.events:
+                assert event.slot is None or event.slot.failure is None, event.slot
+                if event.job is not None and event.job.id == second.id and event.job.state.is_final:
+                    break
+    assert len(avr.recipes) == 1
+
+
 async def exchange(bench: FakeStation, chip: Chip) -> None:
     """Exchange the board on slot B so fast that no look shows the slot empty."""
     bench.headers["B"].chip = chip

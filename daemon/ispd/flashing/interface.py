@@ -75,10 +75,6 @@ class TargetInterface(Protocol):
     def identity(self) -> ProgrammerIdentity:
         """Who answered when the port was opened."""
 
-    @property
-    def clocks_hz(self) -> tuple[int, ...]:
-        """Clocks of ISP or SWD that the programmer can be set to, slowest first; a single entry means fixed."""
-
     def rungs(self, fixed_hz: int | None = None) -> tuple[int | None, ...]:
         """Return the clocks at which to try an unknown target, in order; None is the programmer's own.
 

@@ -40,11 +40,6 @@ class IspInterface:
         """Who answered when the port was opened."""
         return self._programmer.identity
 
-    @property
-    def clocks_hz(self) -> tuple[int, ...]:
-        """SCKs that the programmer can be set to."""
-        return self._programmer.capabilities.sck_hz
-
     def rungs(self, fixed_hz: int | None = None) -> tuple[int | None, ...]:
         """Return the ladder: an AVR's own clock is not known before it answers."""
         return entry_rungs(self._programmer.capabilities, fixed_hz=fixed_hz)

@@ -69,7 +69,6 @@ class Stm32Facts:
 
     :param flash_bytes: what is believed.
     :param tells_size: False where its size register says nothing; ``flash_bytes`` is the least there can be then.
-    :param flash_kib: what the flash size register says, right or not.
     :param options: option bytes in their cells; they count from the next reset on.
     :param wrpr: write protection in force, a bit per group of pages; a one lets it be written.
     :param ram_bytes: RAM that is there for certain.
@@ -80,7 +79,6 @@ class Stm32Facts:
     part: Stm32Part
     flash_bytes: int
     tells_size: bool
-    flash_kib: int
     is_read_protected: bool
     options: OptionBytes
     wrpr: int
@@ -164,7 +162,6 @@ async def identify(
         part=part,
         flash_bytes=flash_bytes,
         tells_size=flash_kib not in _NO_SIZE,
-        flash_kib=flash_kib,
         is_read_protected=is_locked,
         options=options,
         wrpr=wrpr,

@@ -43,11 +43,6 @@ class SwdInterface:
         """Who answered when the port was opened."""
         return self._programmer.identity
 
-    @property
-    def clocks_hz(self) -> tuple[int, ...]:
-        """SWD clocks that the programmer can be set to."""
-        return self._programmer.capabilities.clock_hz
-
     def rungs(self, fixed_hz: int | None = None) -> tuple[int | None, ...]:
         """Return the ladder: the programmer's default first, then slower clocks for long wires."""
         return swd_rungs(self._programmer.capabilities, fixed_hz=fixed_hz)

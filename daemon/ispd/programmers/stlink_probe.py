@@ -12,7 +12,7 @@ from ispd.programmers.swd_contract import Place, SwdCapabilities, SwdConnection,
 from ispd.transport.clock import Clock
 from ispd.transport.contract import Opener, UsbIdentity, UsbLink
 from ispd.wire.cortex_m import CoreRegister, core_name
-from ispd.wire.stlink import ClockList, DriveReset, GetClocks, GetMode, Mode, ResetLine
+from ispd.wire.stlink import DriveReset, GetClocks, GetMode, Mode, ResetLine
 from ispd.wire.stlink_firmware import (
     DEFAULT_HZ,
     MODELS,
@@ -53,7 +53,9 @@ _WIDE_CORES: Final = frozenset({"Cortex-M3", "Cortex-M4"})
 class StlinkProbe:
     """An open ST-Link; see :class:`~ispd.programmers.swd_contract.SwdProgrammer`. Made by :func:`open_stlink`."""
 
-    def __init__(self, channel: StlinkChannel, firmware: Firmware, clocks: ClockList | None, clock: Clock) -> None:
+    def __init__(
+        self, channel: StlinkChannel, firmware: Firmware, clocks: tuple[int, ...] | None, clock: Clock
+    ) -> None:
         self._channel = channel
         self._firmware = firmware
         self._clock = clock
@@ -74,11 +76,11 @@ class StlinkProbe:
         """Clocks: the ladder of a V2 since J22, a V3's own list, else the one of power-up."""
         clocks: tuple[int, ...] = (DEFAULT_HZ,)
         if self._clocks is not None:
-            clocks = self._clocks.clocks_hz
+            clocks = self._clocks
         elif self._firmware.sets_divisor:
             clocks = tuple(SWD_DIVISORS)
         default_hz = max((hz for hz in clocks if hz <= DEFAULT_HZ), default=clocks[0])
-        return SwdCapabilities(clock_hz=clocks, default_hz=default_hz, reads_voltage=self._firmware.reads_voltage)
+        return SwdCapabilities(clock_hz=clocks, default_hz=default_hz)
 
     async def connect(self, settings: SwdSettings) -> SwdConnection:
         """Take hold of the target; see the contract."""
@@ -213,7 +215,7 @@ async def open_stlink(hardware: Opener, port: str, clock: Clock) -> StlinkProbe:
     return StlinkProbe(channel, firmware, clocks, clock)
 
 
-async def _clocks(channel: StlinkChannel) -> ClockList:
+async def _clocks(channel: StlinkChannel) -> tuple[int, ...]:
     """Return the clocks of a V3. Raises ``ProgrammerError`` (programmer-is-bootloader) where its firmware was not started."""
     if await channel.ask(GetMode()) is Mode.LOADER:
         raise _is_loader(channel.name)

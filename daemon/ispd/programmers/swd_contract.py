@@ -22,12 +22,10 @@ class SwdCapabilities:
 
     :param clock_hz: SWD clocks it can be set to, slowest first; a single entry means fixed.
     :param default_hz: the one that is used without a wish.
-    :param reads_voltage: it measures the target's supply.
     """
 
     clock_hz: tuple[int, ...]
     default_hz: int
-    reads_voltage: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

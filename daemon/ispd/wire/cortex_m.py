@@ -11,7 +11,6 @@ __all__ = [
     "DEMCR_CATCH_RESET",
     "DEMCR_TRACE",
     "DFSR",
-    "DFSR_BREAKPOINT",
     "DFSR_CLEAR",
     "DHCSR",
     "XPSR_THUMB",
@@ -26,7 +25,6 @@ AIRCR: Final = 0xE000_ED0C
 AIRCR_RESET: Final = 0x05FA_0004
 """The key VECTKEY with SYSRESETREQ."""
 DFSR: Final = 0xE000_ED30
-DFSR_BREAKPOINT: Final = 1 << 1
 DFSR_CLEAR: Final = 0x1F
 """Every reason to halt; written ones clear."""
 DHCSR: Final = 0xE000_EDF0

@@ -14,7 +14,6 @@ from ispd.wire.stlink_firmware import Firmware
 from ispd.wire.stlink_packet import DEBUG, STATUS_BYTES, Packet, check, field_bytes, packet, status_packet, take
 
 __all__ = [
-    "ClockList",
     "DriveReset",
     "EnterSwd",
     "GetClocks",
@@ -29,7 +28,6 @@ __all__ = [
     "Mode",
     "OpenAccessPort",
     "ResetLine",
-    "ResetSystem",
     "SetClock",
     "SetDivisor",
 ]
@@ -187,24 +185,12 @@ class GetIdCode:
         return int(found)
 
 
-@dataclass(frozen=True, slots=True)
-class ResetSystem(_Plain):
-    """F2 32: reset the target through its core."""
-
-    what = "resetting the core"
-
-    def encode(self) -> Packet:
-        """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
-        return status_packet(0x32)
-
-
 @unique
 class ResetLine(Enum):
     """What becomes of NRST."""
 
     LOW = 0
     HIGH = 1
-    PULSE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,34 +219,26 @@ class SetDivisor(_Plain):
         return status_packet(0x43, *field_bytes("<H", self.divisor))
 
 
-@dataclass(frozen=True, slots=True)
-class ClockList:
-    """SWD clocks of a V3, in Hz: the one that is set, and all there are, slowest first."""
-
-    current_hz: int
-    clocks_hz: tuple[int, ...]
-
-
 _MAX_CLOCKS: Final = 10
 """``STLINK_V3_MAX_FREQ_NB`` of OpenOCD."""
 
 
 @dataclass(frozen=True, slots=True)
 class GetClocks:
-    """F2 62 00: the SWD clocks of a V3 (kHz: at 4 the current one, at 8 how many there are, at 12 each of them)."""
+    """F2 62 00: the SWD clocks of a V3 (kHz: at 8 how many there are, at 12 each of them)."""
 
     def encode(self) -> Packet:
         """See :class:`~ispd.wire.stlink_packet.StlinkCommand`."""
         return status_packet(0x62, 0, reply_bytes=52)
 
-    def decode(self, reply: bytes) -> ClockList:
-        """Return the clocks."""
+    def decode(self, reply: bytes) -> tuple[int, ...]:
+        """Return the clocks in Hz, slowest first."""
         check(reply, 52, "listing the clocks")
-        current, count, *clocks = struct.unpack_from(f"<II{_MAX_CLOCKS}I", reply, 4)
+        count, *clocks = struct.unpack_from(f"<I{_MAX_CLOCKS}I", reply, 8)
         usable = sorted({khz * 1000 for khz in clocks[: count & 0xFF] if khz})
         if not usable:
             raise RemoteProtocolError("the ST-Link lists no SWD clock", is_usb=True)
-        return ClockList(current * 1000, tuple(usable))
+        return tuple(usable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,11 +158,6 @@ class Firmware:
         return self.hardware >= _V3
 
     @property
-    def has_half_words(self) -> bool:
-        """True when memory is also reached in units of 16 bits."""
-        return self._since(26)
-
-    @property
     def opens_access_ports(self) -> bool:
         """True when an access port is to be opened before it is used."""
         return self._since(28)
@@ -178,7 +173,6 @@ class Width(Enum):
     """Units of a memory transfer; the value is their size in bytes."""
 
     BYTE = 1
-    HALF_WORD = 2
     WORD = 4
 
 

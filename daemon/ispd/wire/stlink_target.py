@@ -83,13 +83,13 @@ class WriteWord:
         check(reply, STATUS_BYTES, "writing a word", self.address)
 
 
-_READ_CODES: Final = {Width.BYTE: 0x0C, Width.HALF_WORD: 0x47, Width.WORD: 0x07}
-_WRITE_CODES: Final = {Width.BYTE: 0x0D, Width.HALF_WORD: 0x48, Width.WORD: 0x08}
+_READ_CODES: Final = {Width.BYTE: 0x0C, Width.WORD: 0x07}
+_WRITE_CODES: Final = {Width.BYTE: 0x0D, Width.WORD: 0x08}
 
 
 @dataclass(frozen=True, slots=True)
 class ReadMemory:
-    """F2 07, 47, 0C: read memory in units of 32, 16 or 8 bits; :class:`GetMemoryStatus` tells whether that went well.
+    """F2 07, 0C: read memory in units of 32 or 8 bits; :class:`GetMemoryStatus` tells whether that went well.
 
     :param byte_limit: most units of 8 bits; it depends on the firmware.
     """
@@ -111,7 +111,7 @@ class ReadMemory:
 
 @dataclass(frozen=True, slots=True)
 class WriteMemory:
-    """F2 08, 48, 0D: write memory in units of 32, 16 or 8 bits; else as with :class:`ReadMemory`."""
+    """F2 08, 0D: write memory in units of 32 or 8 bits; else as with :class:`ReadMemory`."""
 
     width: Width
     address: int

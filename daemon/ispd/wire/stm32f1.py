@@ -20,7 +20,6 @@ __all__ = [
     "DBGMCU_IDCODE",
     "DBGMCU_STOP_WATCHDOGS",
     "FLASH_AR",
-    "FLASH_BASE",
     "FLASH_CONTROLLER",
     "FLASH_CR",
     "FLASH_KEYR",
@@ -46,7 +45,6 @@ __all__ = [
     "revision_words",
 ]
 
-FLASH_BASE: Final = 0x0800_0000
 RAM_BASE: Final = 0x2000_0000
 DBGMCU_IDCODE: Final = 0xE004_2000
 DBGMCU_CR: Final = 0xE004_2004
@@ -163,11 +161,6 @@ class OptionBytes:
     def values(self) -> tuple[int, ...]:
         """All of them in the order of their addresses."""
         return (self.rdp, self.user, *self.data, *self.wrp)
-
-    @property
-    def is_open(self) -> bool:
-        """True where neither reading nor writing is restricted."""
-        return self.rdp == RDP_OPEN and all(group == 0xFF for group in self.wrp)
 
     def opened(self) -> "OptionBytes":
         """Return the same without any protection."""

@@ -39,7 +39,6 @@ C8 = Stm32Facts(
     part=part("stm32f103xb"),
     flash_bytes=64 * 1024,
     tells_size=True,
-    flash_kib=64,
     is_read_protected=False,
     options=OptionBytes(),
     wrpr=OPEN,
@@ -142,7 +141,7 @@ def test_what_cannot_be_is_refused(wanted: Recipe, code: ErrorCode) -> None:
 
 
 def test_a_protected_chip_that_tells_no_size_is_asked_again_once_it_is_open() -> None:
-    hidden = replace(C8, is_read_protected=True, tells_size=False, flash_kib=0)
+    hidden = replace(C8, is_read_protected=True, tells_size=False)
     wanted = recipe(program(100 * 1024), unlock=True)
     assert plan_unlock(wanted, hidden) is not None
     assert plan_stm32f1(wanted, hidden).steps

@@ -194,7 +194,6 @@ async def test_the_driver_decides_what_is_spoken() -> None:
     target = await open_target(load_drivers()["stlink"], rig, "usb:1-1.4", baud=None, usb=None)
     assert isinstance(target, SwdInterface)
     assert target.identity.kind == "stlink"
-    assert target.clocks_hz[-1] == 4_000_000
     await target.aclose()
     assert rig.is_closed
 

@@ -66,7 +66,6 @@ class FakeTarget:
     def __init__(self, kind: Interface, identity: ProgrammerIdentity, header: Header) -> None:
         self.kind = kind
         self.identity = identity
-        self.clocks_hz = tuple(reversed(_RUNGS[kind]))
         self._header = header
 
     def rungs(self, fixed_hz: int | None = None) -> tuple[int | None, ...]:
@@ -103,7 +102,7 @@ class FakeTarget:
     ) -> UnitOutcome:
         chip = self._chip()
         assert chip is not None, "flashed without a board"
-        hz = start.rung_hz or 0
+        hz = start.rung_hz or max(hz for hz in _RUNGS[self.kind] if hz <= chip.slowest_hz)
         found = Identified(signature=chip.part.signature, part=chip.part, clock_hz=hz, unique_id=chip.unique_id)
         await observer.identified(found)
         await observer.about_to_write(TargetState(fuses={}, lock=0xFF), ())

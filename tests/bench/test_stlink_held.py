@@ -163,3 +163,20 @@ async def test_firmware_that_turns_swd_off_at_its_first_instruction_is_replaced_
         (unit,) = await bench.once(swd_recipe(4))
         assert (unit.verdict, unit.warnings) == (Verdict.PASSED, ())
     assert holds(board, content_for(4))
+
+
+@virtual
+async def test_a_board_that_comes_while_the_slowest_clock_is_tried_is_not_kept_there(tmp_path: Path) -> None:
+    """Looks take turns among the clocks: which one met a board first is chance, and 25 kHz would take minutes for a chip."""
+    times = [1.0 + number * 0.0045 for number in (*range(5), *range(70, 90))]
+    boards = [new_board(number) for number, _ in enumerate(times)]
+    hardware, specs = stlinks([None])
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        job = await bench.station.enqueue(swd_recipe(1), slots=None, count=len(boards))
+        for board, after_s in zip(boards, times, strict=True):
+            await anyio.sleep(after_s)
+            hardware.insert("S1", board)
+            unit = await bench.verdict()
+            assert (unit.verdict, unit.sck_hz) == (Verdict.PASSED, 1_800_000), after_s
+            hardware.remove("S1")
+        assert (await bench.ended(job)).passed == len(boards)

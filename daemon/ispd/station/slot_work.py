@@ -165,7 +165,9 @@ class SlotWork:
         self._display.begin(entry.record.id, signature=str(board.signature))
         async with self._programmer_lock:
             target = await self._target_for(entry)
-            flashed = await self._flasher.flash(entry, board=board, rung_hz=sighting.rung_hz)
+            # by SWD the ladder is tried from its top in milliseconds: which clock a look met the board at first is chance
+            rung_hz = None if target.kind is Interface.SWD else sighting.rung_hz
+            flashed = await self._flasher.flash(entry, board=board, rung_hz=rung_hz)
         unit = flashed.unit
         await self._learn(entry, target, unit, flashed.outcome)
         if unit.failure is not None and unit.failure.code == ErrorCode.LINK_CLOSED:

@@ -70,6 +70,10 @@ class TargetInterface(Protocol):
     """
 
     kind: Interface
+    meets_anew: bool
+    """Each board is met from the top of :meth:`rungs`: trying one takes milliseconds, and one bad contact slows no further board. False
+    where the clock of the last board is the best guess for the next one.
+    """
 
     @property
     def identity(self) -> ProgrammerIdentity:

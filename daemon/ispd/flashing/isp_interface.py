@@ -31,6 +31,8 @@ class IspInterface:
     """See :class:`~ispd.flashing.interface.TargetInterface`."""
 
     kind = Interface.ISP
+    meets_anew = False
+    """A rung takes longer, and a board's clock is raised once its fuses are known."""
 
     def __init__(self, programmer: IspProgrammer) -> None:
         self._programmer = programmer

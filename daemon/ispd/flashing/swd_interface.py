@@ -32,6 +32,7 @@ class SwdInterface:
     """See :class:`~ispd.flashing.interface.TargetInterface`."""
 
     kind = Interface.SWD
+    meets_anew = True
 
     def __init__(self, programmer: SwdProgrammer) -> None:
         self._programmer = programmer

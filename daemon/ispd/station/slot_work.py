@@ -11,7 +11,7 @@ from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.sck import LookTurns
 from ispd.flashing.signature import fixed_sck_hint
 from ispd.model.job import Unit, Verdict
-from ispd.model.part import Interface, Signature
+from ispd.model.part import Signature
 from ispd.model.station import SlotState
 from ispd.station.fitting import fitting_target, misfit
 from ispd.station.floor import Floor
@@ -54,6 +54,7 @@ class SlotWork:
         self._turns = LookTurns()
         self._turns_of = ""
         """Kind of programmer whose rungs they are."""
+        self._meets_anew = False
 
     @property
     def _slot(self) -> str:
@@ -146,9 +147,8 @@ class SlotWork:
         return sighting
 
     def _forget_clock(self) -> None:
-        """Ask another board from the top of the ladder. By SWD that takes milliseconds, and one bad contact slows no further board;
-        by ISP it takes longer, and a board's clock is raised once its fuses are known."""
-        if self._host.interface is Interface.SWD:
+        """Ask another board from the top of the ladder, where each is met so."""
+        if self._meets_anew:
             self._turns = LookTurns()
 
     async def _target(self, entry: OpenJob) -> TargetInterface:
@@ -156,6 +156,7 @@ class SlotWork:
         target = await fitting_target(self._host, entry.recipe, self._floor.parts)
         if target.identity.kind != self._turns_of:
             self._turns, self._turns_of = LookTurns(), target.identity.kind
+            self._meets_anew = target.meets_anew
         return target
 
     # ------------------------------------------------------------------ one board
@@ -165,8 +166,8 @@ class SlotWork:
         self._display.begin(entry.record.id, signature=str(board.signature))
         async with self._programmer_lock:
             target = await self._target_for(entry)
-            # by SWD the ladder is tried from its top in milliseconds: which clock a look met the board at first is chance
-            rung_hz = None if target.kind is Interface.SWD else sighting.rung_hz
+            # which clock a look met the board at first is chance: looks take turns
+            rung_hz = None if target.meets_anew else sighting.rung_hz
             flashed = await self._flasher.flash(entry, board=board, rung_hz=rung_hz)
         unit = flashed.unit
         await self._learn(entry, target, unit, flashed.outcome)

@@ -65,6 +65,7 @@ class FakeTarget:
 
     def __init__(self, kind: Interface, identity: ProgrammerIdentity, header: Header) -> None:
         self.kind = kind
+        self.meets_anew = kind is Interface.SWD
         self.identity = identity
         self._header = header
 

@@ -100,6 +100,8 @@ class _Run:
         await steps.prepare()
         if unlock is not None:
             await self.work.carry_out((unlock,), steps.do)
+            # what it hid while it was protected is asked again
+            warnings[:] = [warning for warning in warnings if warning not in facts.warnings]
             facts = await self._identify(parts, hold, wanted, None)
             check_same(steps.chip_id, facts.id)
             plan = _planned(recipe, facts, is_unlocked=True)

@@ -54,6 +54,9 @@ class ChipId:
         """Its device id."""
         return Signature(device_id(self.id_code))
 
+    def __str__(self) -> str:
+        return f"{self.signature} {self.unique_id or 'without a unique id'}"
+
     def is_another(self, now: "ChipId", *, may_hide: bool = False) -> bool:
         """Tell whether what is read ``now`` is of another chip, as far as can be told.
 
@@ -185,7 +188,7 @@ def check_same(before: ChipId, now: ChipId, *, may_hide: bool = False) -> None:
     if before.is_another(now, may_hide=may_hide):
         raise TargetError(
             ErrorCode.SIGNATURE_UNSTABLE,
-            f"the chip was {before.signature} {before.unique_id}, and is {now.signature} {now.unique_id} now",
+            f"the chip was {before}, and is {now} now",
             hint="was the board exchanged? keep it in place until the verdict; shorten the wires",
             facts=Facts(memory=MemoryKind.SIGNATURE.value),
         )

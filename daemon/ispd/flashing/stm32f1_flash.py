@@ -287,6 +287,6 @@ def _write_protected(address: int | None) -> TargetError:
     return TargetError(
         ErrorCode.TARGET_LOCKED,
         f"flash is write protected{where}",
-        hint="have its protection removed, which may erase it",
+        hint="--unlock removes the protection and erases all of its flash",
         facts=Facts(memory=MemoryKind.FLASH.value, address=address),
     )

@@ -73,7 +73,7 @@ class Stm32Facts:
     :param flash_bytes: what is believed.
     :param tells_size: False where its size register says nothing; ``flash_bytes`` is the least there can be then.
     :param options: option bytes in their cells; they count from the next reset on.
-    :param wrpr: write protection in force, a bit per group of pages; a one lets it be written.
+    :param wrpr: write protection, in force or from the next reset on, a bit per group of pages; a one lets it be written.
     :param ram_bytes: RAM that is there for certain.
     :param chip: revision, maker where it is a clone, the flash it claims, core; in words.
     """
@@ -167,7 +167,7 @@ async def identify(
         tells_size=flash_kib not in _NO_SIZE,
         is_read_protected=is_locked,
         options=options,
-        wrpr=wrpr,
+        wrpr=wrpr & int.from_bytes(options.wrp, "little"),
         ram_bytes=await _ram_bytes(programmer, part),
         chip=_words(found_id.id_code, maker, connection, flash_kib),
         warnings=(*warnings, *doubt),

@@ -491,16 +491,18 @@ async def test_a_job_stopped_anywhere_is_cancelled_or_done(stop_at: int) -> None
         assert chip.flash.mass_erases == 0, "nothing was changed"
 
 
+@pytest.mark.parametrize(("place", "value"), [(0, 0x00), (8, 0xFE)], ids=["RDP", "WRP0"])
 @virtual
-async def test_a_protection_that_counts_from_the_next_reset_on_is_one() -> None:
-    """Somebody wrote RDP and did not reset the chip: our reset would shut it in the midst of the work."""
-    chip = used_chip()
-    chip.flash.options[0:2] = bytes((0x00, 0xFF))
-    before = bytes(chip.chip.flash)
-    outcome = await flash(Rig(chip), SMALL)
-    assert outcome.failure is not None
-    assert (outcome.failure.code, bytes(chip.chip.flash)) == (ErrorCode.TARGET_LOCKED, before)
-    chip = used_chip()
-    chip.flash.options[0:2] = bytes((0x00, 0xFF))
-    outcome = await flash(Rig(chip), replace(SMALL, unlock=True))
-    assert (outcome.verdict, chip.flash.is_protected, chip.violations) == (Verdict.PASSED, False, [])
+async def test_a_protection_that_counts_from_the_next_reset_on_is_one(place: int, value: int) -> None:
+    """Somebody wrote option bytes and did not reset the chip: our reset would shut it in the midst of the work."""
+    for consent in (False, True):
+        chip = used_chip()
+        chip.flash.options[place : place + 2] = bytes((value, value ^ 0xFF))
+        before = bytes(chip.chip.flash)
+        outcome = await flash(Rig(chip), replace(SMALL, unlock=consent))
+        if consent:
+            assert (outcome.verdict, chip.flash.is_protected, chip.violations) == (Verdict.PASSED, False, [])
+            assert bytes(chip.flash.options) == OptionBytes().encode()
+        else:
+            assert outcome.failure is not None
+            assert (outcome.failure.code, bytes(chip.chip.flash)) == (ErrorCode.TARGET_LOCKED, before)

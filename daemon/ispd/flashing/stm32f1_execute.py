@@ -94,14 +94,14 @@ class _Run:
         observer = self.work.observer
         await observer.checkpoint()
         if unlock is not None:
+            # what it hides while it is protected is asked again
+            warnings[:] = [warning for warning in warnings if warning not in facts.doubts]
             warnings.append(f"the chip is {unlock.kind} protected; its protection is removed")
         await observer.about_to_write(facts.state, tuple(dict.fromkeys((*warnings, *plan.warnings))))
         steps = self._begin(facts, plan.total_bytes)
         await steps.prepare()
         if unlock is not None:
             await self.work.carry_out((unlock,), steps.do)
-            # what it hid while it was protected is asked again
-            warnings[:] = [warning for warning in warnings if warning not in facts.warnings]
             facts = await self._identify(parts, hold, wanted, None)
             check_same(steps.chip_id, facts.id)
             plan = _planned(recipe, facts, is_unlocked=True)
@@ -160,7 +160,7 @@ class _Run:
         facts = await identify(
             self._programmer, parts, hold.connection, self._recipe.clones, wanted=wanted, known=known
         )
-        self.work.warnings += facts.warnings
+        self.work.warnings += (*facts.warnings, *facts.doubts)
         self.work.learn(chip=facts.chip)
         return facts
 

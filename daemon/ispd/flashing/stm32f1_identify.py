@@ -76,6 +76,7 @@ class Stm32Facts:
     :param wrpr: write protection, in force or from the next reset on, a bit per group of pages; a one lets it be written.
     :param ram_bytes: RAM that is there for certain.
     :param chip: revision, maker where it is a clone, the flash it claims, core; in words.
+    :param doubts: what deserves a word about its size; a protected chip may tell more once it is open.
     """
 
     id: ChipId
@@ -88,6 +89,7 @@ class Stm32Facts:
     ram_bytes: int
     chip: str
     warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def state(self) -> TargetState:
@@ -158,7 +160,7 @@ async def identify(
     options = await read_options(programmer)
     is_locked = is_read_protected(obr) or options.rdp != RDP_OPEN
     flash_kib = await programmer.read_word(FLASH_SIZE) & 0xFFFF
-    flash_bytes, doubt = _believe(flash_kib, part, is_locked=is_locked)
+    flash_bytes, doubts = _believe(flash_kib, part, is_locked=is_locked)
     check_same(found_id, await read_id(programmer))
     return Stm32Facts(
         id=found_id,
@@ -170,7 +172,8 @@ async def identify(
         wrpr=wrpr & int.from_bytes(options.wrp, "little"),
         ram_bytes=await _ram_bytes(programmer, part),
         chip=_words(found_id.id_code, maker, connection, flash_kib),
-        warnings=(*warnings, *doubt),
+        warnings=warnings,
+        doubts=doubts,
     )
 
 

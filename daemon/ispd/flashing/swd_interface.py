@@ -176,7 +176,7 @@ def _known_facts(hold: Hold, facts: Stm32Facts, parts: Parts) -> ProbeFacts:
         flash_page_bytes=facts.part.flash.page_bytes,
         ram_bytes=facts.ram_bytes,
         voltage_mv=hold.connection.voltage_mv,
-        warnings=(*hold.connection.warnings, *facts.warnings),
+        warnings=(*hold.connection.warnings, *facts.warnings, *facts.doubts),
     )
 
 

@@ -1,1 +1,1 @@
-"""ispd: a daemon that flashes every board on every ISP programmer of a workstation, and records each one."""
+"""ispd: a daemon that flashes every board on every programmer of a workstation, and records each one."""

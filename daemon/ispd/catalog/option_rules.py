@@ -61,7 +61,7 @@ def _check_plan(options: RecipeOptions, plan: PlanKind) -> None:
         raise RefusedError(
             ErrorCode.RECIPE_INVALID,
             "a firmware cannot go on through a bootloader without an erase",
-            hint="leave the erase in; --plan merged writes both by ISP",
+            hint="leave the erase in; --plan merged writes both through the programmer",
             facts=Facts(field="erase"),
         )
     if plan is PlanKind.CHAIN_ONLY and options.verify is VerifyScope.FULL:

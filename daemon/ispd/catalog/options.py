@@ -23,7 +23,7 @@ class RecipeOptions:
     """What a client may ask for. Fields mean what they mean in :class:`~ispd.model.recipe.Recipe`; None is "not said".
 
     :param files: flash images; several are joined by the merge rules.
-    :param plan: which way the firmware takes; not said: everything goes on by ISP.
+    :param plan: which way the firmware takes; not said: everything goes on through the programmer.
     :param part: any name of a part.
     :param erase: erase first; it takes place only where flash is written.
     :param option_bytes: option bytes of an STM32 to write, which ``lock`` is one of.

@@ -14,7 +14,7 @@ def as_chained(recipe: Recipe) -> Recipe:
 
 
 def as_merged(recipe: Recipe) -> Recipe:
-    """Return the recipe with bootloader and firmware as one production image that goes on by ISP."""
+    """Return the recipe with bootloader and firmware as one production image that goes on through the programmer."""
     return replace(recipe, plan=PlanKind.MERGED, flash=_joined(recipe), firmware=None)
 
 

@@ -1,4 +1,4 @@
-"""From a job that brings firmware over USB to one that brings the board itself back: bootloader, fuses and lock bits by ISP, then the rest."""
+"""From a job that brings firmware over USB to one that brings the board itself back: bootloader, fuses and lock bits by its programmer, then the rest."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,10 +31,14 @@ def as_rescue(recipe: Recipe, parts: Parts, bootloaders: Bootloaders, files: Seq
     recipe-invalid where ``files`` hold none; and what :func:`~ispd.catalog.recipe.admit` raises.
     """
     if recipe.plan not in VIA_BOOTLOADER or recipe.firmware is None or recipe.bootloader is None:
-        raise _nothing("this job writes everything by ISP", hint="flash the board again: ispctl enqueue")
+        raise _nothing(
+            "this job writes everything through the programmer", hint="flash the board again: ispctl enqueue"
+        )
     bootloader = bootloaders.get(recipe.bootloader)
     if recipe.part is None:
-        raise _nothing(f"{bootloader.title} is not put on by ISP here", hint="put the bootloader on by other means")
+        raise _nothing(
+            f"{bootloader.title} is put on by no programmer here", hint="put the bootloader on by other means"
+        )
     part = parts.get(recipe.part)
     images = [read_image(f.name, f.content, base=f.base, memory=MemoryKind.FLASH) for f in files]
     if bootloader.is_any and images:

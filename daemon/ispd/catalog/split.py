@@ -282,7 +282,7 @@ def _check_limits(firmware: Image, bootloader: Bootloader) -> None:
         (
             bootloader.tool_max_bytes,
             f"the tool for {bootloader.id} takes",
-            "--plan merged puts it on by ISP" if bootloader.parts else "build it smaller",
+            "--plan merged puts it on through the programmer" if bootloader.parts else "build it smaller",
         ),
     ):
         if limit is not None and stop > limit:

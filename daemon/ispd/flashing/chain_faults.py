@@ -117,7 +117,7 @@ def no_tool(loader: Bootloader) -> TargetError:
     return TargetError(
         ErrorCode.TOOL_MISSING,
         f"there is no tool for {loader.title}",
-        hint=loader.by_hand or "use `--plan merged`: bootloader and firmware by ISP",
+        hint=loader.by_hand or "use `--plan merged`: bootloader and firmware through the programmer",
     )
 
 

@@ -21,7 +21,7 @@ class UsbPace:
 
 @dataclass(frozen=True, slots=True)
 class IspPace:
-    """By ISP: seconds that a byte takes to be written and read back."""
+    """Through the programmer: seconds that a byte takes to be written and read back."""
 
     byte_s: float
 
@@ -43,7 +43,7 @@ def isp_pace(steps: Iterable[StepRecord], image_bytes: int) -> IspPace | None:
 def choose_plan(pace: SlotPace, firmware_bytes: int) -> PlanKind:
     """Return the way of the next board: each is taken once to be measured, ``chained`` first, then the faster one.
 
-    The bootloader goes on by ISP either way, so that only the firmware's way is compared.
+    The bootloader goes on through the programmer either way, so that only the firmware's way is compared.
     """
     if pace.usb is None:
         return PlanKind.CHAINED

@@ -31,7 +31,7 @@ from ispd.transport.contract import UsbDeviceAt
 
 __all__ = ["RESCUE_HINT", "Equipment", "Way", "WholeObserver", "flash_whole", "way_of"]
 
-RESCUE_HINT = "`ispctl rescue SLOT` does it by ISP, once the board is on a slot with a programmer"
+RESCUE_HINT = "`ispctl rescue SLOT` does it, once the board is on a slot with a programmer"
 
 _NOTHING_KNOWN = SckStart()
 
@@ -44,9 +44,9 @@ class Way:
     """Which way one board takes.
 
     :param plan: never ``auto``.
-    :param isp: what goes on by ISP at first; None: nothing.
+    :param isp: what goes on through the programmer at first; None: nothing.
     :param firmware: what goes on through ``bootloader`` then; None: nothing.
-    :param rescue: what brings an ill board back by ISP, None where that is not known.
+    :param rescue: what brings an ill board back through a programmer, None where that is not known.
     """
 
     plan: PlanKind
@@ -206,7 +206,7 @@ class _WholeRun:
 
     async def _by_isp(self, recipe: Recipe) -> UnitOutcome:
         if self._with.target is None:
-            raise LocalProtocolError("a slot without programmer cannot flash by ISP")
+            raise LocalProtocolError("a slot without programmer cannot flash through one")
         target = await self._with.target()
         self._spoken = target.kind
         return await target.flash(

@@ -166,7 +166,7 @@ class ChainSlotWork:
 
 
 def is_half_saved(unit: Unit | None) -> bool:
-    """Tell whether a board's rescue by ISP was cut short: its bootloader may be gone, and will not show up any more."""
+    """Tell whether a board's rescue by its programmer was cut short: its bootloader may be gone, and will not show up any more."""
     if unit is None or unit.verdict is not Verdict.INTERRUPTED:
         return False
     return any(attempt.verdict is Verdict.NEEDS_RESCUE for attempt in unit.attempts)

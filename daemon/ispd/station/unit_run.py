@@ -85,7 +85,7 @@ class UnitRun:
         """Commit the verdict of this attempt and the intent to make another one, before anything is erased."""
         self.unit = await self._floor.queue.begin_again(self.unit, failure)
         self._after_bytes, self._before_bytes = self._told_bytes, 0
-        self._show(step=None, note="the board is ill: rescued by ISP")
+        self._show(step=None, note="the board is ill: rescued by its programmer")
 
     @property
     def _is_rescue(self) -> bool:

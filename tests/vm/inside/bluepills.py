@@ -35,10 +35,10 @@ _CONTROL, _DATA = 1, 2
 """Numbers of the interfaces of a serial port behind the debug interface."""
 
 
-def bluepill(number: int, *, is_protected: bool = False) -> Stm32Board:
-    """Return a Bluepill as it is bought, blank, with a unique id of its own."""
+def bluepill(number: int, *, has_loader: bool = False, is_protected: bool = False) -> Stm32Board:
+    """Return a Bluepill with a unique id of its own, blank where it has no bootloader."""
     uid = bytes.fromhex("52FF6C0649805452471400") + bytes((number,))
-    return Stm32Board(has_loader=False, is_protected=is_protected, uid=uid)
+    return Stm32Board(has_loader=has_loader, is_protected=is_protected, uid=uid)
 
 
 def program(seed: int, size_bytes: int = 2_000) -> bytes:

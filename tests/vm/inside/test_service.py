@@ -13,12 +13,17 @@ from pathlib import Path
 import pytest
 from tests.surfaces.strangers import run_as
 from tests.vm.inside import installed
+from tests.vm.inside.bluepills import BluepillStation, bluepill, chained_cells, firmware_above
+from tests.vm.inside.board_station import FIRMWARE_USB, shown
 from tests.vm.inside.installed import ISPCTL, ROOT, bus_call, command_of, doctor, may_read, must, result, run
 from tests.vm.inside.station import Workstation, sample
 
 from ispd.catalog.hexwriter import write_hex
 from ispd.catalog.parts import load_parts
 from ispd.model.image import Image, Segment
+from vbench.stlink import StLink
+from vbench.stm32 import stm32_loader
+from vbench.swd import SwdSocket
 from vbench.target import AvrTarget
 from vbench.usbtiny import UsbTiny
 
@@ -28,6 +33,8 @@ IMAGE = sample(1500)
 BUSCTL = ("busctl", "--system")
 BUS = ("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus")
 NAME, ROOT_OBJECT, MANAGER = "org.ispd.Station1", "/org/ispd/Station1", "org.ispd.Station1.Manager"
+STLINK, CABLE = 2, 4
+"""Ports of an ST-Link and of its board's own cable."""
 HEX = write_hex(Image.of([Segment(0, IMAGE)]))
 
 pytestmark = pytest.mark.timeout(600)
@@ -140,6 +147,40 @@ def test_a_board_is_flashed_over_the_bus_by_the_hardened_service(board: tuple[st
     assert json.loads(done.stdout) == ["passed"]
     assert target.flash[: len(image)] == image
     assert target.flash[len(image) :].strip(b"\xff") == b""
+
+
+@pytest.fixture
+def own_rules(before: set[str]) -> Iterator[None]:
+    """Hide what other packages' udev rules say of ST-Links: those of stlink-tools let everybody write into them."""
+    assert "/etc/udev/rules.d/70-ispd.rules" not in before
+    others = [file for file in Path("/usr/lib/udev/rules.d").glob("*.rules") if "3748" in file.read_text()]
+    hidden = [Path("/etc/udev/rules.d") / file.name for file in others]
+    for file in hidden:
+        file.symlink_to("/dev/null")
+    must("udevadm", "control", "--reload")
+    yield
+    for file in hidden:
+        file.unlink()
+    must("udevadm", "control", "--reload")
+
+
+@pytest.mark.usefixtures("own_rules")
+def test_an_operator_brings_a_bluepill_from_its_old_bootloader_to_a_new_firmware(tmp_path: Path) -> None:
+    """By an ST-Link, and by dfu-util inside the service's sandbox, on the port that the slot has learnt."""
+    pytest.importorskip("unicorn")
+    board, app = bluepill(1, has_loader=True), firmware_above(1, 3_000)
+    with BluepillStation(tmp_path) as station:
+        slot = station.plug(StLink(socket=SwdSocket(board.swd)), STLINK)
+        assert must("stat", "-c", "%G %a", node_of(slot)).split() == ["plugdev", "660"]
+        cable = station.connect(board, CABLE)
+        station.wait_for(lambda: shown(cable) == "1EAF:0003" and result("slot", slot, user="anna")["state"] == "idle")
+        must(ISPCTL, "slot", slot, "learn", user="anna")
+        with may_read(stm32_loader(), "loader.bin") as loader, may_read(app, "app.bin") as firmware:
+            words = ("--chain", "--bootloader", "stm32duino-pc13", "--part", "bluepill", "--slots", slot, "--wait")
+            must(ISPCTL, "enqueue", str(loader), str(firmware), *words, user="anna")
+        whole = chained_cells(app)
+        assert bytes(board.chip.flash) == whole.ljust(len(board.chip.flash), b"\xff")
+        assert shown(cable) == FIRMWARE_USB
 
 
 @pytest.mark.usefixtures("before")

@@ -39,18 +39,9 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
     check_options(options)
     files = [_read(file, MemoryKind.FLASH) for file in options.files]
     eeprom = None if options.eeprom is None else _read(options.eeprom, MemoryKind.EEPROM)
-    part = choose_part(options, [*files, *([] if eeprom is None else [eeprom])], parts)
-    named = choose_bootloader(options, part, files, bootloaders)
-    bootloader = named
-    if plan in VIA_BOOTLOADER:
-        bootloader, part = choose_chain(named, part, files, parts, bootloaders)
-    elif part is None and named is not None:
-        if named.chips:
-            check_served(named, plan)
-        part = parts.get(named.parts[0]) if len(named.parts) == 1 else None
-    if part is not None:
-        for file in files:
-            check_linked(file, part, parts)
+    known = choose_part(options, [*files, *([] if eeprom is None else [eeprom])], parts)
+    named = choose_bootloader(options, known, files, bootloaders)
+    bootloader, part = _chosen(named, known, plan, files, parts, bootloaders)
     loader = bootloader if plan in VIA_BOOTLOADER else _loader_in(files, plan, part, named, bootloaders)
     told_of_files = (*sketch_words(files, loader), *linking_words(files, part, loader, bootloaders))
     files = place_files(files, part, loader)
@@ -86,6 +77,31 @@ def build_recipe(options: RecipeOptions, parts: Parts, bootloaders: Bootloaders)
     if part is not None:
         told += admit(recipe, part, bootloaders)
     return replace(recipe, warnings=tuple(dict.fromkeys((*recipe.warnings, *told))))
+
+
+def _chosen(
+    named: Bootloader | None,
+    part: Part | None,
+    plan: PlanKind,
+    files: Sequence[ImageFile],
+    parts: Parts,
+    bootloaders: Bootloaders,
+) -> tuple[Bootloader | None, Part | None]:
+    """Return the bootloader and the part that a plan is for, as far as they are known; every file suits the part.
+
+    :param named: the bootloader that was named, or is in a file; it may name the part.
+    """
+    bootloader = named
+    if plan in VIA_BOOTLOADER:
+        bootloader, part = choose_chain(named, part, files, parts, bootloaders)
+    elif part is None and named is not None:
+        if named.chips:
+            check_served(named, plan)
+        part = parts.get(named.parts[0]) if len(named.parts) == 1 else None
+    if part is not None:
+        for file in files:
+            check_linked(file, part, parts)
+    return bootloader, part
 
 
 def _loader_in(

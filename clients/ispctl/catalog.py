@@ -80,7 +80,7 @@ def merge(settings: Settings, images: tuple[Path, ...], output: Path, part: str 
     with settings.connect() as client:
         merged = client.call("image.merge", images=attached, part=part, strip_sketch=strip_sketch)
     write_output(output, base64.b64decode(merged["content"]))
-    settings.show(merged, lambda result: f"{output} written\n{show_image(result['report'])}")
+    settings.show(merged, lambda result: f"{output} written\n{show_image({**result['report'], 'name': output.name})}")
 
 
 CATALOG_VERBS = (parts, bootloaders, fuses, inspect, merge)

@@ -176,6 +176,11 @@ def _cure(first: ImageFile, second: ImageFile, finder: _Finder) -> str:
                 f"{file.name} is a combined file, a bootloader at 0x{kept.start:04X} and a sketch or firmware {side} it:"
                 " --strip-sketch takes the bootloader only"
             )
+    homeless = next((file.name for file in (second, first) if not file.has_address), None)
+    if homeless is not None:
+        return (
+            f"nothing says where {homeless} belongs, and so it stands at 0: name its address, as {homeless}@0x08002000"
+        )
     return "only one of them can be in flash: name the firmware and the bootloader that belong together"
 
 

@@ -11,6 +11,7 @@ from ispd.catalog.admission import admit
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.imagefile import read_image
 from ispd.catalog.inspection import inspect_image
+from ispd.catalog.merge import merge_files
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.parts import load_parts
 from ispd.catalog.plans import as_merged
@@ -182,6 +183,14 @@ def test_the_file_with_a_sketch_is_told_and_can_be_stripped():
         )
         assert stripped.flash.bytes_in(stripped.flash.span)[: len(LOADER)] == LOADER
         assert "only the bootloader up to 0x08001FFF" in " ".join(stripped.warnings)
+
+
+def test_two_bins_in_one_place_are_told_to_say_where_they_belong():
+    files = [read_image(file.name, file.content) for file in (BOOT, APP)]
+    with pytest.raises(RefusedError) as caught:
+        merge_files(files, None)
+    assert caught.value.code is ErrorCode.IMAGE_OVERLAP
+    assert f"{APP.name}@0x0800" in caught.value.hint
 
 
 def test_a_board_that_lost_its_bootloader_gets_it_back():

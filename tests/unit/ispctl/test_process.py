@@ -359,7 +359,10 @@ def test_read_and_merge_write_files(server: ServedStation, run: Run, image: Path
     assert run("read", "A1", "flash", "-o", "dump.hex").returncode == 0
     assert (tmp_path / "dump.hex").read_text() == run("read", "A1", "flash").stdout
     assert run("read", "A1", "signature").stdout == "0x1E 0x95 0x87\n"
-    assert run("merge", image, image, "-o", "both.hex").returncode == 0
+    assert [line[:9] for line in run("merge", image, image, "-o", "both.hex").stdout.splitlines()[:2]] == [
+        "both.hex ",
+        "both.hex:",
+    ]
     assert json.loads(run("--json", "inspect", "both.hex").stdout)["size_bytes"] == 32
     assert run("read", "A1", "flash", "-o", "missing/dump.hex").returncode == 2
     assert sorted(path.name for path in tmp_path.glob("*dump*")) == ["dump.bin", "dump.hex"]

@@ -27,13 +27,10 @@ class Hold:
     was_reset: bool
 
 
-def swd_rungs(
-    capabilities: SwdCapabilities, *, fixed_hz: int | None = None, first_hz: int | None = None
-) -> tuple[int | None, ...]:
+def swd_rungs(capabilities: SwdCapabilities, *, fixed_hz: int | None = None) -> tuple[int | None, ...]:
     """Return the clocks at which to try a target, in order: the programmer's default, then slower ones for long wires.
 
     :param fixed_hz: what the recipe fixes: nothing else is tried then.
-    :param first_hz: begin at this rung, where the board has answered before.
     """
     if fixed_hz is not None:
         return (fixed_hz,)
@@ -43,9 +40,7 @@ def swd_rungs(
     rungs = dict.fromkeys(
         (capabilities.default_hz, *(hz for hz in slower if hz is not None and hz < capabilities.default_hz))
     )
-    if first_hz is None:
-        return tuple(rungs)
-    return (first_hz, *(hz for hz in rungs if hz < first_hz))
+    return tuple(rungs)
 
 
 async def take_hold(programmer: SwdProgrammer, rungs: Sequence[int | None], *, may_reset: bool = True) -> Hold:

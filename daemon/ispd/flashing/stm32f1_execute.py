@@ -13,7 +13,6 @@ from ispd.errors import IspdError, LinkTimeoutError, TargetError
 from ispd.flashing.cortex_core import CortexCore
 from ispd.flashing.observer import Identified, UnitObserver, UnitOutcome
 from ispd.flashing.readback import Tally
-from ispd.flashing.sck import SckStart
 from ispd.flashing.stm32f1_connect import Hold, swd_rungs, take_hold
 from ispd.flashing.stm32f1_identify import ChipId, Stm32Facts, check_same, identify
 from ispd.flashing.stm32f1_plan import Stm32Plan, plan_stm32f1, plan_unlock
@@ -41,14 +40,13 @@ async def flash_stm32f1(
     bootloaders: Bootloaders,
     clock: Clock,
     observer: UnitObserver,
-    start: SckStart,
 ) -> UnitOutcome:
     """Carry out ``recipe`` on the chip behind ``programmer`` and return how it ended.
 
     Promises as in :meth:`~ispd.flashing.interface.TargetInterface.flash`: every page that was written was read back after the last write,
     option bytes are in force, the same chip answered at the end as at the start, and it was reset and let go.
     """
-    run = _Run(programmer, recipe, UnitWork(clock, observer), start)
+    run = _Run(programmer, recipe, UnitWork(clock, observer))
     return await conclude(
         run.work,
         lambda: run.carry_out(parts, bootloaders),
@@ -60,11 +58,10 @@ async def flash_stm32f1(
 class _Run:
     """State of one attempt on an STM32F1."""
 
-    def __init__(self, programmer: SwdProgrammer, recipe: Recipe, work: UnitWork, start: SckStart) -> None:
+    def __init__(self, programmer: SwdProgrammer, recipe: Recipe, work: UnitWork) -> None:
         self.work = work
         self._programmer = programmer
         self._recipe = recipe
-        self._start = start
         self._core = CortexCore(programmer, work.clock)
         self._steps: Stm32Steps | None = None
         self._is_held = False
@@ -141,7 +138,7 @@ class _Run:
         return await self._core.reset_and_run() is None and self._was_reset
 
     async def _take_hold(self) -> Hold:
-        rungs = swd_rungs(self._programmer.capabilities, fixed_hz=self._recipe.sck_hz, first_hz=self._start.rung_hz)
+        rungs = swd_rungs(self._programmer.capabilities, fixed_hz=self._recipe.sck_hz)
         self._is_held = True
         fixed_hz = self._recipe.sck_hz
         try:

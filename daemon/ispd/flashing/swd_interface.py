@@ -110,7 +110,7 @@ class SwdInterface:
         bootloaders: Bootloaders,
         clock: Clock,
         observer: UnitObserver,
-        start: SckStart,
+        start: SckStart,  # noqa: ARG002 - each board is met anew
     ) -> UnitOutcome:
         """Carry out ``recipe``."""
         return await flash_stm32f1(
@@ -120,7 +120,6 @@ class SwdInterface:
             bootloaders=bootloaders,
             clock=clock,
             observer=observer,
-            start=start,
         )
 
     async def identify(self, clock: Clock) -> None:  # noqa: ARG002 - the interface's signature

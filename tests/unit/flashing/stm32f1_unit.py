@@ -53,9 +53,7 @@ async def on(rig: Rig) -> AsyncIterator[SwdInterface]:
         await target.aclose()
 
 
-async def flash(
-    rig: Rig, wanted: Recipe, observer: RecordingObserver | None = None, *, start: SckStart | None = None
-) -> UnitOutcome:
+async def flash(rig: Rig, wanted: Recipe, observer: RecordingObserver | None = None) -> UnitOutcome:
     """Open, flash, close. Errors of opening come out."""
     async with on(rig) as target:
         return await target.flash(
@@ -64,5 +62,5 @@ async def flash(
             bootloaders=BOOTLOADERS,
             clock=rig.clock,
             observer=observer or RecordingObserver(),
-            start=start or SckStart(),
+            start=SckStart(),
         )

@@ -99,7 +99,7 @@ class ProgrammerList(Params, frozen=True, kw_only=True):
     """List the programmers that are connected."""
 
 
-_BOARD_ERRORS = (
+_PROGRAMMER_ERRORS = (
     ErrorCode.UNKNOWN_SLOT,
     ErrorCode.SLOT_BUSY,
     ErrorCode.LINK_CLOSED,
@@ -111,10 +111,14 @@ _BOARD_ERRORS = (
     ErrorCode.PROGRAMMER_SILENT,
     ErrorCode.PROGRAMMER_IS_BOOTLOADER,
     ErrorCode.PROGRAMMER_CANNOT,
+)
+_BOARD_ERRORS = (
+    *_PROGRAMMER_ERRORS,
     ErrorCode.TARGET_NOT_RESPONDING,
     ErrorCode.SIGNATURE_UNKNOWN,
     ErrorCode.SIGNATURE_UNSTABLE,
     ErrorCode.TARGET_LOST,
+    ErrorCode.TARGET_BUSY,
 )
 SLOT_LIST = Method(
     name="slot.list", params=SlotList, result=list[Slot], result_text="the slots, by name", privilege=Privilege.VIEW
@@ -133,7 +137,7 @@ SLOT_SET = Method(
     result=Slot,
     result_text="the slot as it is now",
     privilege=Privilege.OPERATE,
-    errors=(ErrorCode.UNKNOWN_SLOT, ErrorCode.SLOT_BUSY, ErrorCode.PROGRAMMER_CANNOT),
+    errors=_PROGRAMMER_ERRORS,
 )
 SLOT_PROBE = Method(
     name="slot.probe",

@@ -252,7 +252,17 @@ class Stm32Flash:
         if following is not None:
             await self._load(following.data, number + 1)
             await self._programmer.write_word(IWDG_KR, IWDG_RELOAD)
-        await self._core.finish(program)
+        try:
+            await self._core.finish(program)
+        except TargetError as error:
+            if error.code is not ErrorCode.TARGET_NOT_RESPONDING or block.start == OPTION_SPAN.start:
+                raise
+            raise TargetError(
+                error.code,
+                f"writing from 0x{block.start:08X} to 0x{block.span.stop - 1:08X} does not end: {error.message}",
+                hint=f"has the chip flash there, as it claims? {error.hint}",
+                facts=Facts(memory=MemoryKind.FLASH.value, address=block.start),
+            ) from error
         self.is_busy = False
         await self._check_loader(block.start, count)
 

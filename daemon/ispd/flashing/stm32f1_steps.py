@@ -96,7 +96,14 @@ class Stm32Steps:
     async def _read(self, memory: MemoryKind, span: Span, monitor: Monitor) -> bytes:
         if memory is not MemoryKind.FLASH:
             raise LocalProtocolError(f"{memory} of an STM32 is not read as cells")
-        return await self._programmer.read(span, monitor)
+        try:
+            return await self._programmer.read(span, monitor)
+        except TargetError as error:
+            certain = self._part.flash.start + self._part.smallest_flash_bytes
+            if error.facts.address is None or error.facts.address < certain:
+                raise
+            hint = f"has the chip the {len(self._flash_span) // 1024} KiB of flash that it claims? {error.hint}"
+            raise TargetError(error.code, error.message, hint=hint, facts=error.facts) from error
 
     async def _erase_pages(self, pages: tuple[int, ...]) -> str:
         for page in pages:

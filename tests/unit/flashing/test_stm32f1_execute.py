@@ -336,7 +336,14 @@ async def test_flash_that_is_told_but_not_there_does_not_pass() -> None:
     chip = used_chip(Stm32F1(replace(GENUINE, size_kib=128)))
     rig = Rig(chip)
     outcome = await flash(rig, recipe(program(0x1_0400)))
-    assert outcome.verdict is Verdict.FAILED
+    assert outcome.failure is not None
+    assert outcome.failure.address is not None
+    assert outcome.failure.address <= FLASH + 0x1_0000 < outcome.failure.address + 0x2000
+    assert (outcome.verdict, "claims" in outcome.failure.hint) == (Verdict.FAILED, True)
+    assert rig.is_free
+    outcome = await flash(rig, recipe(program(2000), verify=VerifyScope.FULL))
+    assert outcome.failure is not None
+    assert (outcome.verdict, "128 KiB" in outcome.failure.hint) == (Verdict.FAILED, True)
     assert rig.is_free
 
 

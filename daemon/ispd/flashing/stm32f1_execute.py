@@ -102,6 +102,8 @@ class _Run:
             facts = await self._identify(parts, hold, wanted, None)
             check_same(steps.chip_id, facts.id)
             plan = _planned(recipe, facts, is_unlocked=True)
+            # an open chip may tell more of itself
+            steps = self._begin(facts, plan.total_bytes)
             await steps.prepare()
         warnings += plan.warnings
         await self.work.carry_out(plan.steps, steps.do)
@@ -158,7 +160,7 @@ class _Run:
             self._programmer, parts, hold.connection, self._recipe.clones, wanted=wanted, known=known
         )
         self.work.warnings += (*facts.warnings, *facts.doubts)
-        self.work.learn(chip=facts.chip)
+        self.work.learn(chip=facts.chip, unique_id=facts.id.unique_id or self.work.outcome.unique_id)
         return facts
 
     def _begin(self, facts: Stm32Facts, total_bytes: int) -> Stm32Steps:

@@ -214,6 +214,15 @@ async def test_a_read_protected_chip_is_opened_with_consent_only(hides_size: boo
 
 
 @virtual
+async def test_a_chip_that_tells_its_serial_number_only_once_it_is_open_is_known_by_it_from_then_on() -> None:
+    rig = Rig(used_chip(Stm32F1(is_protected=True)))
+    rig.falsify("F2 07 E8 F7 FF 1F", [bytes(12)] * 3)
+    outcome = await flash(rig, replace(SMALL, unlock=True))
+    assert rig.chip is not None
+    assert (outcome.verdict, outcome.unique_id) == (Verdict.PASSED, rig.chip.uid.hex().upper())
+
+
+@virtual
 async def test_write_protected_pages_are_opened_and_the_other_options_stay() -> None:
     chip = used_chip()
     chip.flash.options[:] = OptionBytes(user=0xFE, data=(0x12, 0x34), wrp=(0xFE, 0xFF, 0xFF, 0xFF)).encode()

@@ -58,15 +58,24 @@ def choose_slots(
         return Choice(chosen, tuple(_left_out(unpaired)), misfits)
     if unpaired:
         raise _not_paired(unpaired)
+    raise _no_slot(plan, misfits)
+
+
+def _no_slot(plan: PlanKind, misfits: Mapping[str, str]) -> JobError:
     if misfits:
-        told = "; ".join(f"slot {name}: {why}" for name, why in misfits.items())
-        raise JobError(ErrorCode.NO_SLOT, f"no slot has a programmer for this part; {told}", hint="plug one in")
+        return JobError(
+            ErrorCode.NO_SLOT, f"no slot has a programmer for this part; {_listed(misfits)}", hint="plug one in"
+        )
     what = "USB port that belongs to it" if plan is PlanKind.CHAIN_ONLY else "programmer that answers"
-    raise JobError(
+    return JobError(
         ErrorCode.NO_SLOT,
         f"no slot has a {what}",
         hint="plug in a programmer, or see `ispctl slots` and `ispctl doctor`",
     )
+
+
+def _listed(misfits: Mapping[str, str]) -> str:
+    return "; ".join(f"slot {name}: {why}" for name, why in misfits.items())
 
 
 def _is_able(runner: SlotRunner, plan: PlanKind) -> bool:
@@ -97,9 +106,9 @@ def _check_programmers(runners: Sequence[SlotRunner], plan: PlanKind) -> None:
 
 
 def _check_fit(misfits: Mapping[str, str | None]) -> None:
-    told = "; ".join(f"slot {name}: {why}" for name, why in misfits.items() if why is not None)
-    if told:
-        raise JobError(ErrorCode.PROGRAMMER_CANNOT, told, hint=MISFIT_HINT)
+    wrong = {name: why for name, why in misfits.items() if why is not None}
+    if wrong:
+        raise JobError(ErrorCode.PROGRAMMER_CANNOT, _listed(wrong), hint=MISFIT_HINT)
 
 
 def _not_paired(names: Sequence[str]) -> JobError:

@@ -171,7 +171,7 @@ class LinkTimeoutError(TransportError):
         super().__init__(
             ErrorCode.LINK_TIMEOUT,
             f"the programmer on {port} did not answer within {waited_s:.1f} s",
-            hint="re-plug the programmer; if it happens again check its firmware and baud rate",
+            hint="re-plug the programmer; if it happens again check its firmware, and the baud rate of a serial one",
         )
 
 

@@ -260,7 +260,7 @@ class Stm32Flash:
             raise TargetError(
                 error.code,
                 f"writing from 0x{block.start:08X} to 0x{block.span.stop - 1:08X} does not end: {error.message}",
-                hint=f"has the chip flash there, as it claims? {error.hint}",
+                hint=error.hint,
                 facts=Facts(memory=MemoryKind.FLASH.value, address=block.start),
             ) from error
         self.is_busy = False

@@ -99,11 +99,17 @@ class Stm32Steps:
         try:
             return await self._programmer.read(span, monitor)
         except TargetError as error:
-            certain = self._part.flash.start + self._part.smallest_flash_bytes
-            if error.facts.address is None or error.facts.address < certain:
-                raise
-            hint = f"has the chip the {len(self._flash_span) // 1024} KiB of flash that it claims? {error.hint}"
-            raise TargetError(error.code, error.message, hint=hint, facts=error.facts) from error
+            self._doubt(error)
+            raise
+
+    def _doubt(self, error: TargetError) -> None:
+        """Raise an error anew with the question whether there is flash at all, where that is not certain."""
+        address = error.facts.address
+        certain = self._part.flash.start + self._part.smallest_flash_bytes
+        if address is None or address not in self._flash_span or address + self._flash.block_bytes <= certain:
+            return
+        hint = f"has the chip the {len(self._flash_span) // 1024} KiB of flash that it claims? {error.hint}"
+        raise TargetError(error.code, error.message, hint=hint, facts=error.facts) from error
 
     async def _erase_pages(self, pages: tuple[int, ...]) -> str:
         for page in pages:
@@ -146,7 +152,11 @@ class Stm32Steps:
         blocks = step.blocks
         if step.after_check:
             blocks = blocks_of(Image.of(self._held), self._flash.block_bytes)
-        await self._flash.program(blocks, done)
+        try:
+            await self._flash.program(blocks, done)
+        except TargetError as error:
+            self._doubt(error)
+            raise
 
     # -- option bytes ------------------------------------------------------------------------------------------------
 

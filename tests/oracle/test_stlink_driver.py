@@ -238,11 +238,11 @@ def killed_after(bed: UsbBed, probe: StLink, command: Sequence[str], commands: i
     """Kill a program once the ST-Link got that many commands from it."""
     limit = probe.debugger.commands + commands
     with subprocess.Popen(
-        command, env=bed.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, env=bed.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as running:
         deadline = time.monotonic() + DEADLINE_S
         while probe.debugger.commands < limit:
-            assert running.poll() is None, "it ended before"
+            assert running.poll() is None, f"it ended before:\n{running.communicate()[0]}"
             assert time.monotonic() < deadline
             time.sleep(0.001)
         running.kill()

@@ -9,6 +9,7 @@ from ispd.catalog.fuse_guard import judge_fuses, judge_lock
 from ispd.catalog.fuses import known_presets
 from ispd.catalog.lint import check_fit, check_image, check_memory
 from ispd.catalog.option_guard import RDP_OPEN, judge_options, judge_rdp, protected_flash
+from ispd.catalog.placement import linking_word
 from ispd.catalog.plans import as_chained, as_merged
 from ispd.catalog.sections import is_below_firmware
 from ispd.catalog.split import VIA_BOOTLOADER
@@ -60,6 +61,10 @@ def admit(
     in_force = {**(current_fuses or {}), **recipe.fuses}
     erases_all = recipe.erase and not recipe.keeps_rest
     told += check_image(part, recipe.flash, in_force, erase=erases_all, force=recipe.force_fuses)
+    if (
+        isinstance(part, Stm32Part) and recipe.part is None and recipe.bootloader is None
+    ):  # said already where it was known
+        told += linking_word("the image", recipe.flash, part, bootloaders)
     presets = bootloaders.presets(part)
     told += check_pair(part, recipe.flash, in_force, presets, recipe.bootloader, force=recipe.force_fuses)
     return (*told, *_unlock_words(recipe, part), *(f"{finding.memory}: {finding.message}" for finding in findings))

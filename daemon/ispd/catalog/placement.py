@@ -12,7 +12,7 @@ from ispd.model.image import Image, Segment
 from ispd.model.part import MemoryKind, Part, Stm32Part
 from ispd.model.span import Span
 
-__all__ = ["held_loader", "linking_words", "place_files", "sketch_words"]
+__all__ = ["held_loader", "linking_word", "linking_words", "place_files", "sketch_words"]
 
 _EXCEPTIONS = Span(4, 64)
 """Reset vector and the fourteen exceptions of the core in a vector table (ARMv7-M Architecture Reference Manual, B1.5.2)."""
@@ -56,19 +56,25 @@ def linking_words(
     """Tell of a plain .bin that goes to the begin of flash and has all its vectors where a bootloader's firmware lies: linked for that."""
     if not isinstance(part, Stm32Part) or loader is not None:
         return ()
+    nameless = (file for file in files if not file.has_address)
+    return tuple(word for file in nameless for word in linking_word(file.name, file.image, part, known))
+
+
+def linking_word(name: str, image: Image, part: Stm32Part, known: Iterable[Bootloader]) -> tuple[str, ...]:
+    """Tell the same of one image at 0 or at the begin of flash, of which nobody said that it is for a bootloader."""
     below = next((one for one in known if part.id in one.parts and is_below_firmware(one)), None)
     if below is None:
         return ()
-    told = []
-    for file in files:
-        words = struct.unpack("<15I", file.image.bytes_in(_EXCEPTIONS))
-        vectors = [word for word in words if word in part.flash.span]
-        if not file.has_address and vectors and min(vectors) >= below.application_start:
-            told.append(
-                f"{file.name} goes to 0x{part.flash.start:08X}, and all of its vectors point above 0x{below.application_start:08X}:"
-                f" if it is built for {below.id}, name that, and its file too: --bootloader {below.id} --plan merged"
-            )
-    return tuple(told)
+    start = part.flash.start if part.flash.start in image.span else 0
+    words = struct.unpack("<15I", image.bytes_in(Span(start + _EXCEPTIONS.start, start + _EXCEPTIONS.stop)))
+    vectors = [word for word in words if word in part.flash.span]
+    if not vectors or min(vectors) < below.application_start:
+        return ()
+    word = (
+        f"{name} goes to 0x{part.flash.start:08X}, and all of its vectors point above 0x{below.application_start:08X}:"
+        f" if it is built for {below.id}, name that, and its file too: --bootloader {below.id} --plan merged"
+    )
+    return (word,)
 
 
 def _placed(file: ImageFile, part: Stm32Part, loader: Bootloader | None, *, by_vectors: bool) -> ImageFile:

@@ -1,6 +1,7 @@
 """STM32F1 in the catalog: images at their place in flash, a bootloader below the firmware, option bytes, and no mixing with AVRs."""
 
 import struct
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from tests.unit.catalog.hexlines import END, data_lines, hexfile, record
 
 from ispd.catalog.admission import admit
 from ispd.catalog.bootloaders import load_bootloaders
+from ispd.catalog.cortex_image import located
 from ispd.catalog.imagefile import read_image
 from ispd.catalog.inspection import inspect_image
 from ispd.catalog.merge import merge_files
@@ -166,6 +168,11 @@ def test_a_firmware_for_another_place_is_refused():
     long_enough = NamedBytes("keyboard.bin", program(APPLICATION, 20_000))
     (told,) = build(None, long_enough, part="bluepill").warnings
     assert "--bootloader stm32duino-pc13" in told
+    unplaced = build(None, long_enough)
+    for image in (unplaced.flash, located(unplaced.flash, XB.flash.span)):
+        (told,) = admit(replace(unplaced, flash=image), XB, BOOTLOADERS)
+        assert "--bootloader stm32duino-pc13" in told
+    assert admit(build(None, long_enough, part="bluepill"), XB, BOOTLOADERS) == ()
     assert refusal(PlanKind.CHAINED, BOOT, part="bluepill").code is ErrorCode.RECIPE_INVALID
     assert refusal(PlanKind.CHAINED, APP, bootloader="stm32duino").code is ErrorCode.RECIPE_INVALID
 

@@ -41,7 +41,7 @@ def bluepill(number: int, *, has_loader: bool = False, is_protected: bool = Fals
     return Stm32Board(has_loader=has_loader, is_protected=is_protected, uid=uid)
 
 
-def program(seed: int, size_bytes: int = 2_000) -> bytes:
+def program(seed: int, size_bytes: int = 600) -> bytes:
     """Return a program like no other that begins where flash begins."""
     return stm32_application(size_bytes, seed=seed, usb=FIRMWARE_USB, start=0)
 
@@ -133,7 +133,9 @@ class FrailSocket(SwdSocket):
 
 
 class BluepillStation(BoardStation):
-    """A :class:`BoardStation` with jobs for Bluepills."""
+    """A :class:`BoardStation` with jobs for Bluepills, whose emulation takes all there is of the processor."""
+
+    look_s = 0.15
 
     @property
     def bus(self) -> VhciBus:

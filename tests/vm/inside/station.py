@@ -60,6 +60,9 @@ class Workstation:
     :param time_scale: bench seconds per real second.
     """
 
+    look_s = 0.02
+    """How often it is looked whether something has happened. The devices here share their interpreter with whoever looks."""
+
     def __init__(self, folder: Path, *, time_scale: float = 1.0) -> None:
         self.folder = folder
         self.socket = folder / "ispd.sock"
@@ -235,4 +238,4 @@ class Workstation:
         end = time.monotonic() + _DEADLINE_S
         while not condition():
             assert time.monotonic() < end, "it does not happen"
-            time.sleep(0.02)
+            time.sleep(self.look_s)

@@ -43,8 +43,8 @@ def slots(settings: Settings) -> None:
 def slot(settings: Settings, slot: str, action: str | None) -> None:
     """Show one slot, or do something to it.
 
-    enable, disable: whether it takes boards. identify: its programmer shows itself. learn: finds the USB port of this slot's
-    board, by holding a running board in reset and looking which port goes quiet.
+    enable, disable: whether it takes boards; a disabled one lets go of its programmer, for other programs. identify: its programmer
+    shows itself. learn: finds the USB port of this slot's board, by holding a running board in reset and looking which port goes quiet.
     """
     with settings.connect() as client:
         match action:

@@ -10,7 +10,7 @@ from ispd.model.part import AvrPart, MemoryKind
 
 pytestmark = pytest.mark.oracle
 
-PARTS = load_parts()
+PARTS = load_parts().of(AvrPart)
 
 Table = dict[tuple[str, str, str], str]
 """(avrdude id, memory or "part", key) to value."""
@@ -34,7 +34,7 @@ def number(table: Table, part: AvrPart, memory: str, key: str) -> int:
     return int(table[part.avrdude_id, memory, key], 0)
 
 
-@pytest.mark.parametrize("part", tuple(PARTS), ids=lambda part: part.id)
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.id)
 def test_identity_and_memories(known, part):
     assert known[part.avrdude_id, "part", "desc"].strip('"') == part.name
     signature = bytes(int(byte, 0) for byte in known[part.avrdude_id, "part", "signature"].split())
@@ -53,7 +53,7 @@ def test_identity_and_memories(known, part):
     assert number(known, part, "part", "n_boot_sections") == (0 if part.boot is None else 4)
 
 
-@pytest.mark.parametrize("part", tuple(PARTS), ids=lambda part: part.id)
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.id)
 def test_waits_are_never_shorter(known, part):
     """A wait may be longer where the data sheet asks for more than avrdude takes (erase of the tiny parts)."""
     for seconds, memory, key in (
@@ -65,7 +65,7 @@ def test_waits_are_never_shorter(known, part):
         assert round(seconds * 1e6) >= number(known, part, memory, key), (part.id, memory)
 
 
-@pytest.mark.parametrize("part", tuple(PARTS), ids=lambda part: part.id)
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.id)
 def test_extended_addresses_where_avrdude_sends_them(known, part):
     operation = known.get((part.avrdude_id, "flash", "load_ext_addr"), "NULL")
     assert operation.startswith("0100.1101") == part.needs_extended_address

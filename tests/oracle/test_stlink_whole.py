@@ -60,7 +60,9 @@ def daemon_on(bed: UsbBed, folder: Path) -> Iterator[Ispctl]:
 def shown_fields(text: str) -> dict[str, str]:
     """Return in the words of st-info what ``ispctl probe`` shows."""
     shown = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
-    assert shown["part"] == "stm32f103xb"
+    part, _, line = shown["part"].partition(", ")
+    assert part == "stm32f103xb"
+    density = line.rpartition("(")[2].removesuffix(" density)")
     size, pages = shown["flash"].split(" bytes, pages of ")
     return {
         "version": shown["firmware"],
@@ -68,7 +70,7 @@ def shown_fields(text: str) -> dict[str, str]:
         "flash": f"{size} (pagesize: {pages})",
         "sram": shown["RAM"].removesuffix(" bytes"),
         "chipid": shown["signature"],
-        "descr": "F1xx Medium-density",
+        "descr": f"F1xx {density.capitalize()}-density",
     }
 
 

@@ -44,7 +44,10 @@ class SlotGet(Params, frozen=True, kw_only=True):
 
 
 class SlotSet(Params, frozen=True, kw_only=True):
-    """Enable or disable a slot, or let its programmer show itself."""
+    """Enable or disable a slot, or let its programmer show itself.
+
+    A disabled slot takes no board and lets go of its programmer, so that another program can have it.
+    """
 
     name: Annotated[SlotName, Meta(description="name of the slot")]
     action: Annotated[SlotAction, Meta(description="what to do")]

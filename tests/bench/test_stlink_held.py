@@ -56,6 +56,27 @@ async def test_firmware_that_keeps_the_debug_port_to_itself(tmp_path: Path, habi
 
 
 @virtual
+async def test_a_sleeping_board_is_met_before_anybody_takes_it_out_again(tmp_path: Path) -> None:
+    """It hears and asks to wait: no slower clock is tried on it before it is reset."""
+    board = new_board(1)
+    old = stm32_application(3_000, seed=9, usb=KEYBOARD, start=0, habit=Habit.SLEEPS)
+    board.chip.flash[: len(old)] = old
+    hardware, specs = stlinks([None], cables=True)
+    programmer = hardware.programmer("S1")
+    assert isinstance(programmer, StLink)
+    programmer.socket.wiring = SwdWiring(has_nrst=True)
+    async with chain_station(hardware, specs, tmp_path) as bench:
+        await bench.station.enqueue(swd_recipe(1), slots=None, count=1)
+        await anyio.sleep(3.0)
+        hardware.insert("S1", board)
+        inserted = hardware.now()
+        unit = await bench.verdict()
+        assert unit.verdict is Verdict.PASSED
+        assert hardware.now() - inserted < 4.0  # each slower clock takes as long to give up
+    assert holds(board, content_for(1))
+
+
+@virtual
 async def test_a_board_that_was_locked_is_held_and_known_again(tmp_path: Path) -> None:
     board = new_board(1)
     recipe = replace(swd_recipe(1), lock=0x00)

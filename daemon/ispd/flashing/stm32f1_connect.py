@@ -46,12 +46,15 @@ def swd_rungs(capabilities: SwdCapabilities, *, fixed_hz: int | None = None) -> 
 async def take_hold(programmer: SwdProgrammer, rungs: Sequence[int | None], *, may_reset: bool = True) -> Hold:
     """Connect and read the id at the first clock that works: without disturbing the board, and under reset only where that fails.
 
-    :param may_reset: False to leave out the latter.
+    :param may_reset: False to leave out the latter, but for a board that hears and only asks to wait.
 
     What was connected is let go of by the caller, whatever comes out. Raises ``TargetError``: what was wrong at the first clock.
     """
     wrong: TargetError | None = None
-    for under_reset in (False, True)[: 1 + may_reset]:
+    is_asleep = False
+    for under_reset in (False, True):
+        if under_reset and not (may_reset or is_asleep):
+            break
         for rung_hz in rungs:
             settings = SwdSettings(clock_hz=rung_hz, under_reset=under_reset)
             try:
@@ -59,6 +62,10 @@ async def take_hold(programmer: SwdProgrammer, rungs: Sequence[int | None], *, m
                 found_id = await read_id(programmer)
             except TargetError as error:
                 wrong = wrong or error
+                if error.code == ErrorCode.TARGET_BUSY:
+                    # it hears, and asks to wait, as long as its program sleeps: a reset helps, a slower clock does not
+                    is_asleep = True
+                    break
             else:
                 return Hold(connection=connection, id=found_id, rung_hz=rung_hz, was_reset=under_reset)
     raise wrong or TargetError(ErrorCode.TARGET_NOT_RESPONDING, "the programmer has no SWD clock to try")

@@ -52,7 +52,7 @@ class SwdInterface:
         """Look once what is there; the target runs on, unless it answers under reset only.
 
         That is tried only where the slowest clock is: until then a board on long wires may still answer by itself. A board that was
-        met so is met so again.
+        met so is met so again, and one that sleeps at once.
         """
         rungs = rungs or self.rungs()
         may_reset = self._is_met_under_reset or len(rungs) == 1 or self.rungs()[-1] in rungs

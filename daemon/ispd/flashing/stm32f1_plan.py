@@ -131,11 +131,17 @@ def plan_unlock(recipe: Recipe, facts: Stm32Facts) -> Unlock | None:
     if not recipe.unlock:
         raise TargetError(
             ErrorCode.TARGET_LOCKED,
-            f"the chip is {kind} protected",
+            f"the chip is {kind} protected{_cut_short(facts)}",
             hint=_UNLOCK_HINT,
             facts=Facts(part=facts.part.id, memory=MemoryKind.FLASH.value),
         )
     return Unlock(name="unlock", options=facts.options.opened(), kind=kind, expects_blank=facts.is_read_protected)
+
+
+def _cut_short(facts: Stm32Facts) -> str:
+    """Say what no owner does to a chip: erased, its option bytes protect it just as well."""
+    is_erased = all(value == BLANK for value in facts.options.values)
+    return ": its option bytes are erased, as after writing them was cut short" if is_erased else ""
 
 
 def plan_stm32f1(recipe: Recipe, facts: Stm32Facts) -> Stm32Plan:

@@ -180,3 +180,10 @@ def test_option_bytes_before_the_lock_and_only_where_they_change() -> None:
     assert written(recipe(lock=0)) == [("write lock", OptionBytes(rdp=0))]
     assert written(recipe(fuses={MemoryKind.USER: 0x07}, lock=0xA5)) == []
     assert "unplug" in plan_stm32f1(both, C8).warnings[0]
+
+
+def test_a_chip_whose_option_bytes_were_cut_short_is_told_from_one_that_somebody_protected() -> None:
+    for options, is_erased in ((OptionBytes(rdp=0xFF), True), (OptionBytes(rdp=0x00), False)):
+        with pytest.raises(TargetError) as refused:
+            plan_unlock(recipe(program(100)), replace(C8, is_read_protected=True, options=options))
+        assert ("cut short" in refused.value.message) == is_erased

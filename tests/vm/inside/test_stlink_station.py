@@ -30,18 +30,18 @@ from vbench.swd import SwdSocket
 pytestmark = pytest.mark.timeout(300)
 
 CROWD = 16
-V1_PORT = 20
-CHAIN = range(16, 20)
-CABLES = range(21, 25)
+CHAIN = range(16, 21)
+V1_PORT = 21
+CABLES = range(22, 27)
 """Ports of ST-Links, and of their boards' own USB cables."""
-TOOLS_PORT, TOOLS_CABLE = 26, 27
+TOOLS_PORT, TOOLS_CABLE = 27, 28
 PULLED = {2: 64, 5: 300, 11: 600}
 """Ports whose ST-Link is pulled, by how much of its new program has got into flash."""
 LASTING = (0, 1, 3)
 """Ports of some that are flashed at the same time."""
-SIZES = (9_000, 4_000, 6_001, 40_000)
+SIZES = (9_000, 4_000, 6_001, 5_000, 40_000)
 """Of the firmwares that follow a bootloader."""
-PROTECTED, CUT, CUT_AT = 1, 3, 4_096
+PROTECTED, CUT, CUT_AT = 1, 4, 4_096
 """Which of these boards comes read-protected, and whose cable is pulled, after how much of its firmware."""
 STM32DUINO, LOADER_USB = "stm32duino-pc13", "1EAF:0003"
 PROBE_TEXT = (
@@ -57,7 +57,7 @@ PROBE_TEXT = (
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BluepillStation]:
-    """Give a workstation with four slots for chains."""
+    """Give a workstation with five slots for chains."""
     pytest.importorskip("unicorn")  # that takes seconds here, while which no device could answer
     with BluepillStation(tmp_path_factory.mktemp("workstation")) as station:
         station.start_daemon(
@@ -191,7 +191,7 @@ def check_probe(told: dict[str, Any]) -> None:
 
 
 def test_four_bluepills_get_their_bootloader_by_swd_and_each_its_firmware_by_dfu_util(station: BluepillStation) -> None:
-    """All show one serial number. One comes protected, and one loses its cable in the midst."""
+    """All show one serial number. One comes protected; a fifth loses its cable in the midst."""
     boards = [bluepill(number, is_protected=number == PROTECTED) for number in range(len(CHAIN))]
     apps = [firmware_above(number, size) for number, size in enumerate(SIZES)]
     names = [f"S{number}" for number in range(len(boards))]

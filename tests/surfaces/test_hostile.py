@@ -47,7 +47,6 @@ def many_files() -> Iterator[None]:
 
 
 def descriptors() -> int:
-    gc.collect()
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
@@ -56,6 +55,7 @@ async def test_a_thousand_connections_that_say_nothing(tmp_path: Path):
     path = tmp_path / "s"
     async with serve(path) as served, served.connect() as early:
         assert (await early.call("job.list"))["result"] == []
+        gc.collect()  # of tests before
         before = descriptors()
         with ExitStack() as held, capture_logs() as logs:
             for number in range(1000):
@@ -69,7 +69,7 @@ async def test_a_thousand_connections_that_say_nothing(tmp_path: Path):
             assert descriptors() - before <= 1000 + Limits().connections
             held.close()
         assert len(logs) <= 2, "they do not fill the log"
-        with anyio.fail_after(DEADLINE_S):
+        with anyio.fail_after(3 * DEADLINE_S):
             while descriptors() > before:
                 await anyio.lowlevel.checkpoint()
         assert await is_served(served)

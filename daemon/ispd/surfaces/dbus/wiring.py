@@ -4,11 +4,13 @@ sdbus says nothing when the bus goes away; a dead connection shows in its descri
 an answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import asyncio
+from asyncio import _set_running_loop  # public for whoever makes a loop, so asyncio.events.__all__ says
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 import anyio
 from sdbus import DbusPropertyEmitsChangeFlag, DbusUnprivilegedFlag, SdBusBaseError
@@ -131,15 +133,63 @@ class Exported:
             self._exported = None
 
 
+class _OwnWatches:
+    """An event loop that lets sdbus end only those watches of descriptors which it began.
+
+    sdbus ends its watch again when a lost connection is closed, and once more when it is freed (``SdBus_close`` and
+    ``SdBus_dealloc`` in its sd_bus_internals_bus.c). By then the kernel may have given the number to another
+    connection, which would hear nothing from then on.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._read: set[int] = set()
+        self._written: set[int] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+    def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._read.add(descriptor)
+        self._loop.add_reader(descriptor, callback)
+
+    def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
+        self._written.add(descriptor)
+        self._loop.add_writer(descriptor, callback)
+
+    def remove_reader(self, descriptor: int) -> None:
+        if descriptor in self._read:
+            self._read.remove(descriptor)
+            self._loop.remove_reader(descriptor)
+
+    def remove_writer(self, descriptor: int) -> None:
+        if descriptor in self._written:
+            self._written.remove(descriptor)
+            self._loop.remove_writer(descriptor)
+
+
+@contextmanager
+def _own_watches() -> Iterator[None]:
+    """Have a connection that begins in here use the running loop by way of :class:`_OwnWatches`."""
+    loop = asyncio.get_running_loop()
+    _set_running_loop(cast("asyncio.AbstractEventLoop", _OwnWatches(loop)))
+    try:
+        yield
+    finally:
+        _set_running_loop(loop)
+
+
 class Connection:
     """One connection to a bus. Whatever fails is an ``OSError``."""
 
     def __init__(self, kind: Bus) -> None:
         try:
             self.bus = sd_bus_open_user() if kind is Bus.SESSION else sd_bus_open_system()
+            self._manager = self.bus.add_object_manager(ROOT)
+            with _own_watches():
+                self.bus.process()  # the first call that has sdbus choose its loop
         except SdBusBaseError as error:
             raise _lost(error) from error
-        self._manager = self.bus.add_object_manager(ROOT)
 
     async def own(self, name: str) -> None:
         """Become ``name``."""

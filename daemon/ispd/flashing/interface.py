@@ -74,6 +74,10 @@ class TargetInterface(Protocol):
     """Each board is met from the top of :meth:`rungs`: trying one takes milliseconds, and one bad contact slows no further board. False
     where the clock of the last board is the best guess for the next one.
     """
+    reads_running: bool
+    """:meth:`read` lets the target run on."""
+    leaves_usb_within_s: float
+    """How long a board that was held in reset may still be seen on its own USB port: 0 where reset takes it off."""
 
     @property
     def identity(self) -> ProgrammerIdentity:

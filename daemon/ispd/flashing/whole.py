@@ -24,7 +24,7 @@ from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.job import Failure, Verdict
-from ispd.model.part import Interface, MemoryKind, Part
+from ispd.model.part import MemoryKind, Part
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.transport.clock import Clock
 from ispd.transport.contract import UsbDeviceAt
@@ -34,9 +34,6 @@ __all__ = ["RESCUE_HINT", "Equipment", "Way", "WholeObserver", "flash_whole", "w
 RESCUE_HINT = "`ispctl rescue SLOT` does it, once the board is on a slot with a programmer"
 
 _NOTHING_KNOWN = SckStart()
-
-_LEAVES_WITHIN_S = 3.0
-"""After a reset a program that drives D+ low to be seen anew has done so within a second; the host's hubs need some time to tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +133,7 @@ class _WholeRun:
         self._with = equipment
         self._observer = observer
         self._sck = sck
-        self._spoken = Interface.ISP
+        self._target: TargetInterface | None = None
 
     async def carry_out(self) -> UnitOutcome:
         outcome = await self._attempt(self._way.isp)
@@ -145,12 +142,12 @@ class _WholeRun:
         if self._way.rescue is None or self._with.target is None:
             return _needing_rescue(outcome)
         try:
-            await self._with.target()
+            await self._open()
         except IspdError as error:
             return _needing_rescue(outcome, f"the slot's programmer could not be used: {error.message}")
         await self._observer.begin_again(outcome.failure)
         rescued = await self._attempt(self._way.rescue)
-        return _after_rescue(outcome, outcome.failure, rescued, self._spoken.upper())
+        return _after_rescue(outcome, outcome.failure, rescued, self._opened.kind.upper())
 
     async def _attempt(self, isp: Recipe | None) -> UnitOutcome:
         outcome = UnitOutcome(verdict=Verdict.PASSED, part=self._way.part)
@@ -167,7 +164,7 @@ class _WholeRun:
         self._observer.firmware_begins()
         part = None if outcome.part is None else self._with.parts.get(outcome.part)
         bench = self._with.bench
-        if isp is not None and part is not None and self._spoken is Interface.SWD:
+        if isp is not None and part is not None and self._opened.reads_running:
             bench = replace(bench, read_flash=partial(self._read_flash, part))
         chained = await chain_board(self._way.firmware, part, self._way.bootloader, bench, self._observer)
         return replace(
@@ -184,31 +181,38 @@ class _WholeRun:
         return None if self._way.firmware is None or self._with.bench is None else await self._with.bench.port.look()
 
     async def _never_left(self, bystander: UsbDeviceAt) -> bool:
-        """Tell whether who was on the port is there still. A board with an AVR is off the bus while it is held in reset; one with an STM32
-        and a fixed pull-up leaves it only when its new program starts, which it is given time for."""
+        """Tell whether who was on the port is there still, after all the time that a board may need to leave it."""
         if self._with.bench is None or await self._on_port() != bystander:
             return False
         port = self._with.bench.port
-        with anyio.move_on_after(_LEAVES_WITHIN_S):
-            while self._spoken is Interface.SWD:
+        with anyio.move_on_after(self._opened.leaves_usb_within_s):
+            while True:
                 seen = port.changes
                 if await port.look() != bystander:
                     return False
                 await port.wait_for_change(seen)
         return True
 
+    @property
+    def _opened(self) -> TargetInterface:
+        """What was behind the programmer when it was last asked."""
+        if self._target is None:
+            raise LocalProtocolError("nobody asked the slot's programmer yet")
+        return self._target
+
+    async def _open(self) -> TargetInterface:
+        if self._with.target is None:
+            raise LocalProtocolError("this slot has no programmer")
+        self._target = await self._with.target()
+        return self._target
+
     async def _read_flash(self, part: Part) -> Sequence[Segment]:
         """Read all of flash by the slot's programmer, while the board runs."""
-        if self._with.target is None:
-            raise LocalProtocolError("a slot without programmer cannot read flash")
-        target = await self._with.target()
+        target = await self._open()
         return [Segment(part.flash.start, await target.read(self._with.parts, MemoryKind.FLASH, Unwatched()))]
 
     async def _by_isp(self, recipe: Recipe) -> UnitOutcome:
-        if self._with.target is None:
-            raise LocalProtocolError("a slot without programmer cannot flash through one")
-        target = await self._with.target()
-        self._spoken = target.kind
+        target = await self._open()
         return await target.flash(
             recipe,
             parts=self._with.parts,

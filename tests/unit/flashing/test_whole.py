@@ -58,6 +58,14 @@ class PassedTarget:
     runs: list[Recipe] = field(default_factory=list)
     reads: int = 0
 
+    @property
+    def reads_running(self) -> bool:
+        return self.kind is Interface.SWD
+
+    @property
+    def leaves_usb_within_s(self) -> float:
+        return 3.0 if self.reads_running else 0.0
+
     async def read(self, _parts: Parts, memory: MemoryKind, _monitor: Monitor) -> bytes:
         assert memory is MemoryKind.FLASH
         self.reads += 1

@@ -6,12 +6,14 @@ three times in all. Nothing else is: a board whose bootloader misbehaves otherwi
 
 from collections.abc import Awaitable, Callable, Sequence
 
+import anyio
+
 from ispd.chain.contract import ChainTool, ChainWork
 from ispd.chain.registry import tool_for
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
 from ispd.flashing import chain_faults as faults
 from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainOutcome, unless_stopped, verdict_of
-from ispd.flashing.desk import BoardDesk, shows, wait_for_board
+from ispd.flashing.desk import BoardDesk, answers, shows, wait_for_board
 from ispd.flashing.pace import UsbPace
 from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
@@ -30,6 +32,10 @@ APPLICATION_DEADLINE_S = 10.0
 ERASE_TRIES = 3
 _RETURN_DEADLINE_S = 2.0
 """A board that fell off the bus by itself is back by then; one that was unplugged is not."""
+_LISTED_FOR_S = 12.0
+"""The kernel lists a device that was unplugged until its hub is free to look: 5 s for each request that another one does not answer
+(``USB_CTRL_GET_TIMEOUT``). One that is silent for longer hangs, and is there."""
+_ASK_AGAIN_S = 0.5
 
 
 async def chain_board(
@@ -193,11 +199,24 @@ class _ChainRun:
         except IspdError as error:
             if not faults.may_be_board(error):
                 raise
-            if not faults.is_proof(error) and await self._wait_for(self._is_loader, _RETURN_DEADLINE_S) is None:
+            if not faults.is_proof(error) and not await self._is_there():
                 raise faults.vanished(self._port.path, error) from error
             self.is_ill = True
             raise faults.of_board(error) from error
         return ""
+
+    async def _is_there(self) -> bool:
+        """Tell whether the bootloader is on the board's port, listed there and not only so: who was unplugged does not answer."""
+        with anyio.move_on_after(_LISTED_FOR_S):
+            while True:
+                seen = self._port.changes
+                if await self._wait_for(self._is_loader, _RETURN_DEADLINE_S) is None:
+                    return False
+                if await answers(self._bench.hardware, self._port.path):
+                    return True
+                with anyio.move_on_after(_ASK_AGAIN_S):
+                    await self._port.wait_for_change(seen)
+        return True
 
     async def _compare(self, tool: ChainTool) -> str:
         """Compare what was read back; raises ``TargetError`` (verify-mismatch)."""

@@ -6,12 +6,13 @@ from typing import Protocol
 
 import anyio
 
-from ispd.errors import ErrorCode, TargetError
+from ispd.errors import ErrorCode, IspdError, RemoteProtocolError, TargetError
 from ispd.model.bootloader import Bootloader
 from ispd.model.job import MAX_OUTPUT
 from ispd.transport.clock import Clock
 from ispd.transport.contract import (
     USB_PORT_PREFIX,
+    ControlTransfer,
     Hardware,
     ToolOutcome,
     ToolRun,
@@ -19,9 +20,11 @@ from ispd.transport.contract import (
     UsbLink,
 )
 
-__all__ = ["BoardDesk", "BoardPort", "Transcript", "shows", "wait_for_board"]
+__all__ = ["BoardDesk", "BoardPort", "Transcript", "answers", "shows", "wait_for_board"]
 
 _EXCHANGED_HINT = "was the board exchanged? keep it in place until the verdict"
+_GET_STATUS = ControlTransfer(request_type=0x80, request=0, length=2, timeout_s=1.0)
+"""A request of every USB device that changes nothing in any (USB 2.0, 9.4.5)."""
 _CUT = "\n[..]\n"
 _NO_CHARACTER = "\ufffd"
 _TEXT_CONTROLS = "\t\n\r\b\x1b"
@@ -66,6 +69,23 @@ async def wait_for_board(
                 return device
             await port.wait_for_change(seen)
     return None
+
+
+async def answers(hardware: Hardware, path: str) -> bool:
+    """Tell whether the device on a USB port can be talked to. A refusal is an answer, too."""
+    try:
+        link = await hardware.open_usb(USB_PORT_PREFIX + path)
+    except IspdError:
+        return False
+    try:
+        await link.submit([_GET_STATUS])
+    except RemoteProtocolError:
+        return True
+    except IspdError:
+        return False
+    finally:
+        await link.aclose()
+    return True
 
 
 class Transcript:

@@ -2,18 +2,19 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import anyio
 
 from ispd.catalog.bootloaders import load_bootloaders
 from ispd.catalog.parts import load_parts
 from ispd.chain.contract import ChainTool, ChainWork, Desk
-from ispd.errors import ErrorCode, JobError, TargetError
+from ispd.errors import ErrorCode, IspdError, JobError, TargetError
 from ispd.flashing.chain_bench import ChainBench
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image, Segment
 from ispd.model.job import StepRecord
-from ispd.transport.contract import ToolOutcome, ToolRun, UsbDeviceAt, UsbIdentity
+from ispd.transport.contract import ControlTransfer, ToolOutcome, ToolRun, UsbDeviceAt, UsbIdentity
 from vbench.hardware import BenchHardware
 from vbench.virtual_time import VirtualClock
 
@@ -80,6 +81,31 @@ class PrintingHardware(BenchHardware):
             self.killed += 1
             raise
         return ToolOutcome(exit_code=0, output=text, errors=b"", files={})
+
+
+class AskedHardware(PrintingHardware):
+    """Whose board answers, or says why not, when it is asked for its status."""
+
+    def __init__(self, refusal: IspdError | None = None) -> None:
+        super().__init__()
+        self.asked: list[ControlTransfer] = []
+        self.open = 0
+        self._refusal = refusal
+
+    async def open_usb(self, port: str) -> Any:
+        assert port == f"usb:{PATH}"
+        self.open += 1
+        return self
+
+    async def submit(self, transfers: Sequence[ControlTransfer]) -> list[bytes]:
+        self.asked += transfers
+        await anyio.lowlevel.checkpoint()
+        if self._refusal is not None:
+            raise self._refusal
+        return [bytes(2)]
+
+    async def aclose(self) -> None:
+        self.open -= 1
 
 
 Act = Callable[[ChainWork, Desk], Awaitable[None]]

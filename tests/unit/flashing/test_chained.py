@@ -14,6 +14,7 @@ from tests.unit.flashing.scripted_chain import (
     PART,
     PATH,
     Act,
+    AskedHardware,
     CrowdedTurns,
     PrintingHardware,
     ScriptedPort,
@@ -27,7 +28,7 @@ from tests.unit.flashing.scripted_chain import (
 )
 
 from ispd.chain.contract import ChainWork, Desk
-from ispd.errors import ErrorCode, IspdError, LinkClosedError, TransportError
+from ispd.errors import ErrorCode, IspdError, LinkClosedError, LinkTimeoutError, RemoteProtocolError, TransportError
 from ispd.flashing.chain_bench import ChainOutcome
 from ispd.flashing.chained import chain_board
 from ispd.flashing.desk import Transcript
@@ -246,6 +247,39 @@ async def test_a_board_that_vanishes_while_it_is_written(comes_back: bool, verdi
     assert code(outcome) == ("tool-failed" if comes_back else "bootloader-not-seen")
     assert outcome.failure is not None
     assert "programmer" not in (outcome.failure.message + outcome.failure.hint) or comes_back
+
+
+@virtual
+async def test_a_board_that_was_pulled_out_may_be_listed_for_long() -> None:
+    """Its hub is busy with another one, and until then only that it does not answer tells that it is gone."""
+    hardware = AskedHardware(LinkClosedError("usb:1-2.1"))
+    stage = Stage(writes=[fails(ErrorCode.TOOL_FAILED)], hardware=hardware)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(stage.port.put_later, 8.0, None)
+        outcome = await stage.run()
+    assert (outcome.verdict, code(outcome)) == (Verdict.FAILED, "bootloader-not-seen")
+    assert (len(hardware.asked) > 8, hardware.open) == (True, 0)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "waits_s"),
+    [
+        (None, 0.0),
+        (RemoteProtocolError("a stall"), 0.0),
+        (LinkTimeoutError("usb:1-2.1", 1.0), 12.0),
+        (TransportError(ErrorCode.PERMISSION_DENIED, "no"), 12.0),
+    ],
+    ids=["answers", "refuses", "hangs", "is closed to us"],
+)
+@virtual
+async def test_a_board_that_stays_on_its_port_is_ill(refusal: IspdError | None, waits_s: float) -> None:
+    hardware = AskedHardware(refusal)
+    stage = Stage(writes=[fails(ErrorCode.TOOL_FAILED)], hardware=hardware)
+    begun_s = anyio.current_time()
+    outcome = await stage.run()
+    assert (outcome.verdict, code(outcome)) == (Verdict.NEEDS_RESCUE, "tool-failed")
+    assert anyio.current_time() - begun_s == pytest.approx(waits_s, abs=1.0)
+    assert {(one.request_type, one.request) for one in hardware.asked} == {(0x80, 0)}
 
 
 @virtual

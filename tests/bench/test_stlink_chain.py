@@ -146,8 +146,8 @@ async def test_boards_whose_usb_cables_are_exchanged_do_not_pass_with_each_other
         for job in jobs:
             (unit,) = await bench.units(await bench.ended(job))
             assert unit.failure is not None
-            assert (unit.verdict, unit.failure.code) == (Verdict.FAILED, ErrorCode.VERIFY_MISMATCH)
-            assert "cables" in unit.failure.hint
+            assert (unit.verdict, unit.failure.code) == (Verdict.FAILED, ErrorCode.BOARD_UNEXPECTED)
+            assert "cable" in unit.failure.hint
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ispd.chain.registry import tool_for
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
 from ispd.flashing import chain_faults as faults
 from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainOutcome, unless_stopped, verdict_of
-from ispd.flashing.desk import BoardDesk, answers, shows, wait_for_board
+from ispd.flashing.desk import LISTED_FOR_S, BoardDesk, answers, shows, wait_for_board
 from ispd.flashing.pace import UsbPace
 from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
@@ -32,9 +32,6 @@ APPLICATION_DEADLINE_S = 10.0
 ERASE_TRIES = 3
 _RETURN_DEADLINE_S = 2.0
 """A board that fell off the bus by itself is back by then; one that was unplugged is not."""
-_LISTED_FOR_S = 12.0
-"""The kernel lists a device that was unplugged until its hub is free to look: 5 s for each request that another one does not answer
-(``USB_CTRL_GET_TIMEOUT``). One that is silent for longer hangs, and is there."""
 _ASK_AGAIN_S = 0.5
 
 
@@ -115,9 +112,8 @@ class _ChainRun:
 
     async def _meet(self) -> str:
         """Wait for the bootloader, and for all that its tool needs to begin."""
-        device = await self._wait_for(self._is_loader, BOOTLOADER_DEADLINE_S)
-        if device is None:
-            raise faults.no_bootloader(self._port.path, await self._port.look(), self._loader)
+        prove = self._bench.prove
+        device = await (self._until_loader() if prove is None else prove(self._until_loader))
         tool = tool_for(self._loader.family, self._bench.tools)
         if tool is None:
             raise faults.no_tool(self._loader)
@@ -135,6 +131,12 @@ class _ChainRun:
         )
         self._at_work = (tool, work, desk)
         return f"{device.usb} on USB port {device.path}"
+
+    async def _until_loader(self) -> UsbDeviceAt:
+        device = await self._wait_for(self._is_loader, BOOTLOADER_DEADLINE_S)
+        if device is None:
+            raise faults.no_bootloader(self._port.path, await self._port.look(), self._loader)
+        return device
 
     async def _be_alone(self, tool: ChainTool) -> None:
         """Wait until a tool that takes whatever board it finds can only find this one."""
@@ -206,8 +208,9 @@ class _ChainRun:
         return ""
 
     async def _is_there(self) -> bool:
-        """Tell whether the bootloader is on the board's port, listed there and not only so: who was unplugged does not answer."""
-        with anyio.move_on_after(_LISTED_FOR_S):
+        """Tell whether the bootloader is on the board's port, listed there and not only so: who was unplugged does not answer. One that
+        is silent for longer than that hangs, and is there."""
+        with anyio.move_on_after(LISTED_FOR_S):
             while True:
                 seen = self._port.changes
                 if await self._wait_for(self._is_loader, _RETURN_DEADLINE_S) is None:

@@ -20,8 +20,11 @@ from ispd.transport.contract import (
     UsbLink,
 )
 
-__all__ = ["BoardDesk", "BoardPort", "Transcript", "answers", "shows", "wait_for_board"]
+__all__ = ["LISTED_FOR_S", "BoardDesk", "BoardPort", "Transcript", "answers", "has_left", "shows", "wait_for_board"]
 
+LISTED_FOR_S = 12.0
+"""The kernel lists a device that left until its hub is free to look: 5 s for each request that another one does not answer
+(``USB_CTRL_GET_TIMEOUT``)."""
 _EXCHANGED_HINT = "was the board exchanged? keep it in place until the verdict"
 _GET_STATUS = ControlTransfer(request_type=0x80, request=0, length=2, timeout_s=1.0)
 """A request of every USB device that changes nothing in any (USB 2.0, 9.4.5)."""
@@ -69,6 +72,19 @@ async def wait_for_board(
                 return device
             await port.wait_for_change(seen)
     return None
+
+
+async def has_left(port: BoardPort, device: UsbDeviceAt, within_s: float) -> bool:
+    """Tell whether a device left the port, though it may be there again: with another address."""
+    if await port.look() != device:
+        return True
+    with anyio.move_on_after(within_s):
+        while True:
+            seen = port.changes
+            if await port.look() != device:
+                return True
+            await port.wait_for_change(seen)
+    return False
 
 
 async def answers(hardware: Hardware, path: str) -> bool:

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-import anyio
-
 from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
 from ispd.catalog.plans import as_merged
@@ -14,8 +12,9 @@ from ispd.catalog.rescue import as_rescue
 from ispd.chain.registry import tool_for
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError, RefusedError
 from ispd.flashing import chain_faults as faults
-from ispd.flashing.chain_bench import ChainBench, ChainObserver, unless_stopped, verdict_of
+from ispd.flashing.chain_bench import ChainBench, ChainObserver, Company, UntilLoader, unless_stopped, verdict_of
 from ispd.flashing.chained import chain_board
+from ispd.flashing.desk import LISTED_FOR_S, BoardPort, has_left
 from ispd.flashing.interface import TargetInterface
 from ispd.flashing.observer import UnitObserver, UnitOutcome
 from ispd.flashing.readback import Unwatched
@@ -164,6 +163,8 @@ class _WholeRun:
         self._observer.firmware_begins()
         part = None if outcome.part is None else self._with.parts.get(outcome.part)
         bench = self._with.bench
+        if isp is not None and bench.company is not None:
+            bench = replace(bench, prove=partial(self._prove, bench.port, bench.company))
         if isp is not None and part is not None and self._opened.reads_running:
             bench = replace(bench, read_flash=partial(self._read_flash, part))
         chained = await chain_board(self._way.firmware, part, self._way.bootloader, bench, self._observer)
@@ -182,16 +183,22 @@ class _WholeRun:
 
     async def _never_left(self, bystander: UsbDeviceAt) -> bool:
         """Tell whether who was on the port is there still, after all the time that a board may need to leave it."""
-        if self._with.bench is None or await self._on_port() != bystander:
-            return False
-        port = self._with.bench.port
-        with anyio.move_on_after(self._opened.leaves_usb_within_s):
-            while True:
-                seen = port.changes
-                if await port.look() != bystander:
-                    return False
-                await port.wait_for_change(seen)
-        return True
+        bench = self._with.bench
+        return bench is not None and not await has_left(bench.port, bystander, self._opened.leaves_usb_within_s)
+
+    async def _prove(self, port: BoardPort, company: Company, until_loader: UntilLoader) -> UsbDeviceAt:
+        """Restart the slot's board and see whether it is who leaves the port, where another unit's board could be there as well."""
+        met = await until_loader()
+        if not company.has_others:
+            return met
+        target = await self._open()
+        async with company.turn():
+            met = await until_loader()  # others restarted theirs meanwhile
+            async with target.held():
+                is_gone = await has_left(port, met, LISTED_FOR_S if target.leaves_usb_within_s == 0 else 0.0)
+            if not is_gone and not await has_left(port, met, target.leaves_usb_within_s):
+                raise faults.never_in_reset(met)
+        return await until_loader()
 
     @property
     def _opened(self) -> TargetInterface:

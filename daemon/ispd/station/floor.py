@@ -8,6 +8,7 @@ from ispd.catalog.parts import Parts
 from ispd.chain.contract import ChainTool
 from ispd.flashing.chain_bench import ToolTurns
 from ispd.station.board_port import UsbTree
+from ispd.station.company import Companies
 from ispd.station.events import EventHub
 from ispd.station.journal import Journal
 from ispd.station.queue import JobQueue
@@ -30,6 +31,7 @@ class Floor:
     hardware: Hardware
     tree: UsbTree
     turns: ToolTurns
+    companies: Companies
     queue: JobQueue
     journal: Journal
     events: EventHub

@@ -21,6 +21,7 @@ from ispd.model.station import Probe, Programmer, Slot, SlotAction
 from ispd.programmers.contract import ProgrammerIdentity
 from ispd.programmers.registry import Driver
 from ispd.station.board_port import UsbTree
+from ispd.station.company import Companies
 from ispd.station.events import EventHub
 from ispd.station.floor import LISTING_S, Floor
 from ispd.station.journal import Journal
@@ -101,6 +102,7 @@ class Station:
             hardware=hardware,
             tree=tree,
             turns=StationTurns(tree),
+            companies=Companies(),
             queue=JobQueue(journal, self.events, clock),
             journal=journal,
             events=self.events,

@@ -1,6 +1,8 @@
 """From the slot's programmer to the board's own port: whose board is it that comes up there?"""
 
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import anyio
@@ -29,6 +31,7 @@ from ispd.model.job import Failure, Verdict
 from ispd.model.part import Interface, MemoryKind
 from ispd.model.recipe import PlanKind, Recipe
 from ispd.programmers.contract import Monitor
+from ispd.station.company import Companies, Member
 from vbench.virtual_time import VirtualClock, virtual
 
 
@@ -51,12 +54,25 @@ class WholeWatcher(RecordingObserver):
 
 @dataclass
 class PassedTarget:
-    """Behind a programmer that does its work in no time."""
+    """Behind a programmer that does its work in no time. ``cabled_to`` is the port of its board's USB cable."""
 
     kind: Interface
     cells: bytes | TargetError = FIRMWARE.segments[0].data
     runs: list[Recipe] = field(default_factory=list)
     reads: int = 0
+    cabled_to: ScriptedPort | None = None
+    holds: int = 0
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """An AVR leaves the bus when it is held, an STM32 with a fixed pull-up when it starts anew."""
+        self.holds += 1
+        if self.cabled_to is not None and self.kind is Interface.ISP:
+            self.cabled_to.put(None)
+        yield
+        if self.cabled_to is not None:
+            self.cabled_to.put(None)
+            await self.cabled_to.put_later(0.2, device(LOADER_USB, address=10 + self.holds))
 
     @property
     def reads_running(self) -> bool:
@@ -81,7 +97,7 @@ class PassedTarget:
 
 
 async def flash_beside(
-    port: ScriptedPort, target: PassedTarget, tool: ScriptedTool | None = None
+    port: ScriptedPort, target: PassedTarget, tool: ScriptedTool | None = None, company: Member | None = None
 ) -> tuple[UnitOutcome, WholeWatcher]:
     """Chain a board while ``port`` shows what it shows."""
     watcher = WholeWatcher()
@@ -94,7 +110,7 @@ async def flash_beside(
         parts=PARTS,
         bootloaders=BOOTLOADERS,
         clock=VirtualClock(),
-        bench=bench(port, tool or ScriptedTool(port)),
+        bench=replace(bench(port, tool or ScriptedTool(port)), company=company),
     )
     way = Way(
         plan=PlanKind.CHAINED, isp=Recipe(flash=Image(())), part="atmega32u4", firmware=FIRMWARE, bootloader=LOADER
@@ -168,3 +184,69 @@ async def test_a_board_with_an_avr_is_not_stopped_for_that() -> None:
         tasks.start_soon(port.put_later, 0.5, device(LOADER_USB, address=8))
         outcome, _ = await flash_beside(port, target, ScriptedTool(port, reads=None))
     assert (outcome.verdict, target.reads) == (Verdict.PASSED, 0)
+
+
+async def flash_in_company(
+    target: PassedTarget, port: ScriptedPort, *, of_others: int
+) -> tuple[UnitOutcome, list[str]]:
+    """Chain a board that comes up at ``port`` while other units are on their way; return what the follow-up tool was asked, too."""
+    tool, companies = ScriptedTool(port), Companies()
+    with companies.joined() as member:
+        for _ in range(of_others):
+            with companies.joined():
+                pass  # that it was there is enough
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(port.put_later, 0.5, device(LOADER_USB, address=8))
+            outcome, _ = await flash_beside(port, target, tool, member)
+    return outcome, tool.calls
+
+
+@pytest.mark.parametrize("kind", [Interface.ISP, Interface.SWD])
+@pytest.mark.parametrize("of_others", [0, 1, 3])
+@virtual
+async def test_in_company_a_board_is_restarted_once_and_goes_on(kind: Interface, of_others: int) -> None:
+    port = ScriptedPort(None)
+    target = PassedTarget(kind, cabled_to=port)
+    outcome, calls = await flash_in_company(target, port, of_others=of_others)
+    assert (outcome.verdict, outcome.failure) == (Verdict.PASSED, None)
+    assert (target.holds, calls) == (min(1, of_others), ["erase", "write", "start"])
+
+
+@pytest.mark.parametrize("is_elsewhere", [True, False])
+@pytest.mark.parametrize(("kind", "waits_s"), [(Interface.ISP, 12.0), (Interface.SWD, 3.0)])
+@virtual
+async def test_in_company_nothing_is_written_to_another_units_board(
+    kind: Interface, waits_s: float, is_elsewhere: bool
+) -> None:
+    target = PassedTarget(kind, cabled_to=ScriptedPort(device(LOADER_USB)) if is_elsewhere else None)
+    begun_s = anyio.current_time()
+    outcome, calls = await flash_in_company(target, ScriptedPort(None), of_others=1)
+    assert outcome.failure is not None
+    assert (outcome.verdict, outcome.failure.code, calls) == (Verdict.FAILED, "board-unexpected", [])
+    assert anyio.current_time() - begun_s == pytest.approx(waits_s, abs=1.0)
+
+
+@virtual
+async def test_boards_are_restarted_one_after_the_other() -> None:
+    """Restarted together, each would vouch for the other."""
+    companies = Companies()
+    restarted: list[str] = []
+
+    async def restart(member: Member, name: str) -> None:
+        async with member.turn():
+            restarted.append(f"{name} begins")
+            await anyio.sleep(1.0)
+            restarted.append(f"{name} ends")
+
+    with companies.joined() as first:
+        known = [first.has_others]
+        with companies.joined() as second:
+            known += [first.has_others, second.has_others]
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(restart, first, "one")
+                tasks.start_soon(restart, second, "two")
+        known.append(first.has_others)  # whose board is on its port is still open
+    assert restarted == ["one begins", "one ends", "two begins", "two ends"]
+    with companies.joined() as alone:
+        known.append(alone.has_others)
+    assert known == [False, True, True, True, False]

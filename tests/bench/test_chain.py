@@ -24,7 +24,6 @@ from tests.bench.chain_station import (
 
 from ispd.chain.registry import tool_for
 from ispd.model.bootloader import Bootloader
-from ispd.model.image import Image
 from ispd.model.job import JobState, Unit, Verdict
 from ispd.model.part import AvrPart
 from ispd.model.recipe import PlanKind
@@ -101,36 +100,6 @@ async def test_the_seeds_story_two_boards_that_cannot_get_blank_are_saved(tmp_pa
         assert any("rescued by ISP" in warning for warning in unit.warnings) is (number in ill)
         factory = {fuse.memory.value: fuse.default for fuse in PART.fuses}
         assert (unit.fuses_before, unit.lock_before) == (factory, 0xFF), "as it came, also where it was written twice"
-
-
-@pytest.mark.parametrize("ports", ["10", "120", "-0", "-01"], ids=lambda ports: f"cables in {ports}")
-@pytest.mark.parametrize("ill", [None, 0, 1], ids=lambda ill: f"ill {ill}")
-@pytest.mark.parametrize("is_one_image", [True, False], ids=["one image", "an image each"])
-@virtual
-async def test_boards_whose_cables_are_exchanged_do_not_pass(
-    tmp_path: Path, ports: str, ill: int | None, is_one_image: bool
-) -> None:
-    """Blank boards, flashed in step, look alike. With one image for all it matters, too: of an ill board another slot would tell, and what
-    cures that slot's board erases what was passed."""
-    hardware = BenchHardware(hotplug_lag_s=0.02)
-    specs = _specs()[: len(ports)]
-    boards = [blank_board(faults=[EraseLeaves(chip_erases=2)] if n == ill else []) for n in range(len(ports))]
-    for spec, board, port in zip(specs, boards, ports, strict=True):
-        hardware.add(spec.name, UsbAsp(), path=spec.path, board_usb=None if port == "-" else f"1-2.{port}")
-        hardware.insert(spec.name, board)
-    apps = [firmware(0 if is_one_image else number) for number in range(len(ports))]
-    async with chain_station(hardware, specs, tmp_path) as bench:
-        jobs = [
-            await bench.station.enqueue(recipe(app), slots=[spec.name], count=None)
-            for app, spec in zip(apps, specs, strict=True)
-        ]
-        units = [(await bench.units(await bench.ended(job)))[0] for job in jobs]
-    seen = {str(index) for index in range(len(ports))} & set(ports)
-    for unit, board in zip(units, boards, strict=True):
-        assert unit.failure is not None
-        expected = "board-unexpected" if unit.slot[1:] in seen else "bootloader-not-seen"
-        assert (unit.verdict, unit.failure.code) == (Verdict.FAILED, expected)
-        assert runs(board, Image(())), "the bootloader and nothing else: no byte went over USB"
 
 
 @virtual

@@ -1,16 +1,16 @@
 """Where the chain stage takes place, who is told, and how it can end."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import anyio
 
 from ispd.chain.contract import ChainTool
-from ispd.errors import ErrorCode, IspdError, JobError
+from ispd.errors import IspdError, JobError
 from ispd.flashing.desk import BoardPort
 from ispd.flashing.pace import UsbPace
+from ispd.flashing.verdict import verdict_after
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Segment
 from ispd.model.job import Failure, StepRecord, Verdict
@@ -21,15 +21,12 @@ __all__ = [
     "ChainBench",
     "ChainObserver",
     "ChainOutcome",
-    "Company",
     "ToolTurns",
-    "UntilLoader",
     "unless_stopped",
     "verdict_of",
 ]
 
 T = TypeVar("T")
-UntilLoader = Callable[[], Awaitable[UsbDeviceAt]]
 
 
 class ChainObserver(Protocol):
@@ -67,24 +64,12 @@ class ToolTurns(Protocol):
         """
 
 
-class Company(Protocol):
-    """The other units of the station that wait for their boards on USB: cables may be exchanged among them."""
-
-    @property
-    def has_others(self) -> bool:
-        """True once another unit was on its way at the same time as this one."""
-
-    def turn(self) -> AbstractAsyncContextManager[None]:
-        """Restart a board for as long as the context lasts, while nobody else of the company does."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainBench:
     """Where the chain stage takes place. ``port`` is the board's, the rest is the station's.
 
-    :param company: None for a slot without a programmer, which could not restart a board.
-    :param prove: given what waits for the bootloader, returns the one that is the slot's board for sure; raises ``TargetError``
-        (board-unexpected) where another board is on the port. None where there is nothing to prove it by.
+    :param prove: waits for the bootloader of the slot's board, and of no other; raises ``TargetError`` (bootloader-not-seen,
+        board-unexpected), and what concerns the programmer. None where there is nothing to prove it by.
     :param read_flash: reads all of flash by the slot's programmer while the board runs; None where that would stop the board (ISP), or
         there is none. It is asked where the bootloader cannot be read.
     """
@@ -94,8 +79,7 @@ class ChainBench:
     clock: Clock
     tools: Sequence[ChainTool]
     turns: ToolTurns
-    company: Company | None = None
-    prove: Callable[[UntilLoader], Awaitable[UsbDeviceAt]] | None = None
+    prove: Callable[[], Awaitable[UsbDeviceAt]] | None = None
     read_flash: Callable[[], Awaitable[Sequence[Segment]]] | None = None
 
 
@@ -115,13 +99,7 @@ class ChainOutcome:
 
 def verdict_of(error: IspdError, *, is_ill: bool = False) -> Verdict:
     """Return the verdict of an attempt that an error ended; ``is_ill``: the board is to blame."""
-    match error:
-        case JobError(code=ErrorCode.INTERRUPTED):
-            return Verdict.INTERRUPTED
-        case JobError(code=ErrorCode.CANCELLED):
-            return Verdict.CANCELLED
-        case _:
-            return Verdict.NEEDS_RESCUE if is_ill else Verdict.FAILED
+    return Verdict.NEEDS_RESCUE if is_ill and not isinstance(error, JobError) else verdict_after(error)
 
 
 async def unless_stopped(observer: ChainObserver, work: Callable[[], Awaitable[T]]) -> T:

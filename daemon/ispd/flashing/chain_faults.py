@@ -20,6 +20,7 @@ __all__ = [
     "no_tool",
     "no_tty",
     "of_board",
+    "restless",
     "vanished",
 ]
 
@@ -79,11 +80,20 @@ def vanished(path: str, error: IspdError) -> TargetError:
 
 
 def never_in_reset(device: UsbDeviceAt) -> TargetError:
-    """Somebody stayed on the board's port all the while its programmer held the board in reset: that is another board."""
+    """Somebody stayed on the board's port though its programmer reset the board: that is another board."""
     return TargetError(
         ErrorCode.BOARD_UNEXPECTED,
-        f"{device.usb} stayed on USB port {device.path} while the slot's board was in reset: it is another board's",
+        f"{device.usb} stayed on USB port {device.path} when the slot's board was reset: it is another board's",
         hint="put the cable of this slot's board into its port; `ispctl slot NAME learn` finds which port that is",
+    )
+
+
+def restless(path: str) -> TargetError:
+    """Somebody comes to the board's port and leaves it again and again."""
+    return TargetError(
+        ErrorCode.BOOTLOADER_NOT_SEEN,
+        f"what is on USB port {path} comes and goes, so that nobody can tell whether it is the slot's board",
+        hint="try another USB cable and another port of the hub",
     )
 
 

@@ -13,7 +13,7 @@ from ispd.chain.registry import tool_for
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
 from ispd.flashing import chain_faults as faults
 from ispd.flashing.chain_bench import ChainBench, ChainObserver, ChainOutcome, unless_stopped, verdict_of
-from ispd.flashing.desk import LISTED_FOR_S, BoardDesk, answers, shows, wait_for_board
+from ispd.flashing.desk import LISTED_FOR_S, BoardDesk, BoardPort, answers, shows, wait_for_board
 from ispd.flashing.pace import UsbPace
 from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
@@ -22,7 +22,7 @@ from ispd.model.job import StepRecord, Verdict
 from ispd.model.part import Part
 from ispd.transport.contract import UsbDeviceAt
 
-__all__ = ["chain_board"]
+__all__ = ["chain_board", "until_loader"]
 
 BOOTLOADER_DEADLINE_S = 10.0
 """After reset a bootloader enumerates within a second; a busy host with many hubs takes longer."""
@@ -60,6 +60,14 @@ async def chain_board(
     )
 
 
+async def until_loader(port: BoardPort, loader: Bootloader) -> UsbDeviceAt:
+    """Wait for a bootloader on a port; raises ``TargetError`` (bootloader-not-seen, board-unexpected) where it does not come in time."""
+    device = await wait_for_board(port, lambda there: shows(loader, there), BOOTLOADER_DEADLINE_S)
+    if device is None:
+        raise faults.no_bootloader(port.path, await port.look(), loader)
+    return device
+
+
 class _ChainRun:
     """State of one chain stage. ``is_ill`` is set once the board's bootloader did what no cable and no host explains."""
 
@@ -84,6 +92,7 @@ class _ChainRun:
         self._done_bytes = 0
         self._write_s = 0.0
         self._total_s = 0.0
+        self._proof_s = 0.0
         self._at_work: tuple[ChainTool, ChainWork, BoardDesk] | None = None
         self._read_back: Sequence[Segment] | None = None
 
@@ -100,7 +109,7 @@ class _ChainRun:
         await self._step("verify over USB", lambda: self._compare(tool))
         await self._step("start firmware", lambda: self._start(tool, work, desk))
         await self._step("wait for firmware", self._wait_for_firmware)
-        self._total_s = self._clock.monotonic() - begun_s
+        self._total_s = self._clock.monotonic() - begun_s - self._proof_s  # others' cables are no pace of this board
 
     # ------------------------------------------------------------------ the bootloader
 
@@ -112,8 +121,11 @@ class _ChainRun:
 
     async def _meet(self) -> str:
         """Wait for the bootloader, and for all that its tool needs to begin."""
-        prove = self._bench.prove
-        device = await (self._until_loader() if prove is None else prove(self._until_loader))
+        device = await until_loader(self._port, self._loader)
+        if self._bench.prove is not None:
+            begun_s = self._clock.monotonic()
+            device = await self._bench.prove()
+            self._proof_s = self._clock.monotonic() - begun_s
         tool = tool_for(self._loader.family, self._bench.tools)
         if tool is None:
             raise faults.no_tool(self._loader)
@@ -131,12 +143,6 @@ class _ChainRun:
         )
         self._at_work = (tool, work, desk)
         return f"{device.usb} on USB port {device.path}"
-
-    async def _until_loader(self) -> UsbDeviceAt:
-        device = await self._wait_for(self._is_loader, BOOTLOADER_DEADLINE_S)
-        if device is None:
-            raise faults.no_bootloader(self._port.path, await self._port.look(), self._loader)
-        return device
 
     async def _be_alone(self, tool: ChainTool) -> None:
         """Wait until a tool that takes whatever board it finds can only find this one."""
@@ -219,7 +225,7 @@ class _ChainRun:
                     return True
                 with anyio.move_on_after(_ASK_AGAIN_S):
                     await self._port.wait_for_change(seen)
-        return True
+        return await self._wait_for(self._is_loader, _RETURN_DEADLINE_S) is not None
 
     async def _compare(self, tool: ChainTool) -> str:
         """Compare what was read back; raises ``TargetError`` (verify-mismatch)."""

@@ -20,7 +20,17 @@ from ispd.transport.contract import (
     UsbLink,
 )
 
-__all__ = ["LISTED_FOR_S", "BoardDesk", "BoardPort", "Transcript", "answers", "has_left", "shows", "wait_for_board"]
+__all__ = [
+    "LISTED_FOR_S",
+    "BoardDesk",
+    "BoardPort",
+    "Transcript",
+    "answers",
+    "has_left",
+    "is_same",
+    "shows",
+    "wait_for_board",
+]
 
 LISTED_FOR_S = 12.0
 """The kernel lists a device that left until its hub is free to look: 5 s for each request that another one does not answer
@@ -75,16 +85,20 @@ async def wait_for_board(
 
 
 async def has_left(port: BoardPort, device: UsbDeviceAt, within_s: float) -> bool:
-    """Tell whether a device left the port, though it may be there again: with another address."""
-    if await port.look() != device:
-        return True
+    """Tell whether a device leaves the port in time, though it may be there again: with another address."""
     with anyio.move_on_after(within_s):
         while True:
             seen = port.changes
-            if await port.look() != device:
+            there = await port.look()
+            if there is None or not is_same(there, device):
                 return True
             await port.wait_for_change(seen)
     return False
+
+
+def is_same(one: UsbDeviceAt, other: UsbDeviceAt) -> bool:
+    """Tell whether two looks saw one device that did not leave in between; it may have got its tty."""
+    return (one.bus, one.address) == (other.bus, other.address)
 
 
 async def answers(hardware: Hardware, path: str) -> bool:
@@ -164,7 +178,7 @@ class BoardDesk:
         self._bootloader = bootloader
         self._on_advance = on_advance
         self._transcript = Transcript()
-        self._met = met.bus, met.address
+        self._met = met
 
     def take_output(self) -> str:
         """Return what was printed since the last call."""
@@ -186,7 +200,7 @@ class BoardDesk:
                 f"{device.usb} is on USB port {self._port.path}, which is not {self._bootloader.title}",
                 hint=_EXCHANGED_HINT,
             )
-        if (device.bus, device.address) != self._met:
+        if not is_same(device, self._met):
             raise TargetError(
                 ErrorCode.BOARD_UNEXPECTED,
                 f"the bootloader on USB port {self._port.path} was plugged in anew in the midst of the work",

@@ -76,8 +76,6 @@ class TargetInterface(Protocol):
     """
     reads_running: bool
     """:meth:`read` lets the target run on."""
-    leaves_usb_within_s: float
-    """How long a board that was held in reset may still be seen on its own USB port: 0 where reset takes it off."""
 
     @property
     def identity(self) -> ProgrammerIdentity:

@@ -34,7 +34,6 @@ class IspInterface:
     meets_anew = False
     """A rung takes longer, and a board's clock is raised once its fuses are known."""
     reads_running = False
-    leaves_usb_within_s = 0.0
 
     def __init__(self, programmer: IspProgrammer) -> None:
         self._programmer = programmer

@@ -34,8 +34,6 @@ class SwdInterface:
     kind = Interface.SWD
     meets_anew = True
     reads_running = True
-    leaves_usb_within_s = 3.0
-    """A Bluepill's pull-up is fixed: its next program drives D+ low to be seen anew, within a second, and hubs take time to tell."""
 
     def __init__(self, programmer: SwdProgrammer) -> None:
         self._programmer = programmer

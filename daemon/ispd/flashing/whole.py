@@ -10,14 +10,22 @@ from ispd.catalog.parts import Parts
 from ispd.catalog.plans import as_merged
 from ispd.catalog.rescue import as_rescue
 from ispd.chain.registry import tool_for
-from ispd.errors import ErrorCode, IspdError, LocalProtocolError, RefusedError
-from ispd.flashing import chain_faults as faults
-from ispd.flashing.chain_bench import ChainBench, ChainObserver, Company, UntilLoader, unless_stopped, verdict_of
-from ispd.flashing.chained import chain_board
-from ispd.flashing.desk import LISTED_FOR_S, BoardPort, has_left
+from ispd.errors import (
+    ErrorCode,
+    IspdError,
+    LinkClosedError,
+    LocalProtocolError,
+    RefusedError,
+    TargetError,
+    TransportError,
+)
+from ispd.flashing.chain_bench import ChainBench, ChainObserver, unless_stopped, verdict_of
+from ispd.flashing.chained import chain_board, until_loader
 from ispd.flashing.interface import TargetInterface
 from ispd.flashing.observer import UnitObserver, UnitOutcome
+from ispd.flashing.port_proof import prove_port
 from ispd.flashing.readback import Unwatched
+from ispd.flashing.reset_gate import ResetGate
 from ispd.flashing.sck import SckStart
 from ispd.flashing.verdict import failure_of
 from ispd.model.bootloader import Bootloader
@@ -96,6 +104,7 @@ class Equipment:
 
     :param target: what is behind the slot's programmer, which is opened when asked for; None where it has none. What only ISP cures then ends
         ``needs-rescue``.
+    :param gate: asked before the target is reset.
     :param bench: where the firmware goes on; None for ways without.
     """
 
@@ -103,6 +112,7 @@ class Equipment:
     parts: Parts
     bootloaders: Bootloaders
     clock: Clock
+    gate: ResetGate
     bench: ChainBench | None = None
 
 
@@ -144,18 +154,26 @@ class _WholeRun:
             await self._open()
         except IspdError as error:
             return _needing_rescue(outcome, f"the slot's programmer could not be used: {error.message}")
+        try:
+            await self._be_sure_of_it()
+        except TargetError as error:
+            return _needing_rescue(outcome, f"not here: {error.message}")
+        except IspdError as error:
+            return replace(outcome, verdict=verdict_of(error), failure=failure_of(error))
         await self._observer.begin_again(outcome.failure)
         rescued = await self._attempt(self._way.rescue)
         return _after_rescue(outcome, outcome.failure, rescued, self._opened.kind.upper())
 
+    async def _be_sure_of_it(self) -> None:
+        """See to it that the board which is to be rescued is the one on the programmer, where nobody did yet."""
+        bench, loader = self._with.bench, self._way.bootloader
+        if self._way.isp is None and bench is not None and loader is not None:
+            await unless_stopped(self._observer, lambda: self._prove(bench, loader))
+
     async def _attempt(self, isp: Recipe | None) -> UnitOutcome:
         outcome = UnitOutcome(verdict=Verdict.PASSED, part=self._way.part)
         if isp is not None:
-            bystander = await self._on_port()
             outcome = await self._by_isp(isp)
-            if outcome.verdict is Verdict.PASSED and bystander is not None and await self._never_left(bystander):
-                failure = failure_of(faults.never_in_reset(bystander))
-                return replace(outcome, verdict=Verdict.FAILED, failure=failure)
         if outcome.verdict is not Verdict.PASSED or self._way.firmware is None:
             return outcome
         if self._with.bench is None or self._way.bootloader is None:
@@ -163,8 +181,8 @@ class _WholeRun:
         self._observer.firmware_begins()
         part = None if outcome.part is None else self._with.parts.get(outcome.part)
         bench = self._with.bench
-        if isp is not None and bench.company is not None:
-            bench = replace(bench, prove=partial(self._prove, bench.port, bench.company))
+        if isp is not None:
+            bench = replace(bench, prove=partial(self._prove, bench, self._way.bootloader))
         if isp is not None and part is not None and self._opened.reads_running:
             bench = replace(bench, read_flash=partial(self._read_flash, part))
         chained = await chain_board(self._way.firmware, part, self._way.bootloader, bench, self._observer)
@@ -177,28 +195,14 @@ class _WholeRun:
             warnings=tuple(dict.fromkeys((*outcome.warnings, *chained.warnings))),
         )
 
-    async def _on_port(self) -> UsbDeviceAt | None:
-        """Return who is where this slot's board belongs. Reset takes a board off the bus, and it comes back with a new address."""
-        return None if self._way.firmware is None or self._with.bench is None else await self._with.bench.port.look()
-
-    async def _never_left(self, bystander: UsbDeviceAt) -> bool:
-        """Tell whether who was on the port is there still, after all the time that a board may need to leave it."""
-        bench = self._with.bench
-        return bench is not None and not await has_left(bench.port, bystander, self._opened.leaves_usb_within_s)
-
-    async def _prove(self, port: BoardPort, company: Company, until_loader: UntilLoader) -> UsbDeviceAt:
-        """Restart the slot's board and see whether it is who leaves the port, where another unit's board could be there as well."""
-        met = await until_loader()
-        if not company.has_others:
-            return met
-        target = await self._open()
-        async with company.turn():
-            met = await until_loader()  # others restarted theirs meanwhile
-            async with target.held():
-                is_gone = await has_left(port, met, LISTED_FOR_S if target.leaves_usb_within_s == 0 else 0.0)
-            if not is_gone and not await has_left(port, met, target.leaves_usb_within_s):
-                raise faults.never_in_reset(met)
-        return await until_loader()
+    async def _prove(self, bench: ChainBench, loader: Bootloader) -> UsbDeviceAt:
+        """Return the slot's board on its port, in its bootloader."""
+        before = self._opened.identity.port
+        try:
+            target = await self._open()
+        except TransportError as error:
+            raise LinkClosedError(before) if error.code is ErrorCode.PORT_NOT_FOUND else error from error
+        return await prove_port(target, bench.port, self._with.gate, partial(until_loader, bench.port, loader))
 
     @property
     def _opened(self) -> TargetInterface:
@@ -220,6 +224,7 @@ class _WholeRun:
 
     async def _by_isp(self, recipe: Recipe) -> UnitOutcome:
         target = await self._open()
+        await unless_stopped(self._observer, self._with.gate.begin)
         return await target.flash(
             recipe,
             parts=self._with.parts,

@@ -7,8 +7,8 @@ from ispd.catalog.bootloaders import Bootloaders
 from ispd.catalog.parts import Parts
 from ispd.chain.contract import ChainTool
 from ispd.flashing.chain_bench import ToolTurns
+from ispd.flashing.reset_gate import ResetGate
 from ispd.station.board_port import UsbTree
-from ispd.station.company import Companies
 from ispd.station.events import EventHub
 from ispd.station.journal import Journal
 from ispd.station.queue import JobQueue
@@ -31,7 +31,7 @@ class Floor:
     hardware: Hardware
     tree: UsbTree
     turns: ToolTurns
-    companies: Companies
+    gate: ResetGate
     queue: JobQueue
     journal: Journal
     events: EventHub

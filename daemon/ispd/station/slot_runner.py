@@ -167,7 +167,9 @@ class SlotRunner:
             )
         async with self._programmer_lock:
             try:
-                return await use(await self.host.target())
+                target = await self.host.target()
+                await self._floor.gate.begin()
+                return await use(target)
             except LinkClosedError:
                 await self.host.drop()
                 raise

@@ -141,7 +141,8 @@ class SlotWork:
     async def _look(self, entry: OpenJob) -> Sighting:
         async with self._programmer_lock:
             target = await self._target(entry)
-            sighting = await target.look(self._turns.take(target.rungs(entry.recipe.sck_hz)))
+            async with self._floor.gate.resetting():
+                sighting = await target.look(self._turns.take(target.rungs(entry.recipe.sck_hz)))
         if sighting.signature is not None and entry.recipe.sck_hz is None:
             self._turns.answered(sighting.rung_hz)
         return sighting

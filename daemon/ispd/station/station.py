@@ -13,6 +13,7 @@ from ispd.catalog.plans import image_digest
 from ispd.chain.contract import ChainTool
 from ispd.errors import ErrorCode, JobError
 from ispd.flashing.interface import ProbeFacts, TargetInterface
+from ispd.flashing.reset_gate import ResetGate
 from ispd.model import station as model
 from ispd.model.job import Job, JobState, Unit, Verdict
 from ispd.model.part import MemoryKind
@@ -21,7 +22,6 @@ from ispd.model.station import Probe, Programmer, Slot, SlotAction
 from ispd.programmers.contract import ProgrammerIdentity
 from ispd.programmers.registry import Driver
 from ispd.station.board_port import UsbTree
-from ispd.station.company import Companies
 from ispd.station.events import EventHub
 from ispd.station.floor import LISTING_S, Floor
 from ispd.station.journal import Journal
@@ -102,7 +102,7 @@ class Station:
             hardware=hardware,
             tree=tree,
             turns=StationTurns(tree),
-            companies=Companies(),
+            gate=ResetGate(clock),
             queue=JobQueue(journal, self.events, clock),
             journal=journal,
             events=self.events,

@@ -1,12 +1,11 @@
 """One board on one slot, with its record around it: the intent first, then the whole way, the verdict last."""
 
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 
 from ispd.catalog.split import VIA_BOOTLOADER
 from ispd.errors import ErrorCode, IspdError, LocalProtocolError
-from ispd.flashing.chain_bench import ChainBench, Company
+from ispd.flashing.chain_bench import ChainBench
 from ispd.flashing.interface import TargetInterface
 from ispd.flashing.observer import UnitOutcome
 from ispd.flashing.pace import choose_plan, isp_pace
@@ -123,25 +122,22 @@ class UnitFlasher:
 
     async def _attempts(self, recipe: Recipe, way: Way, run: UnitRun, sck: SckStart) -> UnitOutcome:
         """Flash the board. What nobody foresaw is a verdict, too: an open record would keep its job open for ever."""
-        try:
-            with wall(self._slot), ExitStack() as on_the_way:
-                is_company = self._host.has_place and way.firmware is not None
-                company = on_the_way.enter_context(self._floor.companies.joined()) if is_company else None
-                return await flash_whole(way, self._equipment(recipe, company), run, sck)
-        except IspdError as error:
-            return UnitOutcome(verdict=Verdict.FAILED, failure=failure_of(error))
-
-    def _equipment(self, recipe: Recipe, company: Company | None) -> Equipment:
         floor = self._floor
-        return Equipment(
+        equipment = Equipment(
             target=partial(self._target, recipe) if self._host.has_place else None,
             parts=floor.parts,
             bootloaders=floor.bootloaders,
             clock=floor.clock,
-            bench=self._bench(company),
+            gate=floor.gate,
+            bench=self._bench(),
         )
+        try:
+            with wall(self._slot):
+                return await flash_whole(way, equipment, run, sck)
+        except IspdError as error:
+            return UnitOutcome(verdict=Verdict.FAILED, failure=failure_of(error))
 
-    def _bench(self, company: Company | None) -> ChainBench | None:
+    def _bench(self) -> ChainBench | None:
         path = self._display.view.target_usb
         if path is None:
             return None
@@ -152,7 +148,6 @@ class UnitFlasher:
             clock=floor.clock,
             tools=floor.tools,
             turns=floor.turns,
-            company=company,
         )
 
     async def _remember_pace(self, recipe: Recipe, unit: Unit, outcome: UnitOutcome) -> None:

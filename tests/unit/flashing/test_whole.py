@@ -11,7 +11,6 @@ from tests.unit.flashing.recording_observer import RecordingObserver
 from tests.unit.flashing.scripted_chain import (
     BOOTLOADERS,
     FIRMWARE,
-    KEYBOARD_USB,
     LOADER,
     LOADER_USB,
     PARTS,
@@ -25,13 +24,15 @@ from tests.unit.flashing.scripted_chain import (
 from ispd.catalog.parts import Parts
 from ispd.errors import ErrorCode, TargetError
 from ispd.flashing.observer import UnitOutcome
+from ispd.flashing.port_proof import prove_port
+from ispd.flashing.reset_gate import ResetGate
 from ispd.flashing.whole import Equipment, Way, flash_whole
 from ispd.model.image import Image
 from ispd.model.job import Failure, Verdict
 from ispd.model.part import Interface, MemoryKind
 from ispd.model.recipe import PlanKind, Recipe
-from ispd.programmers.contract import Monitor
-from ispd.station.company import Companies, Member
+from ispd.programmers.contract import Monitor, ProgrammerIdentity
+from ispd.transport.contract import UsbDeviceAt
 from vbench.virtual_time import VirtualClock, virtual
 
 
@@ -52,35 +53,46 @@ class WholeWatcher(RecordingObserver):
         return await self._chain.stopped()
 
 
+SCRIPTED = ProgrammerIdentity(kind="scripted", port="/dev/scripted", firmware="1")
+
+
 @dataclass
 class PassedTarget:
-    """Behind a programmer that does its work in no time. ``cabled_to`` is the port of its board's USB cable."""
+    """Behind a programmer that does its work in no time.
+
+    :param cabled_to: the port of its board's USB cable, None for a cable in no port.
+    :param listed_for_s: how long the hub takes to tell that the board left.
+    """
 
     kind: Interface
     cells: bytes | TargetError = FIRMWARE.segments[0].data
+    cabled_to: ScriptedPort | None = None
+    stays_while_held: bool = False
+    listed_for_s: float = 0.05
     runs: list[Recipe] = field(default_factory=list)
     reads: int = 0
-    cabled_to: ScriptedPort | None = None
     holds: int = 0
+    identity: ProgrammerIdentity = SCRIPTED
 
     @asynccontextmanager
     async def held(self) -> AsyncIterator[None]:
-        """An AVR leaves the bus when it is held, an STM32 with a fixed pull-up when it starts anew."""
+        """A board leaves the bus when it is held, or, with a fixed pull-up, when it starts anew."""
         self.holds += 1
-        if self.cabled_to is not None and self.kind is Interface.ISP:
-            self.cabled_to.put(None)
-        yield
+        async with anyio.create_task_group() as tasks:
+            if not self.stays_while_held:
+                tasks.start_soon(self._come_back)
+            yield
+        if self.stays_while_held:
+            await self._come_back()
+
+    async def _come_back(self) -> None:
         if self.cabled_to is not None:
-            self.cabled_to.put(None)
+            await self.cabled_to.put_later(self.listed_for_s, None)
             await self.cabled_to.put_later(0.2, device(LOADER_USB, address=10 + self.holds))
 
     @property
     def reads_running(self) -> bool:
         return self.kind is Interface.SWD
-
-    @property
-    def leaves_usb_within_s(self) -> float:
-        return 3.0 if self.reads_running else 0.0
 
     async def read(self, _parts: Parts, memory: MemoryKind, _monitor: Monitor) -> bytes:
         assert memory is MemoryKind.FLASH
@@ -97,7 +109,7 @@ class PassedTarget:
 
 
 async def flash_beside(
-    port: ScriptedPort, target: PassedTarget, tool: ScriptedTool | None = None, company: Member | None = None
+    port: ScriptedPort, target: PassedTarget, tool: ScriptedTool | None = None
 ) -> tuple[UnitOutcome, WholeWatcher]:
     """Chain a board while ``port`` shows what it shows."""
     watcher = WholeWatcher()
@@ -110,7 +122,8 @@ async def flash_beside(
         parts=PARTS,
         bootloaders=BOOTLOADERS,
         clock=VirtualClock(),
-        bench=replace(bench(port, tool or ScriptedTool(port)), company=company),
+        gate=ResetGate(VirtualClock()),
+        bench=bench(port, tool or ScriptedTool(port)),
     )
     way = Way(
         plan=PlanKind.CHAINED, isp=Recipe(flash=Image(())), part="atmega32u4", firmware=FIRMWARE, bootloader=LOADER
@@ -120,33 +133,58 @@ async def flash_beside(
     return outcome, watcher
 
 
-@pytest.mark.parametrize("leaves_after_s", [0.05, 2.5])
+KINDS = [(Interface.ISP, False), (Interface.ISP, True), (Interface.SWD, False), (Interface.SWD, True)]
+
+
+@pytest.mark.parametrize("listed_for_s", [0.05, 0.45, 0.6, 2.5, 9.0])
+@pytest.mark.parametrize(("kind", "stays_while_held"), KINDS)
 @virtual
-async def test_a_board_by_swd_leaves_the_bus_when_its_program_starts(leaves_after_s: float) -> None:
-    port = ScriptedPort(device(KEYBOARD_USB, address=7))
-
-    async def restart() -> None:
-        await port.put_later(leaves_after_s, None)
-        await port.put_later(0.2, device(LOADER_USB, address=8))
-
+async def test_the_slots_board_leaves_its_port_when_its_programmer_restarts_it(
+    kind: Interface, stays_while_held: bool, listed_for_s: float
+) -> None:
+    port = ScriptedPort(None)
+    tool = ScriptedTool(port)
+    target = PassedTarget(kind, cabled_to=port, stays_while_held=stays_while_held, listed_for_s=listed_for_s)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(restart)
-        outcome, watcher = await flash_beside(port, PassedTarget(Interface.SWD))
+        tasks.start_soon(port.put_later, 0.5, device(LOADER_USB, address=8))
+        outcome, _ = await flash_beside(port, target, tool)
     assert (outcome.verdict, outcome.failure) == (Verdict.PASSED, None)
-    assert "firmware begins" in watcher.events
+    assert (target.holds, tool.calls) == (1, ["erase", "write", "start"])
+    assert outcome.usb_pace is not None
+    assert outcome.usb_pace.fixed_s < 1.0, "the proof is no pace of the board"
 
 
-@pytest.mark.parametrize(("kind", "waits_s"), [(Interface.SWD, 3.0), (Interface.ISP, 0.0)])
+@pytest.mark.parametrize("gets_tty", [False, True])
+@pytest.mark.parametrize("was_there", [False, True])
+@pytest.mark.parametrize("kind", [Interface.ISP, Interface.SWD])
 @virtual
-async def test_who_stays_on_the_port_is_another_board(kind: Interface, waits_s: float) -> None:
-    """The bootloader's own kind, too: one that was there all the while is none that was just written."""
-    port = ScriptedPort(device(LOADER_USB, address=7))
-    begun = anyio.current_time()
-    outcome, watcher = await flash_beside(port, PassedTarget(kind))
+async def test_who_stays_on_the_port_is_another_board(kind: Interface, was_there: bool, gets_tty: bool) -> None:
+    """Also one in the same bootloader, and one that only gets its tty meanwhile."""
+    there = device(LOADER_USB, address=7)
+    port = ScriptedPort(there if was_there else None)
+    tool = ScriptedTool(port)
+    begun_s = anyio.current_time()
+    async with anyio.create_task_group() as tasks:
+        if not was_there:
+            tasks.start_soon(port.put_later, 0.5, there)
+        if gets_tty:
+            tasks.start_soon(port.put_later, 0.9, replace(there, tty="/dev/ttyACM0"))
+        outcome, _ = await flash_beside(port, PassedTarget(kind), tool)
     assert outcome.failure is not None
-    assert (outcome.verdict, outcome.failure.code) == (Verdict.FAILED, "board-unexpected")
-    assert anyio.current_time() - begun == pytest.approx(waits_s)
-    assert "firmware begins" not in watcher.events
+    assert (outcome.verdict, outcome.failure.code, tool.calls) == (Verdict.FAILED, "board-unexpected", [])
+    assert anyio.current_time() - begun_s == pytest.approx(12.5, abs=1.0)
+
+
+@virtual
+async def test_a_board_that_is_never_there_when_it_matters_is_given_up() -> None:
+    target: Any = PassedTarget(Interface.ISP)
+
+    async def until_there() -> UsbDeviceAt:
+        return device(LOADER_USB)
+
+    with pytest.raises(TargetError, match="comes and goes"):
+        await prove_port(target, ScriptedPort(None), ResetGate(VirtualClock()), until_there)
+    assert target.holds == 0
 
 
 GOOD = FIRMWARE.segments[0].data
@@ -167,7 +205,7 @@ async def test_what_a_bootloader_does_not_read_back_the_programmer_does(
     cells: bytes | TargetError, verdict: Verdict, told: str
 ) -> None:
     port = ScriptedPort(None)
-    target = PassedTarget(Interface.SWD, cells)
+    target = PassedTarget(Interface.SWD, cells, cabled_to=port)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(port.put_later, 0.5, device(LOADER_USB, address=8))
         outcome, watcher = await flash_beside(port, target, ScriptedTool(port, reads=None))
@@ -179,74 +217,8 @@ async def test_what_a_bootloader_does_not_read_back_the_programmer_does(
 @virtual
 async def test_a_board_with_an_avr_is_not_stopped_for_that() -> None:
     port = ScriptedPort(None)
-    target = PassedTarget(Interface.ISP)
+    target = PassedTarget(Interface.ISP, cabled_to=port)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(port.put_later, 0.5, device(LOADER_USB, address=8))
         outcome, _ = await flash_beside(port, target, ScriptedTool(port, reads=None))
     assert (outcome.verdict, target.reads) == (Verdict.PASSED, 0)
-
-
-async def flash_in_company(
-    target: PassedTarget, port: ScriptedPort, *, of_others: int
-) -> tuple[UnitOutcome, list[str]]:
-    """Chain a board that comes up at ``port`` while other units are on their way; return what the follow-up tool was asked, too."""
-    tool, companies = ScriptedTool(port), Companies()
-    with companies.joined() as member:
-        for _ in range(of_others):
-            with companies.joined():
-                pass  # that it was there is enough
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(port.put_later, 0.5, device(LOADER_USB, address=8))
-            outcome, _ = await flash_beside(port, target, tool, member)
-    return outcome, tool.calls
-
-
-@pytest.mark.parametrize("kind", [Interface.ISP, Interface.SWD])
-@pytest.mark.parametrize("of_others", [0, 1, 3])
-@virtual
-async def test_in_company_a_board_is_restarted_once_and_goes_on(kind: Interface, of_others: int) -> None:
-    port = ScriptedPort(None)
-    target = PassedTarget(kind, cabled_to=port)
-    outcome, calls = await flash_in_company(target, port, of_others=of_others)
-    assert (outcome.verdict, outcome.failure) == (Verdict.PASSED, None)
-    assert (target.holds, calls) == (min(1, of_others), ["erase", "write", "start"])
-
-
-@pytest.mark.parametrize("is_elsewhere", [True, False])
-@pytest.mark.parametrize(("kind", "waits_s"), [(Interface.ISP, 12.0), (Interface.SWD, 3.0)])
-@virtual
-async def test_in_company_nothing_is_written_to_another_units_board(
-    kind: Interface, waits_s: float, is_elsewhere: bool
-) -> None:
-    target = PassedTarget(kind, cabled_to=ScriptedPort(device(LOADER_USB)) if is_elsewhere else None)
-    begun_s = anyio.current_time()
-    outcome, calls = await flash_in_company(target, ScriptedPort(None), of_others=1)
-    assert outcome.failure is not None
-    assert (outcome.verdict, outcome.failure.code, calls) == (Verdict.FAILED, "board-unexpected", [])
-    assert anyio.current_time() - begun_s == pytest.approx(waits_s, abs=1.0)
-
-
-@virtual
-async def test_boards_are_restarted_one_after_the_other() -> None:
-    """Restarted together, each would vouch for the other."""
-    companies = Companies()
-    restarted: list[str] = []
-
-    async def restart(member: Member, name: str) -> None:
-        async with member.turn():
-            restarted.append(f"{name} begins")
-            await anyio.sleep(1.0)
-            restarted.append(f"{name} ends")
-
-    with companies.joined() as first:
-        known = [first.has_others]
-        with companies.joined() as second:
-            known += [first.has_others, second.has_others]
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(restart, first, "one")
-                tasks.start_soon(restart, second, "two")
-        known.append(first.has_others)  # whose board is on its port is still open
-    assert restarted == ["one begins", "one ends", "two begins", "two ends"]
-    with companies.joined() as alone:
-        known.append(alone.has_others)
-    assert known == [False, True, True, True, False]

@@ -66,7 +66,6 @@ class FakeTarget:
     def __init__(self, kind: Interface, identity: ProgrammerIdentity, header: Header) -> None:
         self.kind = kind
         self.meets_anew = self.reads_running = kind is Interface.SWD
-        self.leaves_usb_within_s = 0.0
         self.identity = identity
         self._header = header
 

@@ -109,7 +109,7 @@ class PassedTarget:
 
 
 async def flash_beside(
-    port: ScriptedPort, target: PassedTarget, tool: ScriptedTool | None = None
+    port: ScriptedPort, target: PassedTarget, tool: ScriptedTool | None = None, gate: ResetGate | None = None
 ) -> tuple[UnitOutcome, WholeWatcher]:
     """Chain a board while ``port`` shows what it shows."""
     watcher = WholeWatcher()
@@ -122,7 +122,7 @@ async def flash_beside(
         parts=PARTS,
         bootloaders=BOOTLOADERS,
         clock=VirtualClock(),
-        gate=ResetGate(VirtualClock()),
+        gate=gate or ResetGate(VirtualClock()),
         bench=bench(port, tool or ScriptedTool(port)),
     )
     way = Way(
@@ -173,6 +173,25 @@ async def test_who_stays_on_the_port_is_another_board(kind: Interface, was_there
     assert outcome.failure is not None
     assert (outcome.verdict, outcome.failure.code, tool.calls) == (Verdict.FAILED, "board-unexpected", [])
     assert anyio.current_time() - begun_s == pytest.approx(12.5, abs=1.0)
+
+
+@virtual
+async def test_no_board_is_begun_while_another_one_is_proved() -> None:
+    port, gate = ScriptedPort(None), ResetGate(VirtualClock())
+    target = PassedTarget(Interface.ISP, cabled_to=port)
+    seen: list[int] = []
+
+    async def prove_another() -> None:
+        async with gate.proving():
+            await anyio.sleep(3.0)
+            seen.append(len(target.runs))
+        await port.put_later(0.5, device(LOADER_USB, address=8))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(prove_another)
+        await anyio.wait_all_tasks_blocked()
+        outcome, _ = await flash_beside(port, target, gate=gate)
+    assert (seen, outcome.verdict) == ([0], Verdict.PASSED)
 
 
 @virtual

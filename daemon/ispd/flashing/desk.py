@@ -11,8 +11,8 @@ from ispd.model.bootloader import Bootloader
 from ispd.model.job import MAX_OUTPUT
 from ispd.transport.clock import Clock
 from ispd.transport.contract import (
+    GET_STATUS,
     USB_PORT_PREFIX,
-    ControlTransfer,
     Hardware,
     ToolOutcome,
     ToolRun,
@@ -36,8 +36,6 @@ LISTED_FOR_S = 12.0
 """The kernel lists a device that left until its hub is free to look: 5 s for each request that another one does not answer
 (``USB_CTRL_GET_TIMEOUT``)."""
 _EXCHANGED_HINT = "was the board exchanged? keep it in place until the verdict"
-_GET_STATUS = ControlTransfer(request_type=0x80, request=0, length=2, timeout_s=1.0)
-"""A request of every USB device that changes nothing in any (USB 2.0, 9.4.5)."""
 _CUT = "\n[..]\n"
 _NO_CHARACTER = "\ufffd"
 _TEXT_CONTROLS = "\t\n\r\b\x1b"
@@ -108,7 +106,7 @@ async def answers(hardware: Hardware, path: str) -> bool:
     except IspdError:
         return False
     try:
-        await link.submit([_GET_STATUS])
+        await link.submit([GET_STATUS])
     except RemoteProtocolError:
         return True
     except IspdError:

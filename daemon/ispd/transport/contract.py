@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Protocol
 
 __all__ = [
+    "GET_STATUS",
     "TURN_S",
     "USB_PORT_PREFIX",
     "BulkTransfer",
@@ -100,6 +101,10 @@ class ControlTransfer:
     def is_in(self) -> bool:
         """True where the device sends the data."""
         return bool(self.request_type & 0x80)
+
+
+GET_STATUS = ControlTransfer(request_type=0x80, request=0x00, length=2, timeout_s=0.25)
+"""The one request every device must answer in every state; it changes nothing in any (USB 2.0, 9.4.5)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from ispd.errors import (
     RemoteProtocolError,
     TransportError,
 )
-from ispd.transport.contract import USB_PORT_PREFIX, BulkTransfer, ControlTransfer, UsbIdentity, UsbTransfer
+from ispd.transport.contract import GET_STATUS, USB_PORT_PREFIX, BulkTransfer, ControlTransfer, UsbIdentity, UsbTransfer
 from ispd.transport.holders import port_holders
 
 __all__ = ["BlockingUsbDevice", "UsbPlace", "load_libusb"]
@@ -35,9 +35,6 @@ _TEXT_TIMEOUT_MS = 500
 
 _ENGLISH = 0x0409
 """Language of texts on devices that do not list their languages (USB LANGID table: English, United States)."""
-
-_GET_STATUS = ControlTransfer(request_type=0x80, request=0x00, length=2, timeout_s=0.25)
-"""The one request every device must answer in every state (USB 2.0, 9.4.5)."""
 
 _LOADING = threading.Lock()
 """pyusb loads the library into a variable of its module, and threads that see it half set up would crash."""
@@ -263,7 +260,7 @@ class BlockingUsbDevice:
     def _answers(self) -> bool:
         """Tell whether the device is still there."""
         try:
-            self._control(_GET_STATUS)
+            self._control(GET_STATUS)
         except usb.core.USBError:
             return False
         return True

@@ -150,12 +150,12 @@ class _OwnWatches:
         return getattr(self._loop, name)
 
     def add_reader(self, descriptor: int, callback: Callable[[], None]) -> None:
-        self._read.add(descriptor)
         self._loop.add_reader(descriptor, callback)
+        self._read.add(descriptor)
 
     def add_writer(self, descriptor: int, callback: Callable[[], None]) -> None:
-        self._written.add(descriptor)
         self._loop.add_writer(descriptor, callback)
+        self._written.add(descriptor)
 
     def remove_reader(self, descriptor: int) -> None:
         if descriptor in self._read:
@@ -185,10 +185,14 @@ class Connection:
     def __init__(self, kind: Bus) -> None:
         try:
             self.bus = sd_bus_open_user() if kind is Bus.SESSION else sd_bus_open_system()
+        except SdBusBaseError as error:
+            raise _lost(error) from error
+        try:
             self._manager = self.bus.add_object_manager(ROOT)
             with _own_watches():
                 self.bus.process()  # the first call that has sdbus choose its loop
         except SdBusBaseError as error:
+            self.bus.close()
             raise _lost(error) from error
 
     async def own(self, name: str) -> None:

@@ -13,10 +13,10 @@ from ispd.chain.registry import tool_for
 from ispd.errors import (
     ErrorCode,
     IspdError,
+    JobError,
     LinkClosedError,
     LocalProtocolError,
     RefusedError,
-    TargetError,
     TransportError,
 )
 from ispd.flashing.chain_bench import ChainBench, ChainObserver, unless_stopped, verdict_of
@@ -152,14 +152,11 @@ class _WholeRun:
             return _needing_rescue(outcome)
         try:
             await self._open()
-        except IspdError as error:
-            return _needing_rescue(outcome, f"the slot's programmer could not be used: {error.message}")
-        try:
             await self._be_sure_of_it()
-        except TargetError as error:
-            return _needing_rescue(outcome, f"not here: {error.message}")
-        except IspdError as error:
+        except JobError as error:
             return replace(outcome, verdict=verdict_of(error), failure=failure_of(error))
+        except IspdError as error:
+            return _needing_rescue(outcome, f"this slot cannot do it: {error.message}")
         await self._observer.begin_again(outcome.failure)
         rescued = await self._attempt(self._way.rescue)
         return _after_rescue(outcome, outcome.failure, rescued, self._opened.kind.upper())

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -22,10 +23,12 @@ from tests.bench.chain_station import (
 
 from ispd.catalog.options import NamedBytes, RecipeOptions
 from ispd.catalog.recipe import build_recipe
+from ispd.errors import JobError
 from ispd.model.bootloader import Bootloader
 from ispd.model.image import Image
 from ispd.model.job import Job, Unit, Verdict
 from ispd.model.recipe import PlanKind, Recipe
+from ispd.model.station import SlotAction
 from ispd.station.spec import SlotSpec
 from vbench.board import Board
 from vbench.board_faults import EraseLeaves
@@ -227,7 +230,7 @@ async def test_a_stray_board_that_is_plugged_in_meanwhile(tmp_path: Path, after_
     assert runs(stray, Image(())), "nothing was written to it"
 
 
-@pytest.mark.parametrize("resets", ["probe", "job"])
+@pytest.mark.parametrize("resets", ["probe", "identify", "learn", "job"])
 @pytest.mark.parametrize("after_s", [2.5, 4.0, 8.0, 11.0])
 @virtual
 async def test_a_third_board_that_is_reset_at_the_wrong_moment(tmp_path: Path, after_s: float, resets: str) -> None:
@@ -237,17 +240,23 @@ async def test_a_third_board_that_is_reset_at_the_wrong_moment(tmp_path: Path, a
     apps = [firmware(number) for number in range(3)]
     hardware.insert("A0", boards[0])
     hardware.insert("A1", boards[1])
-    async with chain_station(hardware, specs, tmp_path) as bench:
+    async with chain_station(hardware, specs, tmp_path, watch_hotplug=True) as bench:
         jobs = [
             await bench.station.enqueue(recipe(apps[number]), slots=[f"A{number}"], count=None) for number in range(2)
         ]
         await anyio.sleep(0.4)
         hardware.insert("A2", boards[2])
         await anyio.sleep(after_s)
-        if resets == "probe":
-            await bench.station.probe("A2")
-        else:
-            jobs.append(await bench.station.enqueue(recipe(apps[2]), slots=["A2"], count=None))
+        match resets:
+            case "probe":
+                await bench.station.probe("A2")
+            case "identify":
+                await bench.station.set_slot("A2", SlotAction.IDENTIFY)
+            case "learn":
+                with suppress(JobError):  # its board is not where the configuration has it
+                    await bench.station.learn("A2")
+            case _:
+                jobs.append(await bench.station.enqueue(recipe(apps[2]), slots=["A2"], count=None))
         units = await units_of(bench, jobs)
     assert (units[0].verdict, units[1].verdict) == (Verdict.FAILED, Verdict.PASSED)
     check_passed(units, boards, apps)

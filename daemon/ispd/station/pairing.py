@@ -132,9 +132,12 @@ class Pairings:
 
     async def _learn(self, runner: SlotRunner) -> None:
         name, floor = runner.spec.name, self._floor
-        path = await runner.use_target(
-            lambda target: learn_port(target, floor.tree, floor.clock, self._not_boards(name))
-        )
+
+        async def learn(target: TargetInterface) -> str:
+            async with floor.gate.resetting():
+                return await learn_port(target, floor.tree, floor.clock, self._not_boards(name))
+
+        path = await runner.use_target(learn)
         if name in self._configured:
             self._compare(runner.spec, path)
             return

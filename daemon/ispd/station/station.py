@@ -303,8 +303,12 @@ class Station:
             case SlotAction.DISABLE:
                 runner.disable()
             case SlotAction.IDENTIFY:
-                await self._use(name, lambda target: target.identify(self._floor.clock))
+                await self._use(name, self._blink)
         return runner.view
+
+    async def _blink(self, target: TargetInterface) -> None:
+        async with self._floor.gate.resetting():
+            await target.identify(self._floor.clock)
 
     async def probe(self, name: str) -> Probe:
         """Look at a slot's target: signature, fuses, lock, clock. A silent target is an answer, not an error."""

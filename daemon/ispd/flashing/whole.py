@@ -198,7 +198,9 @@ class _WholeRun:
         try:
             target = await self._open()
         except TransportError as error:
-            raise LinkClosedError(before) if error.code is ErrorCode.PORT_NOT_FOUND else error from error
+            if error.code is not ErrorCode.PORT_NOT_FOUND:
+                raise
+            raise LinkClosedError(before) from error  # it was there: somebody pulled it out, which interrupts the unit
         return await prove_port(target, bench.port, self._with.gate, partial(until_loader, bench.port, loader))
 
     @property
@@ -251,9 +253,7 @@ def _after_rescue(first: UnitOutcome, illness: Failure, rescued: UnitOutcome, sp
             why = f"this slot's programmer could not do it: {rescued.failure.message}"
             return _needing_rescue(replace(first, warnings=_joined(first, rescued)), why)
         case Verdict.NEEDS_RESCUE if rescued.failure is not None:
-            cables = "are the USB cables of two slots exchanged? `ispctl slot NAME learn` tells; else "
-            is_other = rescued.failure.code == ErrorCode.VERIFY_MISMATCH
-            hint = f"{spoken} did not cure it: {cables if is_other else ''}replace the chip, or take the board out of the batch"
+            hint = f"{spoken} did not cure it: replace the chip, or take the board out of the batch"
             failure = replace(rescued.failure, hint=hint)
             rescued = replace(rescued, verdict=Verdict.FAILED, failure=failure)
             told = f"not cured by {spoken}: {illness.message}"
